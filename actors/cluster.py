@@ -1,0 +1,78 @@
+"""Joining a Ray cluster, or starting one on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.errors import InputError
+from avavla_ray.provenance import git_commit
+
+# What every process of ours needs: one compute thread an actor (there are as many actors as cores), headless
+# rendering that works beside Ray's empty CUDA_VISIBLE_DEVICES, and no phone calls home.
+PROCESS_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MUJOCO_GL": "egl",
+    "PYOPENGL_PLATFORM": "egl",
+    "MUJOCO_EGL_DEVICE_ID": "0",
+    "DS_ACCELERATOR": "cpu",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONWARNINGS": "ignore",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def _running_here() -> str | None:
+    """Address of a Ray head that someone else started on this machine, if any."""
+    from ray._private.services import find_gcs_addresses
+
+    return next(iter(sorted(find_gcs_addresses())), None)
+
+
+def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str, Any]:
+    """Join the cluster at `address` (or RAY_ADDRESS, as inside a Ray job), else start one on this machine.
+
+    Args:
+        cpus: processors that the work reserves; a cluster started here offers at least so many slots, whatever the
+            machine has.
+
+    Returns:
+        What was joined: {"address": ..., "cpus": ...}.
+
+    Raises:
+        InputError: no cluster at that address, or another one already runs here and nothing says which is meant.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}
+    address = address or os.environ.get("RAY_ADDRESS")
+    environment = {**PROCESS_ENVIRONMENT, "AVAVLA_COMMIT": git_commit()}
+    environment |= {k: os.environ[k] for k in ("LIBERO_ASSETS_PATH", "AVAVLA_CACHE", "DS_ACCELERATOR") if k in os.environ}
+    for name in ("DS_ACCELERATOR",):
+        if "CUDA_VISIBLE_DEVICES" in os.environ and name not in os.environ:
+            environment.pop(name, None)
+    runtime = {"env_vars": environment}
+    if address in (None, "local"):
+        other = _running_here()
+        if address is None and other is not None:
+            raise InputError(
+                f"a Ray cluster is already running on this machine at {other}: "
+                f"set RAY_ADDRESS={other} to use it, or RAY_ADDRESS=local to start another"
+            )
+        slots = max(len(os.sched_getaffinity(0)), cpus or 1)
+        root = str(Path(__file__).resolve().parent.parent)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        ray.init(
+            address="local", num_cpus=slots, include_dashboard=False, log_to_driver=True,
+            logging_level="ERROR", runtime_env=runtime,
+        )  # fmt: skip
+    else:
+        try:
+            ray.init(address=address, logging_level="ERROR", runtime_env=runtime)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"no Ray cluster answers at {address} ({first}): start it, or unset RAY_ADDRESS") from error
+    return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}

@@ -1,0 +1,88 @@
+"""Files that are either whole or absent: write beside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.errors import InputError
+
+
+def _explain(error: OSError, path: Path) -> InputError:
+    if error.errno == errno.ENOSPC:
+        return InputError(f"no space left on the disk that holds {path}: free some and repeat")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputError(f"{path} cannot be written: make it writable or choose another folder")
+    return InputError(f"{path} cannot be written: {error.strerror or error}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on a clean exit it is flushed and renamed to `path`.
+
+    The caller creates a file or a folder there. On an exception the temporary is removed and `path` keeps what it
+    held. A folder replaces an existing folder.
+
+    Raises:
+        InputError: the place cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        for member in [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]:
+            _flush(member)
+        if temporary.is_dir() and path.is_dir():
+            retired = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
+            os.rename(path, retired)
+            os.rename(temporary, path)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically; keys keep their order, NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where generated data (assets, reduced meshes) are kept: AVAVLA_CACHE or ~/.cache/avavla_ray."""
+    return Path(os.environ.get("AVAVLA_CACHE", Path.home() / ".cache" / "avavla_ray"))

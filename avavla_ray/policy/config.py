@@ -1,0 +1,161 @@
+"""Shapes and switches of the policy, and its presets. Imports without torch.
+
+Letters used throughout the package: B batch of decisions, V cameras, N visual tokens, L text tokens, C chunk length,
+A action dimension, M action tokens, P proprioception, D model width, Z latent width, U update-action width,
+E width of the observation encoding psi, K latent steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from avavla_ray.errors import InputError, check_known
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Vision encoder and transformer.
+
+    Attributes:
+        width: D. layers, heads: of the transformer. mlp_ratio: hidden width of its feed-forward over D.
+        image_size: the policy resizes images to this, pixels.
+        stem_channels: output channels of the convolutional stem's stages; the first has stride 4, the others 2.
+        max_text_tokens: L; instructions are padded or refused beyond it.
+        dropout: of the transformer's residual branches, training only.
+    """
+
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+    mlp_ratio: float = 4.0
+    image_size: int = 128
+    stem_channels: tuple[int, ...] = (32, 64, 128)
+    num_cameras: int = 2
+    max_text_tokens: int = 24
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Active visual attention (arXiv 2511.18960, section 3).
+
+    Attributes:
+        enabled: off, every visual token weighs 1.
+        width: of the module's own tokens.
+        positive, negative, bias: weight = bias + p * positive + (1 - p) * negative.
+        temperature: of the two-logit softmax at inference and at the end of the schedule.
+        temperature_start: at the start of training; falls exponentially over `temperature_fraction` of it.
+        sink_tokens: this many visual tokens keep a weight of at least 1.
+        keep_ratio: share of visual tokens kept in the sequence at inference; 1 prunes nothing.
+    """
+
+    enabled: bool = True
+    width: int = 64
+    heads: int = 4
+    positive: float = 1.9
+    negative: float = 0.1
+    bias: float = 0.0
+    temperature: float = 0.1
+    temperature_start: float = 1.0
+    temperature_fraction: float = 0.8
+    sink_tokens: int = 4
+    keep_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """Latent reasoning and early exit (arXiv 2606.15099, section 3).
+
+    Attributes:
+        enabled: off, z_0 conditions the action and no latent step is taken.
+        early_exit: off, every decision takes max_steps.
+        max_steps: K. width: Z. update_dim: U. encoding_width: E (psi).
+        reasoner_width, reasoner_layers, reasoner_heads: transformer encoder of the update policy.
+        transition_hidden: of the transition's GRU cell and MLPs. observation_tokens: keys of its cross-attention.
+        gate_hidden, value_hidden: of the exit gate and the value MLP.
+        exit_threshold: stop as soon as the gate's score exceeds it.
+        action_scale: initial value of the learned scale on what z adds to the token embeddings.
+        log_std_init: initial log standard deviation of the update action.
+    """
+
+    enabled: bool = True
+    early_exit: bool = True
+    max_steps: int = 5
+    width: int = 128
+    update_dim: int = 32
+    encoding_width: int = 192
+    reasoner_width: int = 128
+    reasoner_layers: int = 2
+    reasoner_heads: int = 4
+    transition_hidden: int = 256
+    transition_heads: int = 4
+    observation_tokens: int = 4
+    gate_hidden: int = 64
+    value_hidden: int = 128
+    exit_threshold: float = 0.55
+    action_scale: float = 0.1
+    log_std_init: float = 0.0
+    log_std_min: float = -5.0
+    log_std_max: float = 2.0
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The whole policy. Saved in a checkpoint's config.json; two equal configs build equal modules.
+
+    Attributes:
+        preset: name it was made from, for records.
+        chunk: C, actions per decision. action_dim: A. proprio_dim: P.
+        state_initialisation: belief initialises the action tokens (2511.18960, "state-based initialisation").
+        recurrent: off, the belief handed on is always zero (the ablation without memory).
+        vocabulary: words of the instruction tokenizer, in id order after the special tokens.
+    """
+
+    preset: str = "small"
+    chunk: int = 8
+    action_dim: int = 7
+    proprio_dim: int = 8
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    state_initialisation: bool = True
+    recurrent: bool = True
+    vocabulary: tuple[str, ...] = ()
+
+    @property
+    def action_tokens(self) -> int:
+        """M: one token a step of the chunk."""
+        return self.chunk
+
+
+def preset(name: str) -> PolicyConfig:
+    """The named preset.
+
+    `small` acts on one CPU core in milliseconds; `tiny` is for tests.
+
+    Raises:
+        InputError: no such preset.
+    """
+    from avavla_ray.policy.vocabulary import WORDS
+
+    presets = {
+        "small": PolicyConfig(vocabulary=WORDS),
+        "tiny": PolicyConfig(
+            preset="tiny",
+            backbone=BackboneConfig(width=32, layers=2, heads=2, image_size=32, stem_channels=(8, 16, 32)),
+            attention=AttentionConfig(width=16, heads=2, sink_tokens=1),
+            latent=LatentConfig(
+                width=16, update_dim=4, encoding_width=24, reasoner_width=16, reasoner_layers=1, reasoner_heads=2,
+                transition_hidden=16, transition_heads=2, gate_hidden=8, value_hidden=16,
+            ),
+            vocabulary=WORDS,
+        ),
+    }  # fmt: skip
+    check_known("preset", name, presets)
+    return presets[name]
+
+
+def check_depth(config: PolicyConfig, depth: int) -> None:
+    """Raise InputError unless 0 <= depth <= K (0: act on z_0)."""
+    if not 0 <= depth <= config.latent.max_steps:
+        raise InputError(f"latent depth {depth} is outside 0..{config.latent.max_steps}")

@@ -1,0 +1,63 @@
+"""What a run is: commit, versions, machine, seed. Goes into every MLflow run and result file."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "torch", "ray", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow",
+    "mujoco", "robosuite", "hf-libero", "bddl",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of the packages that can change a number."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit() -> str:
+    """Commit of the checkout, with "+changes" when the tree differs from it; "unknown" outside a checkout.
+
+    On a cluster the code arrives without its .git: the submitting side hands the commit on in AVAVLA_COMMIT.
+    """
+    if "AVAVLA_COMMIT" in os.environ:
+        return os.environ["AVAVLA_COMMIT"]
+    root = Path(__file__).resolve().parent.parent
+    try:
+        head = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head + ("+changes" if changed else "")
+
+
+def machine() -> str:
+    """Processor count and kind, and the accelerator if torch sees one."""
+    import torch
+
+    accelerator = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} x {platform.machine()}, {accelerator}"
+
+
+def provenance(*, seed: int, precision: str = "float32", **more: Any) -> dict[str, Any]:
+    """Flat, JSON-ready description of this run; `more` adds the simulator's own."""
+    return {
+        "seed": seed, "commit": git_commit(), "precision": precision, "machine": machine(),
+        "python": platform.python_version(), "packages": package_versions(), **more,
+    }  # fmt: skip
