@@ -16,12 +16,14 @@ PROCESS_ENVIRONMENT = {
     "MUJOCO_GL": "egl",
     "PYOPENGL_PLATFORM": "egl",
     "MUJOCO_EGL_DEVICE_ID": "0",
-    "DS_ACCELERATOR": "cpu",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PYTHONWARNINGS": "ignore",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+
+# Settings of the caller's shell that its actors need too.
+HANDED_ON = ("LIBERO_ASSETS_PATH", "AVAVLA_CACHE", "DS_ACCELERATOR")
 
 
 def _running_here() -> str | None:
@@ -47,13 +49,13 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
     import ray
 
     if ray.is_initialized():
-        return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}
+        return {
+            "address": ray.get_runtime_context().gcs_address,
+            "cpus": ray.cluster_resources().get("CPU", 0),
+        }
     address = address or os.environ.get("RAY_ADDRESS")
     environment = {**PROCESS_ENVIRONMENT, "AVAVLA_COMMIT": git_commit()}
-    environment |= {k: os.environ[k] for k in ("LIBERO_ASSETS_PATH", "AVAVLA_CACHE", "DS_ACCELERATOR") if k in os.environ}
-    for name in ("DS_ACCELERATOR",):
-        if "CUDA_VISIBLE_DEVICES" in os.environ and name not in os.environ:
-            environment.pop(name, None)
+    environment |= {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     runtime = {"env_vars": environment}
     if address in (None, "local"):
         other = _running_here()
@@ -74,5 +76,7 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
             ray.init(address=address, logging_level="ERROR", runtime_env=runtime)
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
-            raise InputError(f"no Ray cluster answers at {address} ({first}): start it, or unset RAY_ADDRESS") from error
+            raise InputError(
+                f"no Ray cluster answers at {address} ({first}): start it, or unset RAY_ADDRESS"
+            ) from error
     return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}

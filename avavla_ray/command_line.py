@@ -12,7 +12,9 @@ from avavla_ray.errors import InputError
 Settings = TypeVar("Settings")
 
 
-def run_job(main: Callable[[Settings], None], settings_type: type[Settings], description: str | None = None) -> NoReturn:
+def run_job(
+    main: Callable[[Settings], None], settings_type: type[Settings], description: str | None = None
+) -> NoReturn:
     """Parse the command line into `settings_type`, run `main`, and exit.
 
     Exit status: 0 done, 2 bad input (one line on standard error), 1 anything else (with a traceback).

@@ -119,7 +119,7 @@ def track(
             experiment_id = client.create_experiment(experiment, artifact_location=artifacts.absolute().as_uri())
         else:
             experiment_id = client.create_experiment(experiment)
-    except Exception as error:  # noqa: BLE001 - MLflow wraps every database and network failure differently
+    except Exception as error:
         raise InputError(f"MLflow store {uri} can't be opened ({type(error).__name__}: {error})") from error
     earlier = []
     if run_key is not None:

@@ -1,0 +1,45 @@
+"""MP4 of an evaluated episode, with the policy's thinking written on it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from avavla_ray.evaluation.protocol import Film
+from avavla_ray.files import atomic_path
+
+SCALE_TO = 384
+
+
+def annotate(frame: np.ndarray, lines: list[str], size: int = SCALE_TO) -> np.ndarray:
+    """(H, W, 3) uint8 scaled to `size` pixels high with `lines` in a band below: (size + band, size, 3) uint8."""
+    picture = Image.fromarray(frame).resize((size, size), Image.Resampling.NEAREST)
+    band = 16 * len(lines) + 8
+    band += (size + band) % 2  # H.264 wants even sizes
+    canvas = Image.new("RGB", (size, size + band), "black")
+    canvas.paste(picture)
+    draw = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        draw.text((6, size + 4 + 16 * row), line, fill="white")
+    return np.asarray(canvas)
+
+
+def write_video(path: str | Path, film: Film, *, title: str, outcome: str, fps: int = 20) -> None:
+    """Write the episode at `fps` (LIBERO controls at 20 Hz, so 20 is real time); the last frame stays for a second."""
+    import imageio.v2 as imageio
+
+    with atomic_path(path) as temporary:
+        target = temporary.with_suffix(".mp4")
+        with imageio.get_writer(target, format="FFMPEG", fps=fps, macro_block_size=2, codec="libx264") as writer:  # type: ignore[arg-type]
+            for index, (frame, steps, score) in enumerate(zip(film.frames, film.steps, film.scores, strict=True)):
+                thought = f"latent steps {steps}" + ("" if math.isnan(score) else f"   exit score {score:.2f}")
+                picture = annotate(frame, [title, f"step {index + 1:3d}   {thought}"])
+                writer.append_data(picture)
+            if film.frames:
+                picture = annotate(film.frames[-1], [title, outcome])
+                for _ in range(fps):
+                    writer.append_data(picture)
+        target.rename(temporary)
