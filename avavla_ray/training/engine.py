@@ -1,0 +1,181 @@
+"""The DeepSpeed engine that every learner stands on: set-up, full weights, save and load.
+
+Behaviour cloning (Ray Train workers) and the PPO learner (Ray actors) use the same few calls, so that DeepSpeed's
+pitfalls are handled in one place. `DS_ACCELERATOR=cpu` must be in the environment of processes without a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avavla_ray.errors import InputError, check_known
+
+TAG = "engine"
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a module is trained.
+
+    Attributes:
+        zero_stage: 0 replicates everything, 1 shards optimizer states, 2 gradients too, 3 parameters too.
+        gradient_clip: largest global L2 norm of the gradient; 0 clips nothing.
+        accumulation: backward passes per optimizer step.
+        precision: "float32" or "bfloat16" (float32 master weights in the optimizer).
+        betas, epsilon, weight_decay: of AdamW.
+        timeout_s: a collective that waits longer for a rank fails.
+    """
+
+    zero_stage: int = 2
+    gradient_clip: float = 1.0
+    accumulation: int = 1
+    precision: str = "float32"
+    betas: tuple[float, float] = (0.9, 0.95)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_known("precision", self.precision, PRECISIONS)
+        if self.zero_stage not in (0, 1, 2, 3):
+            raise InputError(f"ZeRO stage {self.zero_stage} does not exist: give 0, 1, 2 or 3")
+        if self.accumulation < 1:
+            raise InputError(f"{self.accumulation} accumulation steps: give at least 1")
+
+    def to_deepspeed(self) -> dict[str, Any]:
+        """DeepSpeed's own configuration dictionary."""
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: the caller shapes its batches
+            "gradient_accumulation_steps": self.accumulation,
+            "gradient_clipping": self.gradient_clip,
+            "bf16": {"enabled": self.precision == "bfloat16"},
+            "zero_optimization": {"stage": self.zero_stage},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+
+
+def start_process_group(settings: EngineSettings) -> None:
+    """Join this process to its group; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say which.
+
+    Under Ray Train the group exists already and is adopted. gloo on CPU, nccl on GPU.
+    """
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.accelerator import get_accelerator
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    on_cpu = get_accelerator().device_name() == "cpu"
+    if on_cpu:
+        # It would compile a shared-memory all-reduce for a minute at first use; gloo does the same work.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend="gloo" if on_cpu else "nccl",
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=timedelta(seconds=settings.timeout_s),
+    )
+
+
+def initialise_engine(objective: nn.Module, groups: Iterable[Mapping[str, Any]], settings: EngineSettings) -> Any:
+    """Wrap `objective` in a DeepSpeed engine. Call it once per module, after its weights are loaded.
+
+    Use the result as `loss, ... = engine(batch); engine.backward(loss); engine.step()`.
+
+    Args:
+        objective: holds the policy; its forward returns the loss. Parameters that `groups` leave out must not
+            require gradients.
+        groups: optimizer groups: "params" and "lr" each; `engine.optimizer.param_groups` keeps their order.
+
+    Raises:
+        ValueError: a parameter requires a gradient and no group owns it (it would silently stay as it is).
+    """
+    import deepspeed
+
+    groups = [dict(group, params=list(group["params"])) for group in groups]
+    owned = {id(parameter) for group in groups for parameter in group["params"]}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad != (id(parameter) in owned):
+            state = "requires a gradient but is in no group" if parameter.requires_grad else "is frozen but in a group"
+            raise ValueError(f"parameter {name} {state}")
+    start_process_group(settings)
+    # DeepSpeed's own "AdamW" compiles a fused kernel for minutes; PyTorch's is accepted in every stage.
+    optimizer = torch.optim.AdamW(
+        groups, betas=settings.betas, eps=settings.epsilon, weight_decay=settings.weight_decay
+    )
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings.to_deepspeed())
+    return engine
+
+
+def set_learning_rates(engine: Any, rates: Iterable[float]) -> None:
+    """One rate per optimizer group, in the order given to `initialise_engine`."""
+    for group, rate in zip(engine.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def full_state(engine: Any, prefix: str = "policy.") -> dict[str, Tensor] | None:
+    """Whole float32 CPU weights of the submodule at `prefix`: a state dict at rank 0, None elsewhere.
+
+    Collective: every rank must call it. Under ZeRO 3 one parameter at a time is gathered, so that no rank needs room
+    for more than the largest.
+    """
+    import deepspeed
+
+    module, sharded = engine.module, engine.zero_optimization_stage() == 3
+    first = engine.global_rank == 0
+    state: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if not name.startswith(prefix):
+            continue
+        with deepspeed.zero.GatheredParameters([parameter], enabled=sharded):
+            if first:
+                state[name.removeprefix(prefix)] = parameter.detach().to("cpu", torch.float32, copy=True)
+    if not first:
+        return None
+    known = set(module.state_dict())  # leaves out non-persistent buffers
+    for name, buffer in module.named_buffers():
+        if name.startswith(prefix) and name in known:
+            state[name.removeprefix(prefix)] = buffer.detach().to("cpu", copy=True)
+    return state
+
+
+def save_engine(engine: Any, folder: str | Path, client_state: Mapping[str, Any] | None = None) -> None:
+    """Write this rank's share of weights and optimizer state. Collective: every rank calls it with its own folder
+    or a shared one. `client_state` (picklable) is kept at rank 0's share."""
+    engine.save_checkpoint(str(folder), tag=TAG, client_state={"client": dict(client_state or {})})
+
+
+def load_engine(engine: Any, folder: str | Path) -> dict[str, Any]:
+    """Restore what `save_engine` wrote; returns its `client_state`. Collective.
+
+    Raises:
+        InputError: nothing there, or written by another number of ranks or another ZeRO stage.
+    """
+    share = Path(folder) / TAG
+    optimizer_files = sorted(share.glob("*optim_states.pt"))
+    if not (share / "mp_rank_00_model_states.pt").is_file() and not list(share.glob("zero_pp_rank_*model_states.pt")):
+        raise InputError(f"{folder} holds no engine state: resume from a folder that training wrote")
+    if engine.zero_optimization_stage() > 0 and len(optimizer_files) != engine.world_size:
+        raise InputError(
+            f"{folder} was written by {len(optimizer_files)} sharded workers, {engine.world_size} are running: "
+            "resume with the same number of workers and the same ZeRO stage"
+        )
+    try:
+        path, state = engine.load_checkpoint(str(folder), tag=TAG)
+    except (RuntimeError, AssertionError, KeyError, FileNotFoundError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{folder} does not fit this training ({first}): resume with the settings it began with"
+        ) from error
+    if path is None:
+        raise InputError(f"{folder} holds no engine state: resume from a folder that training wrote")
+    return state["client"]
