@@ -1,0 +1,42 @@
+"""What all tests share: one Ray cluster for the whole session, and the shared real LIBERO assets if there are any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.cluster import PROCESS_ENVIRONMENT
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The test process itself steps simulators and trains as the actors do.
+for _name, _value in PROCESS_ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[dict[str, str]]:
+    """A cluster of this session's own with 4 slots; yields the environment that its processes get."""
+    import ray
+
+    environment = dict(PROCESS_ENVIRONMENT)
+    environment |= {k: os.environ[k] for k in ("LIBERO_ASSETS_PATH", "AVAVLA_CACHE") if k in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=True, logging_level="ERROR",
+        runtime_env={"env_vars": environment},
+    )  # fmt: skip
+    yield environment
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def real_assets() -> Path:
+    """Folder with LIBERO's own geometry; tests marked real_geometry are skipped without it."""
+    place = os.environ.get("LIBERO_ASSETS_PATH", "")
+    if not place or not Path(place).is_dir():
+        pytest.skip("LIBERO_ASSETS_PATH names no folder with LIBERO's own geometry")
+    return Path(place)
