@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import ray
 import torch
 
-from avavla_ray.evaluation.protocol import EpisodeRecord, ExitSetting, Film, play_episode
+from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
+from avavla_ray.evaluation.protocol import play_episode
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.registry import make_simulator

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,11 +53,16 @@ class Run:
         self.uri = uri
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers at `step`; others are refused, since a NaN in a plot hides what went wrong."""
-        import time
+        """Log numbers at `step`.
 
+        Raises:
+            InputError: one is not finite; a plot would only show a gap where it should tell what went wrong.
+        """
         from mlflow.entities import Metric
 
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise InputError(f"metric {name} is {value} at step {step}: training has diverged, lower its rate")
         now = int(time.time() * 1000)
         entries = [Metric(name, float(value), now, step) for name, value in metrics.items()]
         if entries:

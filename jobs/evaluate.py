@@ -52,7 +52,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
-    from avavla_ray.evaluation.protocol import exit_settings
+    from avavla_ray.evaluation.episode import exit_settings
     from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
     from avavla_ray.evaluation.video import write_video
     from avavla_ray.files import write_json, write_text
@@ -130,7 +130,8 @@ def main(settings: Settings) -> None:
     for setting in exits:
         result = summarise(
             setting, ledger.records.values(), instructions,
-            label=label, stage=checkpoint.stage, checkpoint_path=str(settings.checkpoint), **identity, provenance=described,
+            label=label, stage=checkpoint.stage, checkpoint_path=str(settings.checkpoint),
+            **identity, provenance=described,
         )  # fmt: skip
         results.append(result)
         path = settings.output / f"{setting.label}.json"

@@ -19,4 +19,5 @@ def wilson(successes: int, episodes: int, z: float = 1.959963984540054) -> tuple
     scale = 1.0 + z * z / episodes
     centre = (share + z * z / (2 * episodes)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / episodes + z * z / (4 * episodes * episodes))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The ends are exact where rounding would leave the share itself outside.
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == episodes else centre + half)

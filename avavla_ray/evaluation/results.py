@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting
 from avavla_ray.evaluation.intervals import wilson
-from avavla_ray.evaluation.protocol import EpisodeRecord, ExitSetting
 
 
 def summarise(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from avavla_ray.evaluation.protocol import Film
+from avavla_ray.evaluation.episode import Film
 from avavla_ray.files import atomic_path
 
 SCALE_TO = 384

@@ -1,0 +1,57 @@
+import errno
+import os
+
+import pytest
+
+from avavla_ray.errors import InputError
+from avavla_ray.files import atomic_path, sha256, write_json, write_text
+
+
+def test_text_replaces_and_leaves_nothing_else(tmp_path):
+    write_text(tmp_path / "a.txt", "one")
+    write_text(tmp_path / "a.txt", "two")
+    assert (tmp_path / "a.txt").read_text() == "two"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_failure_keeps_the_old_file(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError, match="half way"), atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+        raise RuntimeError("half way")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_folder_replaces_folder_whole(tmp_path):
+    for round_ in ("first", "second"):
+        with atomic_path(tmp_path / "out") as temporary:
+            temporary.mkdir()
+            (temporary / round_).write_text("x")
+    assert os.listdir(tmp_path / "out") == ["second"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with (
+        pytest.raises(InputError, match="no space left on the disk that holds .*a.txt"),
+        atomic_path(tmp_path / "a.txt"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_text(tmp_path / "file" / "below", "x")
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

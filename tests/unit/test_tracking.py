@@ -1,0 +1,62 @@
+import urllib.parse
+
+import pytest
+
+from avavla_ray.errors import InputError
+from avavla_ray.tracking import check_store, compare_link, find_runs, track
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+def test_a_run_keeps_what_it_was_told(uri, tmp_path):
+    (tmp_path / "note.txt").write_text("hello")
+    with track(
+        "first", kind="evaluation", uri=uri, params={"suite": "s"}, tags={"commit": "abc", "nested": {"a": 1}}
+    ) as run:
+        run.log_metrics({"success_rate": 0.5, "mean_latent_steps": 2.5}, step=3)
+        run.log_file(tmp_path / "note.txt")
+    (found,) = find_runs(uri=uri, kind="evaluation", filters="params.suite = 's'")
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics == {"success_rate": 0.5, "mean_latent_steps": 2.5}
+    assert found.data.tags["nested"] == '{"a": 1}'
+    assert not find_runs(uri=uri, kind="bc")
+
+
+def test_the_same_key_continues_the_run(uri):
+    ids = []
+    for value in (1.0, 2.0):
+        with track("keyed", kind="ppo", uri=uri, run_key="k1", params={"a": value}) as run:
+            run.log_metrics({"loss": value}, step=int(value))
+            ids.append(run.run_id)
+    assert ids[0] == ids[1]
+
+
+def test_a_failed_run_says_so(uri):
+    with pytest.raises(RuntimeError, match="boom"), track("broken", kind="failing", uri=uri):
+        raise RuntimeError("boom")
+    assert find_runs(uri=uri, kind="failing")[0].info.status == "FAILED"
+
+
+def test_not_a_number_is_refused(uri):
+    with track("nan", kind="nan", uri=uri) as run, pytest.raises(InputError, match="loss is nan"):
+        run.log_metrics({"loss": float("nan")})
+
+
+@pytest.mark.parametrize("uri", ["runs/here", "file:///tmp/x"])
+def test_plain_folders_are_refused(uri):
+    with pytest.raises(InputError, match="sqlite:///PATH.db"):
+        check_store(uri)
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not writable"):
+        check_store(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_the_compare_link_quotes_both_lists():
+    query = compare_link(["a", "b"], "4").split("?")[1]
+    assert urllib.parse.parse_qs(query) == {"runs": ['["a","b"]'], "experiments": ['["4"]']}
