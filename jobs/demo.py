@@ -1,0 +1,93 @@
+#!/usr/bin/env python
+"""The whole mission on one task in a quarter of an hour: demonstrations, cloning, PPO, evaluation, comparison.
+
+Runs the other jobs one after another, as a user would type them, and prints each command. `make demo` calls it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from avavla_ray.command_line import run_job
+
+JOBS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the demonstration run."""
+
+    suite: str = "libero_object"
+    task: int = 0
+    demonstrations: int = 30
+    """Scripted-expert episodes to clone."""
+    bc_minutes: float = 3.5
+    ppo_minutes: float = 3.5
+    episodes: int = 10
+    """Evaluation episodes a setting."""
+    thresholds: tuple[float, ...] = (0.30, 0.55, 0.75)
+    depths: tuple[int, ...] = (5,)
+    assets: str = "bundled"
+    render: str = "fast"
+    num_runners: int = 2
+    seed: int = 0
+    output: Path = Path("runs/demo")
+    tracking_uri: str | None = None
+    """MLflow store; an SQLite file under runs/ when left out."""
+
+
+def main(settings: Settings) -> None:
+    from avavla_ray.tracking import check_store, default_uri
+
+    uri = settings.tracking_uri or default_uri()
+    check_store(uri)
+    out, start = settings.output, time.monotonic()
+    simulator = ["--suite", settings.suite, "--tasks", settings.task, "--assets", settings.assets]
+    common = [*simulator, "--render", settings.render, "--num-runners", settings.num_runners, "--seed", settings.seed]
+    tracked = ["--tracking-uri", uri]
+    exits = ["--thresholds", *settings.thresholds, "--depths", *settings.depths, "--episodes", settings.episodes]
+
+    stages = [
+        ("1/5 demonstrations from the scripted expert", "collect_demos",
+         [*common, "--episodes", settings.demonstrations, "--output", out / "demos"]),
+        ("2/5 behaviour cloning: Ray Train and DeepSpeed", "bc_libero",
+         ["--demos", out / "demos", "--minutes", settings.bc_minutes, "--seed", settings.seed,
+          "--output", out / "bc", *tracked]),
+        ("3/5 asynchronous PPO from a pool of simulators", "ppo_libero",
+         [*common, "--checkpoint", out / "bc/checkpoint", "--demos", out / "demos",
+          "--minutes", settings.ppo_minutes, "--output", out / "ppo", *tracked]),
+        ("4/5 evaluation: BC", "evaluate",
+         [*common, *exits, "--checkpoint", out / "bc/checkpoint", "--label", "BC",
+          "--output", out / "evaluate-bc", *tracked]),
+        ("4/5 evaluation: PPO", "evaluate",
+         [*common, *exits, "--checkpoint", out / "ppo/checkpoint", "--label", "PPO",
+          "--output", out / "evaluate-ppo", *tracked]),
+        ("5/5 comparison", "compare",
+         ["--suite", settings.suite, "--run-ids", "evaluate-bc", "evaluate-ppo", "--output", out / "compare", *tracked]),
+    ]  # fmt: skip
+    for title, job, words in stages:
+        _run(title, job, [str(word) for word in words])
+
+    print(f"\nThe demo took {(time.monotonic() - start) / 60:.1f} minutes. Look at:")
+    for path in [out / "compare/success_against_latent_steps.png", *sorted(out.glob("evaluate-*/videos/*.mp4"))]:
+        print(f"  {path}")
+    print(f"Open the runs with: {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}")
+
+
+def _run(title: str, job: str, words: list[str]) -> None:
+    """Run one job to its end; its failure ends the demo with its exit status."""
+    start = time.monotonic()
+    print(f"\n=== {title}\n$ python jobs/{job}.py {' '.join(words)}", flush=True)
+    status = subprocess.run([sys.executable, str(JOBS / f"{job}.py"), *words], check=False).returncode
+    if status:
+        print(f"jobs/{job}.py ended with status {status}: the demo stops here", file=sys.stderr)
+        raise SystemExit(status)
+    print(f"=== took {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    run_job(main, Settings)
