@@ -1,0 +1,108 @@
+"""Finds hf-libero and makes its import silent, headless and free of questions."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from pathlib import Path
+
+from avavla_ray.errors import InputError
+from avavla_ray.files import cache_folder, write_text
+
+GL_LIBRARIES = {"egl": ("libEGL.so.1", "libegl1"), "osmesa": ("libOSMesa.so.8", "libosmesa6")}
+ROBOSUITE_LOG = Path("/tmp/robosuite.log")
+
+
+@functools.cache
+def libero_root() -> Path:
+    """Folder of hf-libero's inner package, which holds bddl_files, init_files and benchmark; imports nothing.
+
+    Raises:
+        InputError: hf-libero is not installed.
+    """
+    spec = importlib.util.find_spec("libero")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        root = Path(folder) / "libero"
+        if (root / "bddl_files").is_dir():
+            return root
+    raise InputError("the LIBERO simulator is not installed (no package hf-libero): run 'make setup'")
+
+
+def check_opengl() -> None:
+    """Refuse to go on without a library for headless rendering; MUJOCO_GL chooses between egl and osmesa.
+
+    Raises:
+        InputError: unknown MUJOCO_GL, or its library is missing.
+    """
+    backend = os.environ.get("MUJOCO_GL", "egl").lower()
+    if backend not in GL_LIBRARIES:
+        raise InputError(f"MUJOCO_GL={backend} cannot render headless: set it to egl or osmesa")
+    library, package = GL_LIBRARIES[backend]
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        raise InputError(
+            f"no OpenGL library for headless rendering ({library}): "
+            f"install it with 'apt-get install {package} libgl1 libgl1-mesa-dri'"
+        ) from None
+
+
+def _choose_renderer() -> None:
+    backend = os.environ.setdefault("MUJOCO_GL", "egl").lower()
+    os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
+    # Ray hides GPUs from an actor with an empty variable, which robosuite fails to parse; where GPUs are visible
+    # robosuite insists that the device be one of them and finds it alone.
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
+
+
+def _write_libero_config(root: Path) -> None:
+    # Without a config.yaml the import asks on standard input where data sets should go.
+    if "LIBERO_CONFIG_PATH" not in os.environ:
+        name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
+        os.environ["LIBERO_CONFIG_PATH"] = str(cache_folder() / "libero-config" / name)
+    config = Path(os.environ["LIBERO_CONFIG_PATH"]) / "config.yaml"
+    if not config.exists():
+        places = {
+            "benchmark_root": root, "bddl_files": root / "bddl_files", "init_states": root / "init_files",
+            "datasets": root.parent / "datasets", "assets": root / "assets",
+        }  # fmt: skip
+        # JSON strings are YAML strings, so no YAML library is needed this early.
+        write_text(config, "".join(f"{key}: {json.dumps(str(place))}\n" for key, place in places.items()))
+
+
+def _check_robosuite_log() -> None:
+    # robosuite opens this very file when it is imported, and on a shared machine it may belong to somebody else.
+    if ROBOSUITE_LOG.exists() and not os.access(ROBOSUITE_LOG, os.W_OK):
+        raise InputError(f"robosuite must write {ROBOSUITE_LOG}, which belongs to another user: have it removed")
+
+
+@functools.cache
+def prepare() -> None:
+    """Set what must be set before mujoco, robosuite and libero are imported in this process, then import them.
+
+    Raises:
+        InputError: hf-libero, robosuite or an OpenGL library is missing, or none of its devices can render.
+    """
+    root = libero_root()
+    check_opengl()
+    _choose_renderer()
+    _write_libero_config(root)
+    _check_robosuite_log()
+    # Compiling robosuite's controllers takes 12 s; site-packages may be read-only, so the result is kept here.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
+    logging.getLogger("robosuite_logs").addFilter(lambda record: "macro" not in str(record.msg))
+    try:
+        import libero.libero.envs  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InputError(f"LIBERO needs the package {error.name}, which is not installed: run 'make setup'") from error
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"OpenGL cannot render headless here ({error}): "
+            "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL=osmesa"
+        ) from error
