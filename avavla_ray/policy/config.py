@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from avavla_ray.errors import InputError, check_known
+from avavla_ray.errors import InputError, check_fraction, check_known
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class BackboneConfig:
         width: D. layers, heads: of the transformer. mlp_ratio: hidden width of its feed-forward over D.
         image_size: the policy resizes images to this, pixels.
         stem_channels: output channels of the convolutional stem's stages; the first has stride 4, the others 2.
+        keypoints: spatial-softmax keypoints read off each camera's last feature map.
         max_text_tokens: L; instructions are padded or refused beyond it.
         dropout: of the transformer's residual branches, training only.
     """
@@ -30,9 +31,20 @@ class BackboneConfig:
     mlp_ratio: float = 4.0
     image_size: int = 128
     stem_channels: tuple[int, ...] = (32, 64, 128)
+    keypoints: int = 16
     num_cameras: int = 2
     max_text_tokens: int = 24
     dropout: float = 0.0
+
+    @property
+    def grid(self) -> int:
+        """Visual tokens along one side of an image."""
+        return self.image_size // (4 * 2 ** (len(self.stem_channels) - 1))
+
+    @property
+    def visual_tokens(self) -> int:
+        """N, of all cameras together."""
+        return self.num_cameras * self.grid**2
 
 
 @dataclass(frozen=True)
@@ -159,3 +171,38 @@ def check_depth(config: PolicyConfig, depth: int) -> None:
     """Raise InputError unless 0 <= depth <= K (0: act on z_0)."""
     if not 0 <= depth <= config.latent.max_steps:
         raise InputError(f"latent depth {depth} is outside 0..{config.latent.max_steps}")
+    if depth > 0 and not config.latent.enabled:
+        raise InputError(f"latent depth {depth}: this policy has no latent loop, only depth 0")
+
+
+def check_config(config: PolicyConfig) -> None:
+    """Refuse a configuration that no module can be built from.
+
+    Raises:
+        InputError: a width that its heads do not divide, an image size that the stem does not, a threshold or ratio
+            outside [0, 1].
+    """
+    backbone, attention, latent = config.backbone, config.attention, config.latent
+    for kind, width, divisor in (
+        ("backbone.width", backbone.width, backbone.heads),
+        ("backbone.width", backbone.width, 4),
+        ("attention.width", attention.width, attention.heads),
+        ("attention.width", attention.width, 4),
+        ("latent.reasoner_width", latent.reasoner_width, latent.reasoner_heads),
+        ("latent.width", latent.width, latent.transition_heads),
+        ("backbone.image_size", backbone.image_size, 4 * 2 ** (len(backbone.stem_channels) - 1)),
+    ):
+        if width < 1 or width % divisor:
+            raise InputError(f"{kind} {width} is not a positive multiple of {divisor}")
+    if backbone.layers < 2:
+        raise InputError(
+            f"backbone.layers {backbone.layers}: the belief is read before the last layer, give at least 2"
+        )
+    if latent.max_steps < 1:
+        raise InputError(f"latent.max_steps {latent.max_steps}: give at least 1, or set latent.enabled off")
+    if attention.sink_tokens > backbone.visual_tokens:
+        raise InputError(
+            f"attention.sink_tokens {attention.sink_tokens} exceed the {backbone.visual_tokens} visual tokens"
+        )
+    check_fraction("attention.keep_ratio", attention.keep_ratio)
+    check_fraction("latent.exit_threshold", latent.exit_threshold)

@@ -1,0 +1,53 @@
+"""A `PolicyConfig` to and from the JSON of a checkpoint's config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any, TypeVar
+
+from avavla_ray.errors import InputError
+from avavla_ray.policy.config import PolicyConfig, check_config
+
+_T = TypeVar("_T")
+
+
+def to_json(config: PolicyConfig) -> dict[str, Any]:
+    """JSON-ready; tuples become lists."""
+    return dataclasses.asdict(config)
+
+
+def from_json(value: Any) -> PolicyConfig:
+    """Inverse of `to_json`; a field that an older writer did not know takes its default.
+
+    Raises:
+        InputError: not an object, a field that this version does not know, a value of another type, or a
+            configuration that no policy can be built from.
+    """
+    config = _build(PolicyConfig, value, "config.json")
+    check_config(config)
+    return config
+
+
+def _build(kind: type[_T], value: Any, place: str) -> _T:
+    if not isinstance(value, dict):
+        raise InputError(f"{place} is not an object: it was not written by this project")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise InputError(f"{place} holds unknown fields {', '.join(unknown)}: read it with the version that wrote it")
+    return kind(**{name: _convert(hints[name], part, f"{place}: {name}") for name, part in value.items()})
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, place)  # type: ignore[arg-type]
+    if typing.get_origin(hint) is tuple:
+        member = typing.get_args(hint)[0]
+        if isinstance(value, list):
+            return tuple(_convert(member, part, place) for part in value)
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    raise InputError(f"{place} has the value {value!r}, which is of the wrong type: it was edited or damaged")

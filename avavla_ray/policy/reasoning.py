@@ -1,0 +1,129 @@
+"""The parts of latent reasoning (arXiv 2606.15099, section 3): update policy, transition, exit gate, value.
+
+All of them compute in float32: likelihood ratios of PPO compare numbers that a lower precision would blur.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from avavla_ray.policy.config import LatentConfig
+from avavla_ray.policy.transformer import Block, MultiHeadAttention
+
+_LOG_2PI = math.log(2 * math.pi)
+# exp(-30) is still positive and 1 / (1 + exp(-30)) rounds to exactly 1 in float32, so that a threshold of 0 always
+# exits and a threshold of 1 never does.
+_LARGEST_LOGIT = 30.0
+
+
+def gaussian_log_prob(u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log density of u (..., U) under a diagonal Gaussian, summed over U."""
+    return (-0.5 * ((u - mean) * (-log_std).exp()).square() - log_std - 0.5 * _LOG_2PI).sum(dim=-1)
+
+
+def clamped_entropy(log_std: Tensor) -> Tensor:
+    """Differential entropy per dimension, clamped at 0 and averaged over U: shrinking below it earns nothing."""
+    return (log_std + 0.5 * (1 + _LOG_2PI)).clamp_min(0.0).mean(dim=-1)
+
+
+class UpdatePolicy(nn.Module):
+    """pi_phi(u | z, psi): a transformer over the two tokens z and psi, out of it a diagonal Gaussian over u."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__()
+        self.config = config
+        W = config.reasoner_width
+        self.latent = nn.Linear(config.width, W)
+        self.encoding = nn.Linear(config.encoding_width, W)
+        self.kind = nn.Parameter(0.02 * torch.randn(2, W))
+        self.blocks = nn.ModuleList(
+            Block(W, config.reasoner_heads, mlp_ratio=2.0) for _ in range(config.reasoner_layers)
+        )
+        self.norm = nn.LayerNorm(W)
+        self.mean = nn.Linear(W, config.update_dim)
+        self.log_std = nn.Linear(W, config.update_dim)
+        nn.init.zeros_(self.mean.weight)
+        nn.init.zeros_(self.mean.bias)
+        nn.init.zeros_(self.log_std.weight)
+        nn.init.constant_(self.log_std.bias, config.log_std_init)
+
+    def forward(self, z: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, Z), psi (B, E) -> mean and log standard deviation, (B, U) each."""
+        x = torch.stack([self.encoding(encoding), self.latent(z)], dim=1) + self.kind
+        for block in self.blocks[:-1]:
+            x = block(x)
+        x = self.norm(self.blocks[-1](x, last=1)[:, 0])
+        return self.mean(x), self.log_std(x).clamp(self.config.log_std_min, self.config.log_std_max)
+
+
+class Transition(nn.Module):
+    """f_theta: z_{k+1} = LayerNorm(z_k + gate(u) * delta).
+
+    delta comes from a GRU cell (input [z, psi], hidden state from u) and from z's attention over the projected
+    observation tokens.
+    """
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__()
+        self.config = config
+        Z, E, U, H = config.width, config.encoding_width, config.update_dim, config.transition_hidden
+        self.tokens = nn.Linear(E, config.observation_tokens * Z)
+        self.hidden = nn.Linear(U, H)
+        self.cell = nn.GRUCell(Z + E, H)
+        self.delta = nn.Linear(H, Z)
+        self.cross_attention = MultiHeadAttention(Z, config.transition_heads)
+        self.gate = nn.Sequential(nn.Linear(U, H), nn.GELU(approximate="tanh"), nn.Linear(H, Z))
+        self.norm = nn.LayerNorm(Z)
+
+    def project(self, encoding: Tensor) -> Tensor:
+        """psi (B, E) -> the observation tokens (B, O, Z) that z attends to."""
+        return self.tokens(encoding).view(len(encoding), self.config.observation_tokens, -1)
+
+    def forward(self, z: Tensor, u: Tensor, encoding: Tensor, tokens: Tensor) -> Tensor:
+        """z (B, Z), u (B, U), psi (B, E), tokens (B, O, Z) -> z' (B, Z)."""
+        memory = self.cell(torch.cat([z, encoding], dim=-1), torch.tanh(self.hidden(u)))
+        delta = self.delta(memory) + self.cross_attention(z[:, None], tokens)[:, 0]
+        return self.norm(z + torch.sigmoid(self.gate(u)) * delta)
+
+
+class ExitGate(nn.Module):
+    """g_omega: a residual MLP that says how sure it is that more thinking would not help."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__()
+        H = config.gate_hidden
+        self.enter = nn.Linear(config.width, H)
+        self.residual = nn.Sequential(nn.LayerNorm(H), nn.Linear(H, H), nn.GELU(approximate="tanh"), nn.Linear(H, H))
+        self.leave = nn.Sequential(nn.LayerNorm(H), nn.Linear(H, 1))
+        # Before calibration the score is 1/2 everywhere, under the default threshold: no exit by accident.
+        nn.init.zeros_(self.leave[1].weight)
+        nn.init.zeros_(self.leave[1].bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (..., Z) -> logits (...)."""
+        x = self.enter(z)
+        return self.leave(x + self.residual(x)).squeeze(-1)
+
+    @staticmethod
+    def score(logit: Tensor) -> Tensor:
+        """Logits -> scores in (0, 1]."""
+        return torch.sigmoid(logit.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT))
+
+
+class ValueHead(nn.Module):
+    """V(z): expected discounted return from a latent state."""
+
+    def __init__(self, config: LatentConfig) -> None:
+        super().__init__()
+        H = config.value_hidden
+        self.layers = nn.Sequential(
+            nn.Linear(config.width, H), nn.GELU(approximate="tanh"),
+            nn.Linear(H, H), nn.GELU(approximate="tanh"), nn.Linear(H, 1),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (..., Z) -> (...)."""
+        return self.layers(z).squeeze(-1)

@@ -1,0 +1,79 @@
+"""The policy's transformer: pre-norm blocks on PyTorch's fused attention, with a float bias on the keys."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MultiHeadAttention(nn.Module):
+    """Queries from one sequence, keys and values from another.
+
+    Args:
+        width: of the queries, the output, and the heads together. source_width: of the sequence attended to.
+    """
+
+    def __init__(self, width: int, heads: int, source_width: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(source_width or width, 2 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, source: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """x (B, Q, width) attends to source (B, S, source_width).
+
+        Args:
+            key_bias: (B, S) float, added to every query's logits for that key; log w multiplies its share by w.
+        """
+        B, Q, width = x.shape
+        q = self.query(x).view(B, Q, self.heads, -1).transpose(1, 2)
+        k, v = self.key_value(source).view(B, source.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mask = None if key_bias is None else key_bias.to(q.dtype)[:, None, None, :].expand(-1, self.heads, Q, -1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.output(mixed.transpose(1, 2).reshape(B, Q, width))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer layer. `dropout` acts on both residual branches, in training only."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = MultiHeadAttention(width, heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, key_bias: Tensor | None = None, last: int | None = None) -> Tensor:
+        """(B, S, width) -> (B, S, width), or only its `last` positions, which is exact and saves the rest's work."""
+        source = self.norm_attention(x)
+        if last is not None:
+            x = x[:, -last:]
+        x = x + self.dropout(self.attention(source[:, -x.shape[1] :], source, key_bias))
+        return x + self.dropout(self.mlp(self.norm_mlp(x)))
+
+
+class Transformer(nn.Module):
+    """Bidirectional over [visual, text, proprio, action] tokens, as OpenVLA-OFT's parallel decoding."""
+
+    def __init__(self, width: int, layers: int, heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, key_bias: Tensor | None, last: int) -> tuple[Tensor, Tensor]:
+        """Run the sequence; return what its `last` tokens (the action tokens) became.
+
+        Args:
+            x: (B, S, D). key_bias: (B, S) float attention bias of every layer, or None.
+
+        Returns:
+            hidden (B, last, D): output of the last-but-one layer, the belief of arXiv 2511.18960;
+            output (B, last, D): of the last layer, normalised.
+        """
+        for block in self.blocks[:-1]:
+            x = block(x, key_bias)
+        hidden = x[:, -last:]
+        return hidden, self.norm(self.blocks[-1](x, key_bias, last=last))

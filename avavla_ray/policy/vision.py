@@ -1,0 +1,81 @@
+"""Vision encoder of the small presets: a convolutional stem makes a grid of visual tokens for each camera.
+
+Beside the tokens it reads keypoints off each camera's feature map by spatial softmax: where a feature is, in image
+coordinates, which is what a few dozen demonstrations suffice to learn from.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avavla_ray.policy.config import BackboneConfig
+from avavla_ray.policy.positions import sincos_2d
+
+
+class VisualFeatures(NamedTuple):
+    """tokens (B, N, D), camera by camera in row-major order. pooled (B, V, F): mean features, then keypoints."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+
+class _Stage(nn.Module):
+    """Strided convolution, and a residual one where the map has become small enough for it to be cheap."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, refine: bool) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels_in, channels, 2 * stride - 1, stride, padding=stride - 1, bias=False)
+        self.norm = nn.GroupNorm(8 if channels % 8 == 0 else 1, channels)
+        self.refine = nn.Conv2d(channels, channels, 3, padding=1) if refine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.reduce(x)))
+        return x if self.refine is None else x + F.relu(self.refine(x))
+
+
+class VisionEncoder(nn.Module):
+    """(B, V, H, W, 3) uint8 images to visual tokens and pooled features. One stem for all cameras."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        stages: list[nn.Module] = []
+        channels_in = 3
+        for index, channels in enumerate(config.stem_channels):
+            last = index == len(config.stem_channels) - 1
+            stages.append(_Stage(channels_in, channels, stride=4 if index == 0 else 2, refine=last))
+            channels_in = channels
+        self.stem = nn.Sequential(*stages)
+        self.project = nn.Linear(channels_in, config.width)
+        grid = config.grid
+        self.positions = nn.Parameter(0.2 * sincos_2d(grid, config.width))
+        self.camera = nn.Parameter(0.02 * torch.randn(config.num_cameras, 1, config.width))
+        self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints)
+        axis = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid * 2 - 1
+        places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(grid * grid, 2)
+        self.register_buffer("places", places, persistent=False)
+
+    @staticmethod
+    def pooled_width(config: BackboneConfig) -> int:
+        """F: width of a camera's pooled features."""
+        return config.stem_channels[-1] + 2 * config.keypoints
+
+    def forward(self, images: Tensor) -> VisualFeatures:
+        B, V, H, W, _ = images.shape
+        size = self.config.image_size
+        # (H, W, 3) memory seen as (3, H, W) is already the channels-last layout that CPU convolutions like best.
+        x = images.reshape(B * V, H, W, 3).permute(0, 3, 1, 2).to(self.project.weight.dtype) / 127.5 - 1.0
+        if H != size or W != size:
+            x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        features = self.stem(x).permute(0, 2, 3, 1).reshape(B, V, -1, self.config.stem_channels[-1])
+        tokens = self.project(features) + self.positions + self.camera
+        # Every camera has keypoint detectors of its own: column block v of the shared projection.
+        detectors = self.keypoints.weight.view(V, -1, features.shape[-1])
+        scores = torch.einsum("bvnc,vkc->bvkn", features, detectors) + self.keypoints.bias.view(V, -1, 1)
+        points = (scores.softmax(dim=-1) @ self.places).flatten(2)
+        pooled = torch.cat([features.mean(dim=2), points], dim=-1)
+        return VisualFeatures(tokens.flatten(1, 2), pooled)
