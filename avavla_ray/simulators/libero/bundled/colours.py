@@ -1,0 +1,26 @@
+"""Named colours of the bundled objects, sRGB in [0, 1]. Products must be tellable apart at 96 pixels."""
+
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "white": (0.95, 0.95, 0.93),
+    "cream": (0.95, 0.87, 0.66),
+    "yellow": (0.96, 0.79, 0.14),
+    "orange": (0.95, 0.48, 0.08),
+    "red": (0.80, 0.09, 0.08),
+    "dark red": (0.52, 0.07, 0.07),
+    "pink": (0.90, 0.42, 0.55),
+    "green": (0.13, 0.50, 0.20),
+    "lime": (0.62, 0.75, 0.25),
+    "sky": (0.35, 0.62, 0.88),
+    "blue": (0.10, 0.24, 0.66),
+    "brown": (0.33, 0.18, 0.09),
+    "dark brown": (0.20, 0.09, 0.05),
+    "biscuit": (0.78, 0.55, 0.30),
+    "cardboard": (0.46, 0.33, 0.20),
+    "dark cardboard": (0.34, 0.24, 0.14),
+    "black": (0.07, 0.07, 0.08),
+    "charcoal": (0.15, 0.15, 0.16),
+    "grey": (0.45, 0.45, 0.46),
+    "silver": (0.72, 0.73, 0.75),
+    "walnut": (0.25, 0.16, 0.10),
+    "dark walnut": (0.17, 0.10, 0.06),
+}

@@ -1,0 +1,139 @@
+"""The primitives of which bundled objects are made. Lengths in metres, angles in degrees, body frame.
+
+A `Box` may be solid, visible or both. Surfaces (`Lathe`, `Prism`) are only ever looked at: contact is always with
+boxes, which MuJoCo handles fastest and which stand still on a table.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Vector = tuple[float, float, float]
+Axis = Literal["x", "y", "z"]
+
+# The axes that span the plane across an axis, in right-handed order: (across, across, along).
+FRAMES: dict[Axis, tuple[int, int, int]] = {"x": (1, 2, 0), "y": (2, 0, 1), "z": (0, 1, 2)}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A cuboid.
+
+    Attributes:
+        centre, half: its middle and half extents before turning.
+        colour: key of `colours.COLOURS`; empty means invisible.
+        solid: takes part in contacts and carries mass.
+        turn, lean: axis and angle of rotations about its own centre; the lean comes first.
+        material: name of a texture's material, instead of a colour.
+    """
+
+    centre: Vector
+    half: Vector
+    colour: str = ""
+    solid: bool = True
+    turn: tuple[Axis, float] | None = None
+    lean: tuple[Axis, float] | None = None
+    material: str = ""
+
+
+@dataclass(frozen=True)
+class Lathe:
+    """A surface of revolution about `axis`.
+
+    Attributes:
+        profile: (radius, height along the axis) from the bottom up on the outside; a profile that ends on the axis
+            is closed by itself, any other is closed back to its first point (a ring, a bowl's wall).
+        squash: scale of the second of the two directions across the axis (a bottle that is flatter than wide).
+        offset: of the axis, across it.
+    """
+
+    profile: tuple[tuple[float, float], ...]
+    colour: str
+    axis: Axis = "z"
+    squash: float = 1.0
+    offset: tuple[float, float] = (0.0, 0.0)
+    segments: int = 20
+
+
+@dataclass(frozen=True)
+class Prism:
+    """A convex polygon swept along `axis` from `centre - half` to `centre + half`; corners counter-clockwise."""
+
+    polygon: tuple[tuple[float, float], ...]
+    half: float
+    colour: str
+    axis: Axis = "z"
+    centre: float = 0.0
+
+
+Shape: TypeAlias = Box | Lathe | Prism
+
+
+def along(axis: Axis, first: float, second: float, height: float) -> Vector:
+    """The point at (first, second) across `axis` and `height` along it."""
+    point = [0.0, 0.0, 0.0]
+    for index, value in zip(FRAMES[axis], (first, second, height), strict=True):
+        point[index] = value
+    return (point[0], point[1], point[2])
+
+
+def solid_prism(axis: Axis, radius: float, low: float, high: float, sides: int = 8) -> tuple[Box, ...]:
+    """Invisible solid boxes whose union is the regular prism of an even number of `sides` and that inner radius."""
+    face = radius * math.tan(math.pi / sides)
+    half = along(axis, radius, face, (high - low) / 2)
+    centre = along(axis, 0.0, 0.0, (high + low) / 2)
+    return tuple(Box(centre, half, turn=(axis, 360.0 * i / sides)) for i in range(sides // 2))
+
+
+def solid_ring(
+    count: int, radius: float, centre: float, thickness: float, height: float, lean: float
+) -> tuple[Box, ...]:
+    """Invisible solid staves around z, each leaning outwards by `lean` degrees.
+
+    Args:
+        radius: of the staves' middle. centre: their height. thickness, height: full extents of a stave.
+    """
+    half_width = (radius + math.sin(math.radians(lean)) * height / 2) * math.tan(math.pi / count)
+    staves = []
+    for i in range(count):
+        angle = 2 * math.pi * i / count
+        middle = (radius * math.cos(angle), radius * math.sin(angle), centre)
+        staves.append(
+            Box(
+                middle,
+                (thickness / 2, half_width, height / 2),
+                turn=("z", math.degrees(angle)),
+                lean=("y", lean),
+            )
+        )
+    return tuple(staves)
+
+
+def volume(shapes: tuple[Shape, ...]) -> float:
+    """Of the solid boxes, counting overlaps as often as MuJoCo does; cubic metres."""
+    return sum(8 * math.prod(shape.half) for shape in shapes if isinstance(shape, Box) and shape.solid)
+
+
+def quaternion(box: Box) -> tuple[float, float, float, float]:
+    """(w, x, y, z) of the box's turn, applied after its lean."""
+    result = (1.0, 0.0, 0.0, 0.0)
+    for rotation in (box.turn, box.lean):
+        if rotation is None:
+            continue
+        axis, angle = rotation
+        half = math.radians(angle) / 2
+        factor = [math.cos(half), 0.0, 0.0, 0.0]
+        factor[1 + "xyz".index(axis)] = math.sin(half)
+        result = _product(result, (factor[0], factor[1], factor[2], factor[3]))
+    return result
+
+
+def _product(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, float, float, float]:
+    return (
+        a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
+        a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2],
+        a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1],
+        a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0],
+    )
