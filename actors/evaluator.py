@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -15,6 +17,7 @@ from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFail
 from avavla_ray.simulators.registry import make_simulator
 
 ATTEMPTS = 3
+SimulatorFactory = Callable[[SimulatorConfig], Simulator]
 
 
 @dataclass(frozen=True)
@@ -27,36 +30,38 @@ class Episode:
     film: bool = False
 
 
-@ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)
+@ray.remote(num_cpus=1)
 class Evaluator:
     """Plays episodes; keeps its simulator between them."""
 
-    def __init__(self, agent: Agent, config: SimulatorConfig) -> None:
+    def __init__(self, agent: Agent, config: SimulatorConfig, factory: SimulatorFactory) -> None:
         torch.set_num_threads(1)
         self._agent = agent
-        self._config = config
+        self._make = functools.partial(factory, config)
         self._simulator: Simulator | None = None
 
-    def play(self, episode: Episode) -> tuple[EpisodeRecord, Film | None]:
+    def _ready(self) -> Simulator:
         if self._simulator is None:
-            self._simulator = make_simulator(self._config)
+            self._simulator = self._make()
+        return self._simulator
+
+    def play(self, episode: Episode) -> tuple[EpisodeRecord, Film | None]:
+        simulator = self._ready()
         film = Film() if episode.film else None
         try:
             record = play_episode(
-                self._simulator, self._agent, episode.setting,
+                simulator, self._agent, episode.setting,
                 task=episode.task, initial_state=episode.initial_state, film=film,
             )  # fmt: skip
         except SimulatorFailure:
-            self._simulator.close()
             self._simulator = None
+            simulator.close()
             raise
         return record, film
 
     def provenance(self) -> dict[str, object]:
         """What the simulator says of itself."""
-        if self._simulator is None:
-            self._simulator = make_simulator(self._config)
-        return self._simulator.provenance()
+        return self._ready().provenance()
 
 
 def evaluate(
@@ -65,6 +70,7 @@ def evaluate(
     episodes: Iterable[Episode],
     num_actors: int,
     finished: Callable[[Episode, EpisodeRecord, Film | None], None],
+    factory: SimulatorFactory = make_simulator,
 ) -> dict[str, object]:
     """Play every episode, `num_actors` at a time, and call `finished` for each as it ends.
 
@@ -79,7 +85,7 @@ def evaluate(
     """
     waiting = list(episodes)
     handle = ray.put(agent)
-    actors = [Evaluator.remote(handle, config) for _ in range(max(1, min(num_actors, len(waiting))))]
+    actors = [Evaluator.remote(handle, config, factory) for _ in range(max(1, min(num_actors, len(waiting))))]
     loaded: dict[int, int] = {}
     attempts: dict[Episode, int] = {}
     running: dict[ray.ObjectRef, tuple[int, Episode]] = {}
@@ -106,6 +112,9 @@ def evaluate(
                 record, film = _unwrapped(reference)
                 finished(episode, record, film)
             except (SimulatorFailure, ray.exceptions.RayActorError) as error:
+                if isinstance(error, ray.exceptions.RayActorError):
+                    actors[index] = Evaluator.remote(handle, config, factory)
+                    loaded.pop(index)
                 attempts[episode] = attempts.get(episode, 0) + 1
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 if attempts[episode] < ATTEMPTS:
@@ -131,7 +140,7 @@ def evaluate(
     return described
 
 
-def _unwrapped(reference: ray.ObjectRef):
+def _unwrapped(reference: ray.ObjectRef) -> Any:
     """`ray.get`, with our own exceptions as they were raised."""
     try:
         return ray.get(reference)

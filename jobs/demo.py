@@ -67,7 +67,8 @@ def main(settings: Settings) -> None:
          [*common, *exits, "--checkpoint", out / "ppo/checkpoint", "--label", "PPO",
           "--output", out / "evaluate-ppo", *tracked]),
         ("5/5 comparison", "compare",
-         ["--suite", settings.suite, "--run-ids", "evaluate-bc", "evaluate-ppo", "--output", out / "compare", *tracked]),
+         ["--suite", settings.suite, "--run-ids", "evaluate-bc", "evaluate-ppo",
+          "--output", out / "compare", *tracked]),
     ]  # fmt: skip
     for title, job, words in stages:
         _run(title, job, [str(word) for word in words])

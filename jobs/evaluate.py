@@ -61,7 +61,8 @@ def main(settings: Settings) -> None:
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.registry import check_config, suite_spec
+    from avavla_ray.simulators.libero.suites import suite_spec
+    from avavla_ray.simulators.registry import check_config
     from avavla_ray.tracking import check_store, default_uri, track
 
     # Everything that can be wrong is looked at before anything slow starts.
