@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from avavla_ray.evaluation.episode import Film
 from avavla_ray.files import atomic_path
@@ -16,14 +16,14 @@ SCALE_TO = 384
 
 def annotate(frame: np.ndarray, lines: list[str], size: int = SCALE_TO) -> np.ndarray:
     """(H, W, 3) uint8 scaled to `size` pixels high with `lines` in a band below: (size + band, size, 3) uint8."""
-    picture = Image.fromarray(frame).resize((size, size), Image.Resampling.NEAREST)
+    picture = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
     band = 16 * len(lines) + 8
     band += (size + band) % 2  # H.264 wants even sizes
     canvas = Image.new("RGB", (size, size + band), "black")
     canvas.paste(picture)
     draw = ImageDraw.Draw(canvas)
     for row, line in enumerate(lines):
-        draw.text((6, size + 4 + 16 * row), line, fill="white")
+        draw.text((6, size + 4 + 16 * row), line, fill="white", font=ImageFont.load_default(size=12))
     return np.asarray(canvas)
 
 
