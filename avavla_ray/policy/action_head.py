@@ -39,7 +39,7 @@ class LatentConditioning(nn.Module):
         super().__init__()
         D = config.backbone.width
         self.mlp = nn.Sequential(nn.Linear(config.latent.width, D), nn.GELU(approximate="tanh"), nn.Linear(D, D))
-        self.scale = nn.Parameter(torch.tensor(config.latent.action_scale))
+        self.scale = nn.Parameter(torch.full((1,), config.latent.action_scale))
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, Z) -> (B, 1, D), to be added to tokens."""
