@@ -28,7 +28,7 @@ class BackboneConfig:
     width: int = 128
     layers: int = 4
     heads: int = 4
-    mlp_ratio: float = 4.0
+    mlp_ratio: float = 2.0
     image_size: int = 128
     stem_channels: tuple[int, ...] = (32, 64, 128)
     keypoints: int = 16

@@ -44,7 +44,7 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         return _build(hint, value, place)  # type: ignore[arg-type]
     if typing.get_origin(hint) is tuple:
         member = typing.get_args(hint)[0]
-        if isinstance(value, list):
+        if isinstance(value, (list, tuple)):
             return tuple(_convert(member, part, place) for part in value)
     elif hint is float and type(value) in (int, float):
         return float(value)

@@ -20,8 +20,12 @@ _LARGEST_LOGIT = 30.0
 
 
 def gaussian_log_prob(u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Log density of u (..., U) under a diagonal Gaussian, summed over U."""
-    return (-0.5 * ((u - mean) * (-log_std).exp()).square() - log_std - 0.5 * _LOG_2PI).sum(dim=-1)
+    """Log density of u (..., U) under a diagonal Gaussian, summed over U; float32.
+
+    Summed in float64: PPO exponentiates differences of these sums, which are tens of times larger than they are.
+    """
+    scaled = (u - mean) * (-log_std).exp()
+    return (-0.5 * scaled.double().square() - log_std - 0.5 * _LOG_2PI).sum(dim=-1).float()
 
 
 def clamped_entropy(log_std: Tensor) -> Tensor:

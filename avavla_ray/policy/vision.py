@@ -54,7 +54,8 @@ class VisionEncoder(nn.Module):
         grid = config.grid
         self.positions = nn.Parameter(0.2 * sincos_2d(grid, config.width))
         self.camera = nn.Parameter(0.02 * torch.randn(config.num_cameras, 1, config.width))
-        self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints)
+        # No bias: a softmax over places would not feel it.
+        self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints, bias=False)
         axis = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid * 2 - 1
         places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(grid * grid, 2)
         self.register_buffer("places", places, persistent=False)
@@ -65,17 +66,18 @@ class VisionEncoder(nn.Module):
         return config.stem_channels[-1] + 2 * config.keypoints
 
     def forward(self, images: Tensor) -> VisualFeatures:
-        B, V, H, W, _ = images.shape
+        B, V, height, width, _ = images.shape
         size = self.config.image_size
         # (H, W, 3) memory seen as (3, H, W) is already the channels-last layout that CPU convolutions like best.
-        x = images.reshape(B * V, H, W, 3).permute(0, 3, 1, 2).to(self.project.weight.dtype) / 127.5 - 1.0
-        if H != size or W != size:
+        x = images.reshape(B * V, height, width, 3).permute(0, 3, 1, 2).to(self.project.weight.dtype, copy=True)
+        x = x.mul_(1 / 127.5).sub_(1.0)
+        if height != size or width != size:
             x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         features = self.stem(x).permute(0, 2, 3, 1).reshape(B, V, -1, self.config.stem_channels[-1])
         tokens = self.project(features) + self.positions + self.camera
         # Every camera has keypoint detectors of its own: column block v of the shared projection.
         detectors = self.keypoints.weight.view(V, -1, features.shape[-1])
-        scores = torch.einsum("bvnc,vkc->bvkn", features, detectors) + self.keypoints.bias.view(V, -1, 1)
+        scores = torch.einsum("bvnc,vkc->bvkn", features, detectors)
         points = (scores.softmax(dim=-1) @ self.places).flatten(2)
         pooled = torch.cat([features.mean(dim=2), points], dim=-1)
         return VisualFeatures(tokens.flatten(1, 2), pooled)

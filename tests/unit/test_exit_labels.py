@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import torch
+
+from avavla_ray.learning.exit_labels import exit_labels
+
+
+def test_label_is_one_where_three_more_steps_gain_less_than_delta():
+    values = torch.tensor([[0.0, 0.10, 0.20, 0.30, 0.31, 0.32]])
+    # z_1 -> z_4 gains 0.21, z_2 -> z_5 0.12; z_3, z_4, z_5 are compared with z_5: 0.02, 0.01, 0.
+    assert exit_labels(values).tolist() == [[0, 0, 1, 1, 1]]
+
+
+def test_delta_and_lookahead_matter():
+    values = torch.tensor([[0.0, 0.10, 0.20, 0.30, 0.31, 0.32]])
+    assert exit_labels(values, delta=0.15).tolist() == [[0, 1, 1, 1, 1]]
+    assert exit_labels(values, lookahead=1).tolist() == [[0, 0, 1, 1, 1]]
+    assert exit_labels(values, delta=0.0).tolist() == [[0, 0, 0, 0, 0]]
+
+
+def test_falling_values_say_stop():
+    assert exit_labels(torch.tensor([[0.5, 0.4, 0.3]])).tolist() == [[1, 1]]
