@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def _running_here() -> str | None:
     return next(iter(sorted(find_gcs_addresses())), None)
 
 
+def _check_listening(address: str) -> None:
+    """Refuse an address where nothing listens at once; Ray itself would knock for half a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError(f"no Ray cluster answers at {address} ({error}): start it, or unset RAY_ADDRESS") from error
+
+
 def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str, Any]:
     """Join the cluster at `address` (or RAY_ADDRESS, as inside a Ray job), else start one on this machine.
 
@@ -47,6 +59,7 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
         InputError: no cluster at that address, or another one already runs here and nothing says which is meant.
     """
     import ray
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
     if ray.is_initialized():
         return {
@@ -69,14 +82,18 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         ray.init(
             address="local", num_cpus=slots, include_dashboard=False, log_to_driver=True,
-            logging_level="ERROR", runtime_env=runtime,
+            logging_config=ray.LoggingConfig(log_level="ERROR"), runtime_env=runtime,
         )  # fmt: skip
     else:
+        _check_listening(address)
+        # Ray sends its token of its own accord only to clusters that it starts itself.
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
         try:
             ray.init(address=address, logging_level="ERROR", runtime_env=runtime)
         except (ConnectionError, RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise InputError(
-                f"no Ray cluster answers at {address} ({first}): start it, or unset RAY_ADDRESS"
+                f"no Ray cluster answers at {address} ({first}): start it, or unset RAY_ADDRESS; "
+                "if it asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from error
     return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}
