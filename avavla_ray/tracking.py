@@ -24,6 +24,12 @@ def default_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_STORE).absolute()}"
 
 
+def absolute_uri(uri: str) -> str:
+    """The same store, however another process's working directory may be."""
+    prefix = "sqlite:///"
+    return prefix + str(Path(uri.removeprefix(prefix)).absolute()) if uri.startswith(prefix) else uri
+
+
 def check_store(uri: str) -> None:
     """Refuse a store that can't be written, before any work is done.
 
@@ -92,6 +98,12 @@ def _client(uri: str) -> Any:
     except ImportError as error:
         raise InputError("mlflow is not installed: pip install 'avavla_ray[cluster]'") from error
     return MlflowClient(tracking_uri=uri)
+
+
+def attach(uri: str, run_id: str) -> Run:
+    """A run that another process opened with `track` and will close: for workers that log to it."""
+    client = _client(uri)
+    return Run(client, run_id, client.get_run(run_id).info.experiment_id, uri)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class WindowSettings:
         streams: B over all workers. decisions: T. chunk: C.
         shift: pictures are moved by up to so many pixels, the same way for all cameras and decisions of a window.
         brightness: pictures are scaled by a factor in [1 - brightness, 1 + brightness], per window.
+        proprio_noise: standard deviation of the noise on normalised proprioception, per decision.
         seed: of order, phases and augmentation.
     """
 
@@ -38,13 +39,17 @@ class WindowSettings:
     chunk: int = 8
     shift: int = 4
     brightness: float = 0.0
+    proprio_noise: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.decisions < 1:
             raise InputError(f"{self.decisions} decisions a window: give at least 1")
-        if self.shift < 0 or not 0 <= self.brightness < 1:
-            raise InputError(f"augmentation by {self.shift} pixels and {self.brightness}: give 0 or more, below 1")
+        if self.shift < 0 or not 0 <= self.brightness < 1 or self.proprio_noise < 0:
+            raise InputError(
+                f"shift {self.shift}, brightness {self.brightness}, proprio noise {self.proprio_noise}: "
+                "give 0 or more, and a brightness below 1"
+            )
 
 
 class WindowWalk:
@@ -91,10 +96,11 @@ class WindowWalk:
         for stream in self._mine:
             visits = [step[stream]._replace(episode=self._episodes[step[stream].episode]) for step in window]
             row = _gather(self._reader, self._text, visits, settings.chunk)
-            row["images"] = augment(
-                row["images"], settings.shift, settings.brightness,
-                np.random.default_rng([settings.seed, 2, self._count, stream]),
-            )  # fmt: skip
+            random = np.random.default_rng([settings.seed, 2, self._count, stream])
+            row["images"] = augment(row["images"], settings.shift, settings.brightness, random)
+            if settings.proprio_noise:
+                noise = random.normal(0.0, settings.proprio_noise, row["proprio"].shape)
+                row["proprio"] = row["proprio"] + noise.astype(np.float32)
             rows.append(row)
         self._count += 1
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -140,7 +146,7 @@ def held_out_batches(
             yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def prefetch(walk: WindowWalk, depth: int = 2) -> Iterator[tuple[Batch, dict[str, Any]]]:
+def prefetch(walk: WindowWalk, depth: int = 2) -> Generator[tuple[Batch, dict[str, Any]], None, None]:
     """Batches made ahead in a thread, each with the walk's state after it. Close the generator to end the thread."""
     ready: queue.Queue[tuple[Batch, dict[str, Any]] | BaseException] = queue.Queue(maxsize=depth)
     ended = threading.Event()

@@ -1,12 +1,13 @@
 """The DeepSpeed engine that every learner stands on: set-up, full weights, save and load.
 
 Behaviour cloning (Ray Train workers) and the PPO learner (Ray actors) use the same few calls, so that DeepSpeed's
-pitfalls are handled in one place. `DS_ACCELERATOR=cpu` must be in the environment of processes without a GPU.
+pitfalls are handled in one place.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -64,22 +65,27 @@ class EngineSettings:
         }
 
 
+def _deepspeed() -> Any:
+    """DeepSpeed, imported so that it neither guesses the device aloud nor compiles anything."""
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # It would compile a shared-memory all-reduce for a minute at first use; gloo does the same work.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
 def start_process_group(settings: EngineSettings) -> None:
     """Join this process to its group; RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT say which.
 
     Under Ray Train the group exists already and is adopted. gloo on CPU, nccl on GPU.
     """
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.accelerator import get_accelerator
-
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    on_cpu = get_accelerator().device_name() == "cpu"
-    if on_cpu:
-        # It would compile a shared-memory all-reduce for a minute at first use; gloo does the same work.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed = _deepspeed()
     deepspeed.init_distributed(
-        dist_backend="gloo" if on_cpu else "nccl",
+        dist_backend="gloo" if deepspeed.get_accelerator().device_name() == "cpu" else "nccl",
         auto_mpi_discovery=False,
         verbose=False,
         timeout=timedelta(seconds=settings.timeout_s),
@@ -97,22 +103,23 @@ def initialise_engine(objective: nn.Module, groups: Iterable[Mapping[str, Any]],
         groups: optimizer groups: "params" and "lr" each; `engine.optimizer.param_groups` keeps their order.
 
     Raises:
-        ValueError: a parameter requires a gradient and no group owns it (it would silently stay as it is).
+        ValueError: a parameter requires a gradient and no group owns it (it would silently stay as it is), or has no
+            dimensions (DeepSpeed can't broadcast it).
     """
-    import deepspeed
-
     groups = [dict(group, params=list(group["params"])) for group in groups]
     owned = {id(parameter) for group in groups for parameter in group["params"]}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad != (id(parameter) in owned):
             state = "requires a gradient but is in no group" if parameter.requires_grad else "is frozen but in a group"
             raise ValueError(f"parameter {name} {state}")
+        if parameter.ndim == 0:
+            raise ValueError(f"parameter {name} has no dimensions: give it the shape (1,)")
     start_process_group(settings)
     # DeepSpeed's own "AdamW" compiles a fused kernel for minutes; PyTorch's is accepted in every stage.
     optimizer = torch.optim.AdamW(
         groups, betas=settings.betas, eps=settings.epsilon, weight_decay=settings.weight_decay
     )
-    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings.to_deepspeed())
+    engine, *_ = _deepspeed().initialize(model=objective, optimizer=optimizer, config=settings.to_deepspeed())
     return engine
 
 
@@ -122,24 +129,23 @@ def set_learning_rates(engine: Any, rates: Iterable[float]) -> None:
         group["lr"] = rate
 
 
-def full_state(engine: Any, prefix: str = "policy.") -> dict[str, Tensor] | None:
+def full_state(engine: Any, prefix: str = "policy.", *, everywhere: bool = False) -> dict[str, Tensor] | None:
     """Whole float32 CPU weights of the submodule at `prefix`: a state dict at rank 0, None elsewhere.
 
     Collective: every rank must call it. Under ZeRO 3 one parameter at a time is gathered, so that no rank needs room
-    for more than the largest.
+    for more than the largest. With `everywhere` every rank gets the state dict.
     """
-    import deepspeed
-
+    deepspeed = _deepspeed()
     module, sharded = engine.module, engine.zero_optimization_stage() == 3
-    first = engine.global_rank == 0
+    keeper = everywhere or engine.global_rank == 0
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if not name.startswith(prefix):
             continue
         with deepspeed.zero.GatheredParameters([parameter], enabled=sharded):
-            if first:
+            if keeper:
                 state[name.removeprefix(prefix)] = parameter.detach().to("cpu", torch.float32, copy=True)
-    if not first:
+    if not keeper:
         return None
     known = set(module.state_dict())  # leaves out non-persistent buffers
     for name, buffer in module.named_buffers():

@@ -1,0 +1,145 @@
+"""Behaviour cloning as a Ray Train job: checks, the trainer, and the final checkpoint.
+
+    OUTPUT/
+      settings.json      what the run was started with; --resume must agree
+      train/             Ray Train's checkpoints: DeepSpeed shards, beliefs, the policy
+      checkpoint/        the final policy, in the one format of policy/checkpoint.py
+
+Every worker reads the Parquet files itself: consecutive decisions of a stream must reach the same worker in order,
+which a shuffling data pipeline would undo.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.demonstrations.reader import DatasetMetadata, read_metadata
+from avavla_ray.errors import InputError
+from avavla_ray.files import atomic_path, write_json
+from avavla_ray.policy.checkpoint import load_checkpoint
+from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.training.settings import CloningSettings
+
+SETTINGS, TRAIN, CHECKPOINT = "settings.json", "train", "checkpoint"
+
+
+@dataclass(frozen=True)
+class CloningResult:
+    """checkpoint: folder of the final policy. metrics: last position and validation."""
+
+    checkpoint: Path
+    metrics: dict[str, Any]
+
+
+def check_output(output: Path, identity: dict[str, Any], resume: bool) -> None:
+    """Refuse to mix runs: a fresh run wants an empty folder, a resumed one the settings it began with.
+
+    Raises:
+        InputError: names the folder, or the settings that differ.
+    """
+    path = output / SETTINGS
+    if not path.is_file():
+        if resume:
+            raise InputError(f"{output} holds no run to resume: leave --resume out, or give the run's --output")
+        write_json(path, identity)
+        return
+    if not resume:
+        raise InputError(f"{output} holds a run already: add --resume to continue it, or give another --output")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not readable ({error}): give another --output") from error
+    now = json.loads(json.dumps(identity))
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if differing:
+        changes = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in differing)
+        raise InputError(
+            f"{output} was begun with other settings ({changes}): resume with those, or give another --output"
+        )
+
+
+def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
+    """Raise InputError when a policy can't learn from a data set: another width of actions or proprioception, or an
+    instruction too long for it."""
+    statistics = metadata.statistics
+    for kind, found, wanted in (
+        ("actions", len(statistics.action.mask), policy.action_dim),
+        ("proprioception", len(statistics.proprio.mask), policy.proprio_dim),
+    ):
+        if found != wanted:
+            raise InputError(f"{metadata.folder}: {kind} of {found} numbers, the policy takes {wanted}")
+    tokenizer = WordTokenizer(policy.vocabulary, policy.backbone.max_text_tokens)
+    for instruction in {episode.instruction for episode in metadata.episodes}:
+        tokenizer.encode(instruction)
+
+
+def train(
+    settings: CloningSettings,
+    policy: PolicyConfig,
+    demonstrations: str | Path,
+    output: str | Path,
+    *,
+    initial: str | Path | None = None,
+    resume: bool = False,
+    provenance: dict[str, Any] | None = None,
+    tracking: tuple[str, str] | None = None,
+) -> CloningResult:
+    """Clone demonstrations on the connected Ray cluster.
+
+    Args:
+        initial: checkpoint folder to start from instead of fresh weights; its configuration must be `policy`.
+        provenance: of this run, for its checkpoints. tracking: (absolute store URI, run id) for metrics.
+
+    Raises:
+        InputError: what was given is wrong. ray.train.TrainingFailedError: workers failed too often.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from avavla_ray.training.cloning_worker import POLICY, CloningWork, work
+
+    demonstrations, output = Path(demonstrations).absolute(), Path(output).absolute()
+    metadata = read_metadata(demonstrations)
+    check_fit(metadata, policy)
+    weights = None
+    if initial is not None:
+        start = load_checkpoint(initial)
+        if start.policy.config != policy:
+            raise InputError(f"checkpoint {initial} has another configuration than the policy to train")
+        weights = {name: tensor.numpy() for name, tensor in start.policy.state_dict().items()}
+    identity = {
+        **asdict(settings), "policy": policy.preset, "demonstrations": str(demonstrations),
+        "initial": None if initial is None else str(Path(initial).absolute()),
+    }  # fmt: skip
+    check_output(output, identity, resume)
+    trained_on = {
+        "demonstrations": {
+            "name": metadata.name, "episodes": len(metadata.episodes), "steps": metadata.steps,
+            **metadata.manifest.get("provenance", {}),
+        },
+        "cloning": asdict(settings),
+    }  # fmt: skip
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=CloningWork(
+            settings, policy, demonstrations, {**(provenance or {}), **trained_on}, weights, tracking
+        ),
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(num_workers=settings.workers, resources_per_worker={"CPU": settings.threads}),
+        run_config=RunConfig(
+            name=TRAIN,
+            storage_path=str(output),
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=settings.keep),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    result = trainer.fit()
+    with result.checkpoint.as_directory() as folder, atomic_path(output / CHECKPOINT) as temporary:
+        shutil.copytree(Path(folder) / POLICY, temporary)
+    return CloningResult(output / CHECKPOINT, dict(result.metrics or {}))

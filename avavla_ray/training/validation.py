@@ -1,0 +1,48 @@
+"""Offline error on demonstrations that were held out of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from avavla_ray.demonstrations.reader import EpisodeReader
+from avavla_ray.demonstrations.windows import Encode, held_out_batches
+from avavla_ray.training.objective import CloningObjective, to_tensors
+
+DIMENSIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+
+
+def split(episodes: int, share: float, limit: int, seed: int) -> tuple[list[int], list[int]]:
+    """Indices to train on and to hold out: `share` of them, at most `limit`, none of fewer than five episodes."""
+    count = min(limit, round(share * episodes)) if episodes >= 5 else 0
+    order = np.random.default_rng([seed, 4]).permutation(episodes).tolist()
+    return sorted(order[count:]), sorted(order[:count])
+
+
+@torch.no_grad()
+def held_out_errors(
+    objective: CloningObjective, reader: EpisodeReader, encode: Encode, episodes: Sequence[int], latent_steps: int
+) -> np.ndarray:
+    """(A,) mean absolute error of each normalised action dimension, over every demonstrated step of `episodes`.
+
+    The policy decides every chunk's length along the episode, carrying its belief, at a fixed latent depth.
+    """
+    policy, training = objective.policy, objective.training
+    device = next(policy.parameters()).device
+    objective.eval()
+    sums, count, belief = np.zeros(policy.config.action_dim), 0, None
+    for batch in held_out_batches(reader, encode, episodes, policy.config.chunk):
+        if belief is None or batch["starts"].all():
+            belief = policy.initial_belief(len(batch["starts"]), device)
+        _, belief, metrics = objective(to_tensors(batch, device), belief, latent_steps=latent_steps)
+        sums += metrics["error_sums"].double().cpu().numpy()
+        count += int(batch["mask"].sum())
+    objective.train(training)
+    return sums / count
+
+
+def dimension_names(errors: np.ndarray) -> list[str]:
+    """Names of the action dimensions, for metrics."""
+    return list(DIMENSIONS) if len(errors) == len(DIMENSIONS) else [str(index) for index in range(len(errors))]
