@@ -30,7 +30,6 @@ class Episode:
     film: bool = False
 
 
-@ray.remote(num_cpus=1)
 class Evaluator:
     """Plays episodes; keeps its simulator between them."""
 
@@ -64,6 +63,9 @@ class Evaluator:
         return self._ready().provenance()
 
 
+RemoteEvaluator: Any = ray.remote(num_cpus=1)(Evaluator)
+
+
 def evaluate(
     agent: Agent,
     config: SimulatorConfig,
@@ -85,7 +87,7 @@ def evaluate(
     """
     waiting = list(episodes)
     handle = ray.put(agent)
-    actors = [Evaluator.remote(handle, config, factory) for _ in range(max(1, min(num_actors, len(waiting))))]
+    actors = [RemoteEvaluator.remote(handle, config, factory) for _ in range(max(1, min(num_actors, len(waiting))))]
     loaded: dict[int, int] = {}
     attempts: dict[Episode, int] = {}
     running: dict[ray.ObjectRef, tuple[int, Episode]] = {}
@@ -113,7 +115,7 @@ def evaluate(
                 finished(episode, record, film)
             except (SimulatorFailure, ray.exceptions.RayActorError) as error:
                 if isinstance(error, ray.exceptions.RayActorError):
-                    actors[index] = Evaluator.remote(handle, config, factory)
+                    actors[index] = RemoteEvaluator.remote(handle, config, factory)
                     loaded.pop(index)
                 attempts[episode] = attempts.get(episode, 0) + 1
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -66,10 +66,8 @@ class FieldStatistics:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FieldStatistics:
-        return cls(
-            *(np.asarray(value[key], np.float64) for key in ("q01", "q99", "mean", "std", "min", "max")),
-            mask=np.asarray(value["mask"], bool),
-        )
+        numbers = [np.asarray(value[key], np.float64) for key in ("q01", "q99", "mean", "std", "min", "max")]
+        return cls(*numbers, np.asarray(value["mask"], bool))
 
 
 @dataclass(frozen=True)

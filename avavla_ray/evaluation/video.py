@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -33,13 +34,11 @@ def write_video(path: str | Path, film: Film, *, title: str, outcome: str, fps: 
 
     with atomic_path(path) as temporary:
         target = temporary.with_suffix(".mp4")
-        with imageio.get_writer(target, format="FFMPEG", fps=fps, macro_block_size=2, codec="libx264") as writer:  # type: ignore[arg-type]
+        writer: Any = imageio.get_writer(str(target), format="FFMPEG", fps=fps, macro_block_size=2, codec="libx264")  # type: ignore[arg-type]
+        with writer:
             for index, (frame, steps, score) in enumerate(zip(film.frames, film.steps, film.scores, strict=True)):
                 thought = f"latent steps {steps}" + ("" if math.isnan(score) else f"   exit score {score:.2f}")
-                picture = annotate(frame, [title, f"step {index + 1:3d}   {thought}"])
-                writer.append_data(picture)
-            if film.frames:
-                picture = annotate(film.frames[-1], [title, outcome])
-                for _ in range(fps):
-                    writer.append_data(picture)
+                writer.append_data(annotate(frame, [title, f"step {index + 1:3d}   {thought}"]))
+            for _ in range(fps if film.frames else 0):
+                writer.append_data(annotate(film.frames[-1], [title, outcome]))
         target.rename(temporary)
