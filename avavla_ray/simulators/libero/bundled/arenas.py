@@ -10,11 +10,12 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
 from avavla_ray.simulators.libero.bundled.mjcf import add_material, numbers
+from avavla_ray.simulators.libero.bundled.shapes import Vector
 
 ROOM = ((-2.0, 3.0), (-3.0, 3.0), 3.0)
 WALL_HALF_THICKNESS = 0.01
 # LIBERO places the agent camera itself; these serve people. Name: position, quaternion (w, x, y, z).
-CAMERAS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+CAMERAS: dict[str, tuple[Vector, tuple[float, float, float, float]]] = {
     "frontview": ((1.0, 0.0, 1.45), (0.56, 0.43, 0.43, 0.56)),
     "birdview": ((-0.2, 0.0, 3.0), (math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))),
     "agentview": ((0.5, 0.0, 1.35), (0.653, 0.271, 0.271, 0.653)),

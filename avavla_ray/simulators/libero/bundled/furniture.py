@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from avavla_ray.simulators.libero.bundled.mjcf import Body, Item, Joint, Site, Material
+from avavla_ray.simulators.libero.bundled.mjcf import Body, Item, Joint, Material, Site
 from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Shape, solid_prism
 
 WALNUT = Material("walnut", "textures/bundled_walnut.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -26,7 +27,7 @@ def lathe_mesh(shape: Lathe) -> tuple[np.ndarray, np.ndarray]:
             vertices.append(vertex)
         rows.append(row)
     open_ended = shape.profile[0][0] > 0 or shape.profile[-1][0] > 0
-    pairs = list(zip(rows[:-1], rows[1:], strict=True)) + ([(rows[-1], rows[0])] if open_ended else [])
+    pairs = list(itertools.pairwise(rows)) + ([(rows[-1], rows[0])] if open_ended else [])
     faces = [face for low, high in pairs for face in _strip(low, high, shape.segments)]
     return np.array(vertices), np.array(faces)
 

@@ -88,26 +88,19 @@ def solid_prism(axis: Axis, radius: float, low: float, high: float, sides: int =
 
 
 def solid_ring(
-    count: int, radius: float, centre: float, thickness: float, height: float, lean: float
+    count: int, radius: float, centre: float, half: Vector, lean: float, start: float = 90.0
 ) -> tuple[Box, ...]:
-    """Invisible solid staves around z, each leaning outwards by `lean` degrees.
+    """Invisible solid staves around z, the first at angle `start`, each leaning outwards by `lean` degrees.
 
     Args:
-        radius: of the staves' middle. centre: their height. thickness, height: full extents of a stave.
+        radius: of the staves' middle. centre: their height.
+        half: half extents of an upright stave: thickness, width, height.
     """
-    half_width = (radius + math.sin(math.radians(lean)) * height / 2) * math.tan(math.pi / count)
     staves = []
     for i in range(count):
-        angle = 2 * math.pi * i / count
-        middle = (radius * math.cos(angle), radius * math.sin(angle), centre)
-        staves.append(
-            Box(
-                middle,
-                (thickness / 2, half_width, height / 2),
-                turn=("z", math.degrees(angle)),
-                lean=("y", lean),
-            )
-        )
+        angle = start + 360.0 * i / count
+        x, y = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        staves.append(Box((radius * x, radius * y, centre), half, turn=("z", angle), lean=("y", lean)))
     return tuple(staves)
 
 

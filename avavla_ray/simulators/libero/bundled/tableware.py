@@ -7,14 +7,17 @@ from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Shape, solid
 
 BOTTOM, TOP, RADIUS = -0.06, 0.04, 0.025
 
+# The foot is solid up to the inside: walls as thin as the original's let a dropped bowl through. It stays narrow below
+# a plate's rim (16 mm), because published initial states put the two that close together.
 BOWL: tuple[Shape, ...] = (
-    *solid_prism("z", 0.0232, 0.0016, 0.0068),
-    *solid_ring(12, radius=0.0335, centre=0.0097, thickness=0.0014, height=0.0238, lean=60.0),
-    *solid_ring(16, radius=0.0471, centre=0.0337, thickness=0.0026, height=0.0374, lean=14.7),
+    *solid_prism("z", 0.0235, 0.0016, 0.0100),
+    *solid_prism("z", 0.0265, 0.0090, 0.0178),
+    *solid_prism("z", 0.0410, 0.0168, 0.0220),
+    *solid_ring(18, radius=0.0471, centre=0.0337, half=(0.0013, 0.0093, 0.0187), lean=14.7),
     Lathe(
         (
-            *((0, 0.0016), (0.024, 0.0016), (0.042, 0.0125), (0.0475, 0.027), (0.0535, 0.0521)),
-            *((0.0508, 0.0521), (0.0448, 0.028), (0.039, 0.016), (0.023, 0.0068), (0, 0.0068)),
+            *((0, 0.0016), (0.0235, 0.0016), (0.029, 0.009), (0.0415, 0.0175), (0.0475, 0.028), (0.0538, 0.0521)),
+            *((0.0508, 0.0521), (0.0445, 0.03), (0.036, 0.0195), (0.02, 0.0125), (0, 0.011)),
         ),
         "charcoal",
     ),
@@ -22,7 +25,7 @@ BOWL: tuple[Shape, ...] = (
 
 PLATE: tuple[Shape, ...] = (
     Box((0, 0, 0.0031), (0.0306, 0.0306, 0.0022)),
-    *solid_ring(8, radius=0.0483, centre=0.007, thickness=0.005, height=0.0382, lean=70.5),
+    *solid_ring(8, radius=0.0483, centre=0.007, half=(0.0025, 0.0285, 0.0191), lean=70.4),
     Lathe(
         (
             *((0, 0.0002), (0.036, 0.0002), (0.0655, 0.0128), (0.0655, 0.0150), (0.061, 0.0141)),
@@ -37,7 +40,7 @@ PLATE: tuple[Shape, ...] = (
 
 RAMEKIN: tuple[Shape, ...] = (
     *solid_prism("z", 0.0331, 0.0009, 0.0073),
-    *solid_ring(16, radius=0.0382, centre=0.0217, thickness=0.0052, height=0.0418, lean=8.6),
+    *solid_ring(16, radius=0.0382, centre=0.0217, half=(0.0026, 0.0095, 0.0209), lean=8.6),
     Lathe(
         (
             *((0, 0.0007), (0.0365, 0.0007), (0.0425, 0.039), (0.0385, 0.039)),
