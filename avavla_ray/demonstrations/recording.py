@@ -1,0 +1,103 @@
+"""Recording one demonstration: the expert acts, no-op steps are filtered, only a success is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from avavla_ray.demonstrations.schema import encode_image
+from avavla_ray.simulators.base import Observation, Simulator
+
+NO_MOTION = 1e-4
+
+
+class Expert(Protocol):
+    """A scripted controller bound to a simulator's running episode."""
+
+    def act(self) -> np.ndarray:
+        """(A,) float32: the next action in the environment's convention."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One attempt at a task.
+
+    Attributes:
+        success: the task's own check held; without it the rest is empty.
+        images: T entries, each one PNG a camera. proprio: (T, P) float32. actions: (T, A) float32.
+        dropped: no-op steps that were left out. steps: environment steps simulated.
+    """
+
+    success: bool
+    images: list[list[bytes]]
+    proprio: np.ndarray
+    actions: np.ndarray
+    dropped: int
+    steps: int
+    instruction: str
+
+
+def kept_steps(actions: np.ndarray) -> np.ndarray:
+    """(T,) bool: False at no-ops, as OpenVLA filters LIBERO: hardly any motion and the gripper command of the last
+    step that was kept."""
+    keep = np.ones(len(actions), bool)
+    gripper: float | None = None
+    for index, action in enumerate(actions):
+        still = np.linalg.norm(action[:-1]) < NO_MOTION
+        if still and (gripper is None or action[-1] == gripper):
+            keep[index] = False
+        else:
+            gripper = action[-1]
+    return keep
+
+
+def record(simulator: Simulator, make_expert: Callable[[Simulator, int], Expert], *, task: int, seed: int) -> Recording:
+    """Play one episode from a start drawn with `seed`, never one of the published evaluation states.
+
+    When the expert's episode holds no-ops it is played again without them, since what follows a pause depends on it;
+    the demonstration is what came of that.
+
+    Args:
+        make_expert: builds the expert for the episode just begun, from the simulator and a seed.
+    """
+    observation = simulator.reset(task, seed=seed)
+    expert = make_expert(simulator, seed)
+    frames, actions, success = _play(simulator, observation, lambda _: np.clip(expert.act(), -1, 1))
+    steps, dropped = len(actions), 0
+    keep = kept_steps(np.array(actions)) if success else np.zeros(0, bool)
+    if success and not keep.all():
+        script = iter(np.array(actions)[keep])
+        frames, actions, success = _play(simulator, simulator.reset(task, seed=seed), lambda _: next(script, None))
+        steps += len(actions)
+        dropped = int((~keep).sum())
+    if not success:
+        return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), dropped, steps, observation.instruction)
+    return Recording(
+        True,
+        [[encode_image(picture) for picture in frame.images] for frame in frames],
+        np.stack([frame.proprio for frame in frames]).astype(np.float32),
+        np.stack(actions).astype(np.float32),
+        dropped,
+        steps,
+        observation.instruction,
+    )
+
+
+def _play(
+    simulator: Simulator, observation: Observation, act: Callable[[Observation], np.ndarray | None]
+) -> tuple[list[Observation], list[np.ndarray], bool]:
+    """Act until the episode or the actions end: what was seen before each action, the actions, and the success."""
+    frames, actions = [], []
+    while (action := act(observation)) is not None:
+        action = np.asarray(action, np.float32)
+        frames.append(observation)
+        actions.append(action)
+        result = simulator.run_chunk(action[None])
+        observation = result.observation
+        if result.done:
+            return frames, actions, result.success
+    return frames, actions, False

@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+"""Collect demonstrations from the scripted expert, in parallel simulators, as Parquet episodes.
+
+Only successes are kept. Repeating the command continues where it stopped; asking for more episodes adds them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from avavla_ray.command_line import default_workers, run_job
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a collection."""
+
+    suite: str = "libero_object"
+    tasks: tuple[int, ...] = ()
+    """Task indices; all when left out."""
+    episodes: int = 50
+    """Demonstrations of each task."""
+    noise: float = 0.0
+    """Standard deviation of what is added to the expert's motions, so that it shows how to recover."""
+    assets: str = "bundled"
+    """official, bundled, or a folder laid out like LIBERO's assets."""
+    render: Literal["reference", "fast"] = "fast"
+    image_size: int = 128
+    """Height and width of the pictures, pixels."""
+    output: Path | None = None
+    """Folder of the data set; runs/demos/SUITE when left out."""
+    resume: bool = True
+    """Continue what the folder holds; with --no-resume a folder that holds anything is refused."""
+    seed: int = 0
+    """Of starts and experts: the same seed gives the same data."""
+    num_runners: int = default_workers()
+    """Simulator actors."""
+    timeout: float = 600.0
+    """An attempt that takes more seconds has hung and is tried again."""
+
+
+def main(settings: Settings) -> None:
+    import functools
+    import time
+
+    from avavla_ray.demonstrations.collection import FAILED, KEPT, LOST, Collection
+    from avavla_ray.demonstrations.writer import DatasetWriter
+    from avavla_ray.errors import InputError
+    from avavla_ray.progress import Progress
+    from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.libero.assets import resolve_assets
+    from avavla_ray.simulators.libero.suites import suite_spec, task_at
+    from avavla_ray.simulators.registry import check_config
+
+    config = SimulatorConfig(
+        suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
+        image_size=settings.image_size,
+    )  # fmt: skip
+    check_config(config)
+    instructions = suite_spec(settings.suite).instructions
+    tasks = tuple(dict.fromkeys(settings.tasks)) or tuple(range(len(instructions)))
+    for task in tasks:
+        task_at(settings.suite, task)
+    if settings.num_runners < 1:
+        raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
+    folder = settings.output or Path("runs/demos") / settings.suite
+    assets = resolve_assets(settings.assets, settings.suite)
+    identity = {
+        "suite": settings.suite, "assets": assets.kind, "assets_digest": assets.digest, "render": settings.render,
+        "image_size": settings.image_size, "noise": settings.noise, "seed": settings.seed,
+    }  # fmt: skip
+    if not settings.resume and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: leave --no-resume out to continue it, or give another --output")
+    collection, writer = Collection(folder, identity, tasks, settings.episodes), DatasetWriter(folder)
+    for attempt, outcome in list(collection.outcomes.items()):
+        if outcome == KEPT and writer.info(attempt.name(settings.suite)) is None:
+            collection.forget(attempt)
+
+    from actors.cluster import connect
+    from actors.demonstrator import ExpertRecorder, collect
+    from avavla_ray.provenance import provenance
+
+    start, already = time.monotonic(), collection.count(KEPT)
+    total = max(len(tasks) * settings.episodes, already)
+    if not collection.done:
+        connect(cpus=settings.num_runners)
+        with Progress(total, f"collect {settings.suite}", "episodes", done=already) as progress:
+            collect(
+                collection, writer, functools.partial(ExpertRecorder, config, settings.noise),
+                suite=settings.suite, seed=settings.seed, num_actors=settings.num_runners, timeout_s=settings.timeout,
+                finished=lambda _, outcome: progress.advance(
+                    int(outcome == KEPT), failed=collection.count(FAILED), lost=collection.count(LOST)
+                ),
+                describe=lambda simulator: provenance(
+                    seed=settings.seed, simulator=simulator, expert={"noise": settings.noise}
+                ),
+            )  # fmt: skip
+    kept = [attempt for task in tasks for attempt in collection.kept(task)]
+    statistics = writer.finish(
+        settings.suite,
+        [attempt.name(settings.suite) for attempt in kept],
+        {"suite": settings.suite, "tasks": list(tasks), "image_size": settings.image_size,
+         "collection": identity, "provenance": collection.provenance},
+    )  # fmt: skip
+    for task in tasks:
+        mine = [outcome for attempt, outcome in collection.outcomes.items() if attempt.task == task]
+        print(
+            f"task {task} {instructions[task]!r}: {mine.count(KEPT)} kept, "
+            f"{mine.count(FAILED)} not solved, {mine.count(LOST)} lost"
+        )
+    print(
+        f"{statistics.episodes} demonstrations, {statistics.steps} steps, {len(kept) - already} of them new "
+        f"in {time.monotonic() - start:.0f} s; data set in {folder}"
+    )
+
+
+if __name__ == "__main__":
+    run_job(main, Settings)

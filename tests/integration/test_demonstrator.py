@@ -1,0 +1,73 @@
+"""Collecting with Ray actors that break, die and hang: each costs its attempt only, and the data stay the same."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avavla_ray.demonstrations.collection import KEPT, LOST, Attempt, Collection
+from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
+from avavla_ray.demonstrations.writer import DatasetWriter
+from tests.support.demonstration_data import make_episode
+from tests.support.unreliable_recorder import UnreliableRecorder
+
+pytestmark = pytest.mark.ray
+
+
+def collect_into(folder: Path, trouble: Path | None, num_actors: int, wanted: int = 6) -> Collection:
+    from actors.demonstrator import collect
+
+    collection, writer = Collection(folder, {"seed": 0}, [0, 1], wanted), DatasetWriter(folder)
+    seen = []
+    collect(
+        collection, writer, partial(UnreliableRecorder, trouble), suite="libero_object", seed=0,
+        num_actors=num_actors, finished=lambda attempt, outcome: seen.append((attempt, outcome)), timeout_s=4.0,
+    )  # fmt: skip
+    assert sorted(seen) == sorted(collection.outcomes.items())
+    names = [attempt.name("libero_object") for task in (0, 1) for attempt in collection.kept(task)]
+    writer.finish("libero_object", names, {"provenance": collection.provenance})
+    return collection
+
+
+@pytest.mark.timeout(120)
+def test_trouble_costs_an_attempt_and_no_more(ray_cluster, tmp_path, capfd):
+    (tmp_path / "trouble").mkdir()
+    collection = collect_into(tmp_path / "troubled", tmp_path / "trouble", num_actors=2)
+    for task in (0, 1):
+        assert [attempt.number for attempt in collection.kept(task)] == [0, 1, 2, 3, 6, 7]
+        assert collection.outcomes[Attempt(task, 4)] == LOST
+    output = capfd.readouterr().out
+    assert "task 0, attempt 3 hangs" in output
+    assert "task 1, attempt 4: SimulatorFailure: physics diverged; given up after 3 tries" in output
+    metadata = read_metadata(tmp_path / "troubled")
+    assert len(metadata.episodes) == 12
+    np.testing.assert_array_equal(EpisodeReader(metadata).numbers(0)[1], make_episode(0, 6).actions)
+
+
+def test_the_data_do_not_depend_on_the_number_of_actors(ray_cluster, tmp_path):
+    for actors in (1, 3):
+        collect_into(tmp_path / str(actors), None, num_actors=actors, wanted=5)
+    files = sorted(p.relative_to(tmp_path / "1") for p in (tmp_path / "1").rglob("*") if p.is_file())
+    assert len(files) == 10 + 4
+    for file in files:
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes(), file
+
+
+def test_a_repeated_collection_makes_only_what_is_missing(ray_cluster, tmp_path):
+    first = collect_into(tmp_path, None, num_actors=2, wanted=2)
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "steps").iterdir()}
+    again = Collection(tmp_path, {"seed": 0}, [0, 1], 2)
+    assert again.done
+    assert again.outcomes == first.outcomes == dict.fromkeys(first.outcomes, KEPT)
+    from actors.demonstrator import collect
+
+    more = Collection(tmp_path, {"seed": 0}, [0, 1], 3)
+    collect(
+        more, DatasetWriter(tmp_path), partial(UnreliableRecorder, None), suite="libero_object", seed=0,
+        num_actors=1, finished=lambda *_: None,
+    )  # fmt: skip
+    assert {a.number for a in more.kept(0)} == {0, 1, 2}
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())

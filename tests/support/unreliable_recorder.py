@@ -1,0 +1,46 @@
+"""A recorder that breaks, dies and hangs at known attempts: for tests of what survives that."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from avavla_ray.demonstrations.collection import Attempt
+from avavla_ray.demonstrations.recording import Recording
+from avavla_ray.simulators.base import SimulatorFailure
+from tests.support.demonstration_data import make_episode
+
+SEEDS = {Attempt(task, number).seed(0): number for task in range(2) for number in range(40)}
+
+
+class UnreliableRecorder:
+    """Synthetic episodes; attempt 1 breaks once, 2 kills its process once, 3 hangs once, 4 always breaks, 5 is not
+    solved. A file per event remembers that it has happened."""
+
+    def __init__(self, trouble: Path | None) -> None:
+        self._trouble = trouble
+
+    def _first_time(self, task: int, number: int) -> bool:
+        marker = self._trouble / f"{task}-{number}"
+        seen = marker.exists()
+        marker.touch()
+        return not seen
+
+    def record(self, task: int, seed: int) -> Recording:
+        number = SEEDS[seed]
+        if number == 5:
+            return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), 0, 9, "x")
+        if self._trouble is not None and number in (1, 2, 3, 4) and (number == 4 or self._first_time(task, number)):
+            if number == 2:
+                os._exit(1)
+            if number == 3:
+                time.sleep(60)
+            raise SimulatorFailure("physics diverged")
+        made = make_episode(number, 6, task=task, size=16)
+        return Recording(True, made.images, made.proprio, made.actions, 0, 6, made.info.instruction)
+
+    def provenance(self) -> dict[str, object]:
+        return {"simulator": "synthetic"}

@@ -1,0 +1,75 @@
+"""Recording a demonstration: no-ops go, failures are not kept, what is kept is what the simulator showed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avavla_ray.demonstrations.recording import kept_steps, record
+from avavla_ray.demonstrations.schema import decode_image
+from avavla_ray.simulators.base import SimulatorConfig
+from tests.support.point_simulator import MARKS, PointSimulator
+
+
+def act(*motion: float, gripper: float = -1.0) -> np.ndarray:
+    return np.array([*motion, *[0.0] * (6 - len(motion)), gripper], np.float32)
+
+
+def test_no_ops_are_what_openvla_calls_so():
+    still, moving = act(1e-5), act(0.5)
+    actions = np.array([still, moving, still, act(1e-5, gripper=1), act(1e-5, gripper=1), moving])
+    # Standing still is kept only where it changes the gripper, and not before anything has happened.
+    assert kept_steps(actions).tolist() == [False, True, False, True, False, True]
+
+
+class Straight:
+    """Goes straight to the mark; pauses now and then, or does nothing at all."""
+
+    def __init__(self, simulator: PointSimulator, pause: int = 0, lazy: bool = False) -> None:
+        self._simulator, self._pause, self._lazy, self._count = simulator, pause, lazy, 0
+
+    def act(self) -> np.ndarray:
+        self._count += 1
+        if self._lazy or (self._pause and self._count % self._pause == 0):
+            return act(0.0)
+        direction = MARKS[self._simulator._task] - self._simulator._position
+        return act(*(direction / np.abs(direction).max()))
+
+
+def play(seed: int = 3, **habits) -> tuple:
+    simulator = PointSimulator(SimulatorConfig(image_size=32))
+    first = simulator.reset(1, seed=seed)
+    return record(simulator, lambda s, _: Straight(s, **habits), task=1, seed=seed), first, simulator
+
+
+def test_a_success_is_recorded_with_what_was_seen_before_each_action():
+    recording, first, _ = play()
+    assert recording.success
+    assert recording.dropped == 0
+    assert recording.steps == len(recording.actions) == len(recording.proprio) == len(recording.images)
+    np.testing.assert_array_equal(decode_image(recording.images[0][0]), first.images[0])
+    np.testing.assert_array_equal(recording.proprio[0], first.proprio)
+    assert recording.instruction == "reach the mark on the left"
+    replayed = PointSimulator(SimulatorConfig(image_size=32))
+    replayed.reset(1, seed=3)
+    for index, action in enumerate(recording.actions):
+        result = replayed.run_chunk(action[None])
+        if index + 1 < len(recording.proprio):
+            np.testing.assert_array_equal(result.observation.proprio, recording.proprio[index + 1])
+    assert result.success
+
+
+def test_an_episode_with_pauses_is_played_again_without_them():
+    straight, _, _ = play()
+    recording, _, _ = play(pause=3)
+    assert recording.success
+    assert recording.dropped > 0
+    assert recording.steps == 2 * len(recording.actions) + recording.dropped
+    assert kept_steps(recording.actions).all()
+    np.testing.assert_allclose(recording.actions, straight.actions, atol=1e-6)
+
+
+def test_a_failure_leaves_nothing():
+    recording, _, _ = play(lazy=True)
+    assert not recording.success
+    assert recording.images == []
+    assert recording.steps == 24
