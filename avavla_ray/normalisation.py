@@ -66,8 +66,13 @@ class FieldStatistics:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FieldStatistics:
-        numbers = [np.asarray(value[key], np.float64) for key in ("q01", "q99", "mean", "std", "min", "max")]
-        return cls(*numbers, np.asarray(value["mask"], bool))
+        def numbers(key: str) -> np.ndarray:
+            return np.asarray(value[key], np.float64)
+
+        return cls(
+            q01=numbers("q01"), q99=numbers("q99"), mean=numbers("mean"), std=numbers("std"),
+            minimum=numbers("min"), maximum=numbers("max"), mask=np.asarray(value["mask"], bool),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
