@@ -1,0 +1,110 @@
+"""RLlib configuration of asynchronous PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+
+from actors.env_runner import SimulatorEnvRunner
+from actors.learner_group import DeepSpeedLearnerGroup
+from actors.settings import PPOSettings
+from avavla_ray.errors import InputError, check_fraction
+from avavla_ray.simulators.base import Simulator, SimulatorConfig
+from avavla_ray.simulators.registry import make_simulator
+from avavla_ray.training.engine import EngineSettings
+
+
+class AsyncPPOConfig(AlgorithmConfig):
+    """RLlib's configuration plus the fields of `PPOSettings`, flat, so that Tune can sweep any of them.
+
+    One iteration (`Algorithm.train`) is one update. RLlib's `rollout_fragment_length` counts decisions of each
+    simulator, and `num_envs_per_env_runner` the simulators of a runner.
+
+    Attributes (besides those of `PPOSettings` and RLlib's own):
+        checkpoint: folder of the policy to start from.
+        simulator: what the runners play. make_simulator: how they make it; a module-level function.
+        exit_threshold: of the gate in rollouts; None takes the policy's own.
+        demonstrations: folder for the behaviour-cloning loss, readable by every learner rank; None for none.
+        engine: DeepSpeed engine of the learner ranks.
+        snapshot_every: versions between snapshots of the engine, which lost ranks start again from.
+        run_name: prefix of episode ids.
+        stall_timeout_s: the run ends when no runner has delivered for so long.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        if algo_class is None:
+            from actors.async_ppo import AsyncPPO as algo_class
+        super().__init__(algo_class)
+        for name in PPOSettings.names():
+            setattr(self, name, getattr(PPOSettings, name))
+        self.checkpoint: str | None = None
+        self.simulator = SimulatorConfig()
+        self.make_simulator: Callable[[SimulatorConfig], Simulator] = make_simulator
+        self.exit_threshold: float | None = None
+        self.demonstrations: str | None = None
+        self.engine = EngineSettings()
+        self.snapshot_every = 1
+        self.run_name = "ppo"
+        self.stall_timeout_s = 600.0
+
+        # RLlib's own.
+        self.env_runner_cls = SimulatorEnvRunner
+        self.num_env_runners = 1
+        self.num_envs_per_env_runner = 2
+        self.rollout_fragment_length = 16
+        self.create_local_env_runner = False
+        self.num_learners = 1
+        self.num_cpus_per_learner = 1
+        self.min_time_s_per_iteration = None
+        self.min_train_timesteps_per_iteration = 1
+        self.restart_failed_env_runners = True
+        self.max_num_env_runner_restarts = 1000
+        self.delay_between_env_runner_restarts_s = 0.0
+        self.env_runner_health_probe_timeout_s = 0.1  # probed at every training step, so none needs to wait
+        # Weights travel with requests and there are no connector states: RLlib's own broadcasts have nothing to do.
+        self._dont_auto_sync_env_runner_states = True
+        self.merge_env_runner_states = False
+        self.broadcast_env_runner_states = False
+        # RLlib asks every algorithm for the spaces of a gym environment; simulators have none, and nothing reads these.
+        self.observation_space = gym.spaces.Box(0, 255, (1,), np.uint8)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def training(self, **settings: Any) -> AsyncPPOConfig:
+        """Set fields of `PPOSettings` and our others by name; the rest goes to RLlib's own method."""
+        own = {*PPOSettings.names(), "checkpoint", "simulator", "make_simulator", "exit_threshold", "demonstrations",
+               "engine", "snapshot_every", "run_name", "stall_timeout_s"}  # fmt: skip
+        for name in own & set(settings):
+            setattr(self, name, settings.pop(name))
+        super().training(**settings)
+        return self
+
+    def validate(self) -> None:
+        """Refuse settings that can't work.
+
+        Raises:
+            InputError: names the setting.
+        """
+        super().validate()
+        if self.in_evaluation:  # RLlib's derived copy for evaluation runners, of which there are none
+            return
+        PPOSettings.of(self)
+        if self.exit_threshold is not None:
+            check_fraction("exit threshold", self.exit_threshold)
+        if self.engine.precision != "float32":
+            raise InputError(f"PPO compares likelihoods in float32: it can't be trained in {self.engine.precision}")
+        for name in ("num_env_runners", "num_envs_per_env_runner", "snapshot_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: give at least 1")
+
+    def build_learner_group(self, **_: Any) -> DeepSpeedLearnerGroup:
+        """The seam at which RLlib's own learners are replaced."""
+        return DeepSpeedLearnerGroup(self)
+
+    def get_multi_rl_module_spec(self, **_: Any) -> MultiRLModuleSpec:
+        """No RLModules: the policy lives in learner ranks and runners, as a plain module."""
+        return MultiRLModuleSpec(rl_module_specs={})

@@ -1,0 +1,102 @@
+"""Demonstrations for the behaviour-cloning loss beside PPO: windows of consecutive decisions with a real belief."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.settings import PPOSettings
+from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
+from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
+from avavla_ray.errors import InputError
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.types import Belief
+from avavla_ray.training.objective import to_tensors
+
+
+class Demonstration(NamedTuple):
+    """One minibatch of demonstrations.
+
+    window: see demonstrations/windows.py. belief: of each stream before it. latent_steps: depth to act at.
+    weight: of the loss.
+    """
+
+    window: dict[str, Tensor]
+    belief: Belief
+    latent_steps: int
+    weight: float
+
+
+class CloningStream:
+    """This rank's streams through the demonstrations in `folder`.
+
+    Raises:
+        InputError: no such data set, or one in other units than the policy's.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        policy: AvaVlaPolicy,
+        statistics: Statistics,
+        settings: PPOSettings,
+        *,
+        rank: int,
+        world: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        metadata = read_metadata(folder)
+        _check_units(folder, metadata.statistics, statistics)
+        config: PolicyConfig = policy.config
+        tokenizer = WordTokenizer(config.vocabulary, config.backbone.max_text_tokens)
+        windows = WindowSettings(
+            streams=settings.demonstration_streams, decisions=settings.demonstration_decisions,
+            chunk=config.chunk, seed=seed,
+        )  # fmt: skip
+        self._walk = WindowWalk(
+            EpisodeReader(metadata), lambda text: tokenizer.encode(text).numpy(), windows, rank=rank, world=world
+        )
+        self._device, self._deepest = device, config.latent.max_steps
+        # The same on every rank, so that all of them do the same amount of work.
+        self._depths = np.random.default_rng([seed, 3])
+        self.belief = policy.initial_belief(settings.demonstration_streams // world, device)
+
+    def next(self, weight: float) -> Demonstration:
+        """The next window; hand its belief afterwards back by setting `belief`.
+
+        Depths are drawn from 1 to K: wherever the gate may stop, the action has to be good.
+        """
+        depth = int(self._depths.integers(1, self._deepest, endpoint=True))
+        return Demonstration(to_tensors(self._walk.next(), self._device), self.belief, depth, weight)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "walk": self._walk.state(),
+            "depths": self._depths.bit_generator.state,
+            "belief": [part.cpu() for part in self.belief],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._walk.restore(state["walk"])
+        self._depths.bit_generator.state = state["depths"]
+        self.belief = Belief(*(part.to(self._device) for part in state["belief"]))
+
+
+def _check_units(folder: str | Path, found: Statistics, wanted: Statistics) -> None:
+    for kind in ("action", "proprio"):
+        mine, theirs = getattr(wanted, kind), getattr(found, kind)
+        same = mine.q01.shape == theirs.q01.shape and all(
+            np.allclose(getattr(mine, bound), getattr(theirs, bound)) for bound in ("q01", "q99", "mask")
+        )
+        if not same:
+            raise InputError(
+                f"{folder}: {kind} is in other units than the policy's: give the demonstrations it was cloned from"
+            )

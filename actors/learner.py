@@ -1,0 +1,255 @@
+"""One DeepSpeed rank of the PPO learner."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from actors.batch import LatentBatch, explained_variance, make_batch
+from actors.cloning_stream import CloningStream
+from actors.objective import PPOObjective
+from actors.rollback import Rollback
+from actors.settings import PPOSettings
+from avavla_ray.learning.fragment import Fragment
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.weights import WeightBuffer, flatten, load_flat
+from avavla_ray.training.engine import EngineSettings, full_state, initialise_engine, load_engine, save_engine
+
+EngineFiles = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that went through; metrics are over all ranks."""
+
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An update that was not made; weights and optimizer are as before it."""
+
+    reason: str
+
+
+class Learner:
+    """An actor with a copy, or a shard, of policy and optimizer. Methods marked collective go to all ranks together."""
+
+    def __init__(
+        self,
+        settings: PPOSettings,
+        engine: EngineSettings,
+        policy: PolicyConfig,
+        statistics: Statistics,
+        rank: int,
+        world: int,
+        *,
+        seed: int = 0,
+        demonstrations: str | None = None,
+    ) -> None:
+        torch.set_num_threads(1)
+        self._settings, self._engine_settings = settings, engine
+        self._policy_config, self._statistics = policy, statistics
+        self._rank, self._world, self._seed = rank, world, seed
+        self._demonstrations = demonstrations
+
+    def address(self) -> tuple[str, int]:
+        """Host and a free port of this rank's machine, where the ranks can meet."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def start(self, host: str, port: int, weights: WeightBuffer) -> None:
+        """Build the engine around `weights`. Collective.
+
+        Raises:
+            InputError: demonstrations that do not go with the policy.
+        """
+        os.environ.update(
+            RANK=str(self._rank), WORLD_SIZE=str(self._world), LOCAL_RANK="0",
+            MASTER_ADDR=host, MASTER_PORT=str(port),
+        )  # fmt: skip
+        policy = AvaVlaPolicy(self._policy_config).eval()
+        load_flat(policy, weights)
+        self._index = weights.index
+        self._objective = PPOObjective(policy, self._settings)
+        groups = self._objective.optimizer_groups(cloning=self._demonstrations is not None)
+        self._engine = initialise_engine(self._objective, groups, self._engine_settings)
+        self._stream = None
+        if self._demonstrations is not None:
+            self._stream = CloningStream(
+                self._demonstrations, policy, self._statistics, self._settings,
+                rank=self._rank, world=self._world, seed=self._seed, device=self._engine.device,
+            )  # fmt: skip
+
+    def update(self, share: list[Any], version: int) -> tuple[WeightBuffer | None, Update | Refusal]:
+        """Learn from this rank's share of fragments: the epochs of one PPO update. Collective.
+
+        Args:
+            share: references of lists of fragments. version: of the weights that this update starts from.
+
+        Returns:
+            The new weights at rank 0 (None elsewhere, and after a refusal), and what came of the update.
+        """
+        start = time.perf_counter()
+        fragments = _fetch(share)
+        if not self._all_agree(bool(fragments)):
+            return None, Refusal("fragments were lost with the machine that held them")
+        batch, sums = make_batch(fragments, self._objective.policy, self._settings, self._sum)
+        rollback = Rollback(self._engine)
+        refusal, progress = self._learn(batch, version)
+        if refusal is not None:
+            rollback.restore()
+            return None, Refusal(refusal)
+        metrics = self._metrics(fragments, sums, progress, version)
+        weights = self.weights()
+        return weights, Update(metrics | {"update_seconds": time.perf_counter() - start})
+
+    def weights(self) -> WeightBuffer | None:
+        """The whole policy as one flat buffer at rank 0. Collective."""
+        if self._engine.zero_optimization_stage() < 3:
+            return flatten(self._objective.policy) if self._rank == 0 else None
+        state = full_state(self._engine)
+        if state is None:
+            return None
+        parts = [state[name].reshape(-1).numpy() for name, _ in self._index]
+        return WeightBuffer(np.concatenate(parts), self._index)
+
+    def save(self) -> EngineFiles:
+        """This rank's engine state as files: relative path -> bytes. Collective."""
+        with tempfile.TemporaryDirectory() as folder:
+            save_engine(self._engine, folder)
+            root = Path(folder)
+            if self._stream is not None:
+                torch.save(self._stream.state(), root / self._stream_file)
+            files = [path for path in sorted(root.rglob("*")) if path.is_file()]
+            return {str(path.relative_to(root)): np.fromfile(path, np.uint8) for path in files}
+
+    def load(self, shares: list[Any]) -> None:
+        """Restore what `save` returned on all ranks (references). Collective.
+
+        Raises:
+            InputError: saved by another number of ranks, at another ZeRO stage, or from another policy.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            for share in ray.get(shares):
+                for name, content in share.items():
+                    path = Path(folder) / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    content.tofile(path)
+            load_engine(self._engine, folder)
+            saved = Path(folder) / self._stream_file
+            if self._stream is not None and saved.is_file():
+                self._stream.restore(torch.load(saved, weights_only=True))
+
+    @property
+    def _stream_file(self) -> str:
+        return f"cloning_stream_{self._rank}.pt"
+
+    # An update
+
+    def _learn(self, batch: LatentBatch, version: int) -> tuple[str | None, dict[str, float]]:
+        """Minibatch steps until the epochs are over or the policy has moved far enough.
+
+        Returns:
+            Why the update must be refused (agreed on by all ranks), and this rank's sums over steps.
+        """
+        settings, engine = self._settings, self._engine
+        sums: dict[str, float] = defaultdict(float)
+        # Equal counts on every rank, or the collectives fall out of step.
+        count = int(self._least(torch.tensor(max(1, len(batch.mask) // settings.minibatch_decisions))))
+        seed = np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]
+        weight = settings.demonstration_weight_at(version)
+        order = torch.Generator().manual_seed(int(seed))
+        for epoch in range(settings.epochs):
+            for rows in torch.randperm(len(batch.mask), generator=order).tensor_split(count):
+                demonstration = None if self._stream is None else self._stream.next(weight)
+                loss, parts, belief = engine(batch.rows(rows), demonstration)
+                kl, finite = self._sum(torch.stack([parts["kl"].double(), loss.isfinite().double()]))
+                if finite < self._world:
+                    return f"the loss became {_worst(parts)} in epoch {epoch + 1}", sums
+                if "first_kl" not in sums:
+                    sums["first_kl"] = float(kl) / self._world
+                if kl / self._world > settings.target_kl:
+                    sums["kl_stops"] = 1.0
+                    return self._check_weights(), sums
+                engine.backward(loss)
+                engine.step()
+                if self._stream is not None:
+                    self._stream.belief = belief
+                sums["minibatches"] += 1
+                for name, value in parts.items():
+                    sums[name] += float(value)
+        return self._check_weights(), sums
+
+    def _check_weights(self) -> str | None:
+        """A finite loss can still have had a gradient that is not."""
+        finite = all(bool(parameter.isfinite().all()) for parameter in self._objective.parameters())
+        return None if self._all_agree(finite) else "the gradient was not finite"
+
+    def _metrics(
+        self, fragments: list[Fragment], sums: dict[str, Tensor], progress: dict[str, float], version: int
+    ) -> dict[str, float]:
+        """Means over all ranks."""
+        names = sorted(sums)
+        totals = dict(zip(names, self._sum(torch.stack([sums[name].double() for name in names])).tolist(), strict=True))
+        versions = np.concatenate([fragment.version for fragment in fragments])
+        lag = self._sum(torch.tensor([float((version - versions).sum())], dtype=torch.float64))
+        steps = max(1.0, progress["minibatches"])
+        means = sorted(set(progress) - {"minibatches", "first_kl", "kl_stops"})
+        averaged = self._sum(torch.tensor([progress[name] / steps for name in means], dtype=torch.float64))
+        return {
+            **dict(zip(means, (averaged / self._world).tolist(), strict=True)),
+            "first_kl": progress["first_kl"], "minibatches": progress["minibatches"],
+            "kl_stops": progress.get("kl_stops", 0.0),
+            "explained_variance": explained_variance(totals),
+            "entropy": totals["entropy"] / totals["latent_steps"],
+            "reward_per_decision": totals["reward"] / totals["decisions"],
+            "latent_steps": totals["latent_steps"] / totals["decisions"],
+            "lag": float(lag) / totals["decisions"],
+            "decisions": totals["decisions"], "env_steps": totals["env_steps"],
+        }  # fmt: skip
+
+    # Agreement over ranks
+
+    def _sum(self, values: Tensor) -> Tensor:
+        total = values.to(self._engine.device, copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
+
+    def _least(self, value: Tensor) -> Tensor:
+        least = value.to(self._engine.device, copy=True)
+        dist.all_reduce(least, op=dist.ReduceOp.MIN)
+        return least.to(value.device)
+
+    def _all_agree(self, yes: bool) -> bool:
+        return bool(self._least(torch.tensor(int(yes))))
+
+
+def _fetch(share: list[Any]) -> list[Fragment]:
+    """The fragments behind the references; none where some are gone for good."""
+    try:
+        return [fragment for lot in ray.get(share) for fragment in lot]
+    except ray.exceptions.ObjectLostError as error:
+        print(f"learner: {type(error).__name__}", flush=True)
+        return []
+
+
+def _worst(parts: dict[str, Tensor]) -> str:
+    """Names the parts of the loss that are not finite."""
+    bad = [name for name, value in parts.items() if not bool(torch.isfinite(value))]
+    return f"not finite ({', '.join(bad) or 'on another rank'})"

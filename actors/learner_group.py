@@ -1,0 +1,284 @@
+"""The learner ranks as one unit behind RLlib's LearnerGroup seam: all of them update, or none does.
+
+RLlib's stock group may send an update to a subset of its learners and give a rank another's shard; ranks that share
+collectives can't survive that. Here every call goes to all ranks, and when one dies all are replaced together and
+continue from the last snapshot, under a version number that never goes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.rllib.core import COMPONENT_LEARNER
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from actors.learner import Learner, Refusal, Update
+from actors.settings import PPOSettings
+from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import load_checkpoint
+from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.weights import flatten, load_flat
+
+RESTARTS_IN_A_ROW = 3
+# A rank that is alive answers within this time after another has failed: the collective that it waits in breaks.
+GRACE_S = 60.0
+ENGINE_FOLDER = "engine"
+
+
+@dataclass
+class Outcome:
+    """What became of an update.
+
+    Attributes:
+        version: of the weights that the group now has.
+        weights: reference of their WeightBuffer, where there are new ones to publish.
+        metrics: of the update, if it went through. refusal: why it did not. restarted: ranks were lost and replaced.
+    """
+
+    version: int
+    weights: Any = None
+    metrics: dict[str, float] | None = None
+    refusal: str | None = None
+    restarted: bool = False
+
+
+def deal(lots: list[tuple[Any, int]], world: int) -> list[list[Any]]:
+    """Share out (item, size) lots over `world` ranks, about the same total size each, none without."""
+    shares: list[list[Any]] = [[] for _ in range(world)]
+    totals = [0] * world
+    for item, size in sorted(lots, key=lambda lot: -lot[1]):
+        rank = min(range(world), key=lambda r: (totals[r], len(shares[r])))
+        shares[rank].append(item)
+        totals[rank] += size
+    return shares
+
+
+class DeepSpeedLearnerGroup(Checkpointable):
+    """Learner ranks on DeepSpeed engines.
+
+    Attributes:
+        version: of the newest weights; goes up with every update, restart and restore.
+        restarts: how often all ranks were replaced.
+        policy_config, statistics: of the checkpoint that training starts from.
+    """
+
+    # What RLlib's Algorithm asks of a learner group's shape.
+    is_remote, is_local = True, False
+
+    def __init__(self, config: Any) -> None:
+        """
+        Args:
+            config: an `AsyncPPOConfig`.
+
+        Raises:
+            InputError: no checkpoint, or a policy without latent loop, or demonstrations that do not go with it.
+        """
+        if not config.checkpoint:
+            raise InputError("no policy to start from: set the checkpoint folder")
+        checkpoint = load_checkpoint(config.checkpoint)
+        if not checkpoint.policy.config.latent.enabled:
+            raise InputError(f"{config.checkpoint} has no latent loop, which is what PPO trains: give one that has")
+        self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics
+        self.version, self.restarts = 0, 0
+        self._config, self._world = config, max(1, config.num_learners)
+        self._initial = ray.put(flatten(checkpoint.policy))
+        self._failures = 0
+        self._pending: list[tuple[Any, Any]] = []
+        self._ranks: list[Any] = []
+        self._snapshot: list[Any] = []
+        self._start()
+        # Before the first update: ranks that die early must come back to these weights.
+        self._take_snapshot()
+
+    def __len__(self) -> int:
+        return self._world
+
+    # Updates
+
+    @property
+    def pending(self) -> list[Any]:
+        """References that become ready when the running update ends, for `ray.wait`; none while idle."""
+        return [answer for _, answer in self._pending]
+
+    def update_async(self, lots: list[tuple[Any, int]]) -> None:
+        """Start an update on all ranks.
+
+        Args:
+            lots: (reference of a list of fragments, decisions in it), at least one a rank.
+        """
+        if self._pending:
+            raise RuntimeError("an update is already running")
+        if len(lots) < self._world:
+            raise ValueError(f"{len(lots)} lots of fragments for {self._world} ranks: none may go without")
+        for rank, share in zip(self._ranks, deal(lots, self._world), strict=True):
+            self._pending.append(rank.update.options(num_returns=2).remote(share, self.version))
+
+    def poll(self) -> Outcome | None:
+        """The running update's outcome if all ranks are done with it.
+
+        Raises:
+            RayTaskError: a rank raised while none was lost, so it is a fault of the program.
+            RuntimeError: ranks were lost several times in a row.
+        """
+        if not self._pending:
+            return None
+        answers = self.pending
+        ready, waiting = ray.wait(answers, num_returns=len(answers), timeout=0)
+        if waiting and not any(_error(answer) for answer in ready):
+            return None
+        weights = self._pending[0][0]
+        self._pending = []
+        _, hung = ray.wait(answers, num_returns=len(answers), timeout=GRACE_S)
+        errors = [_error(answer) for answer in answers if answer not in hung]
+        lost = len(hung) + sum(error is not None and not isinstance(error, RayTaskError) for error in errors)
+        if lost:
+            return self._replace(lost)
+        for error in errors:
+            if error is not None:
+                raise error
+        self._failures = 0
+        result: Update | Refusal = ray.get(answers[0])
+        if isinstance(result, Refusal):
+            return Outcome(self.version, refusal=result.reason)
+        self.version += 1
+        if self.version % self._config.snapshot_every == 0:
+            self._take_snapshot()
+        return Outcome(self.version, weights=weights, metrics=result.metrics)
+
+    def weights(self) -> Any:
+        """Reference of the newest weights as a WeightBuffer, owned by the caller."""
+        references = [rank.weights.remote() for rank in self._ranks]
+        return references[0]
+
+    def policy(self) -> AvaVlaPolicy:
+        """The newest policy, in this process."""
+        policy = AvaVlaPolicy(self.policy_config).eval()
+        load_flat(policy, ray.get(self.weights()))
+        return policy
+
+    # Ranks
+
+    def _start(self) -> None:
+        """Fresh ranks with the initial weights, or with those of the snapshot."""
+        config = self._config
+        options = {"num_cpus": config.num_cpus_per_learner, "num_gpus": config.num_gpus_per_learner}
+        self._ranks = [
+            ray.remote(**options)(Learner).remote(
+                PPOSettings.of(config), config.engine, self.policy_config, self.statistics, rank, self._world,
+                seed=config.seed or 0, demonstrations=config.demonstrations,
+            )
+            for rank in range(self._world)
+        ]  # fmt: skip
+        place = ray.get(self._ranks[0].address.remote())
+        self._all("start", *place, self._initial)
+        if self._snapshot:
+            self._all("load", self._snapshot)
+
+    def _replace(self, lost: int) -> Outcome:
+        """Replace all ranks; what they had not saved in a snapshot is lost, the version goes on."""
+        while True:
+            self._failures += 1
+            if self._failures > RESTARTS_IN_A_ROW:
+                raise RuntimeError(f"learner ranks died {self._failures} times in a row: see their logs")
+            print(f"learner: {lost} of {self._world} ranks died; all start again from the last snapshot", flush=True)
+            self.shutdown()
+            self.restarts += 1
+            try:
+                self._start()
+            except RayError as error:
+                if isinstance(error, RayTaskError):
+                    raise
+                continue
+            self.version += 1
+            return Outcome(self.version, weights=self.weights(), restarted=True)
+
+    def _all(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method on all ranks and wait; InputError as it was raised."""
+        try:
+            return ray.get([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+        except RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None
+            raise
+
+    def _take_snapshot(self) -> None:
+        """Every rank's engine state into the object store, owned by this process: it outlives the ranks."""
+        snapshot = [rank.save.remote() for rank in self._ranks]
+        ray.wait(snapshot, num_returns=len(snapshot), fetch_local=False)
+        if not any(_error(share) for share in snapshot):
+            self._snapshot = snapshot
+
+    def shutdown(self) -> None:
+        for rank in self._ranks:
+            ray.kill(rank)
+        self._ranks, self._pending = [], []
+
+    # Checkpoints: RLlib's files, and beside them the ranks' engine state
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **_: Any) -> dict[str, Any]:
+        """The version. Weights are not part of it: they are in the engine state, and runners pull them."""
+        return {WEIGHTS_SEQ_NO: self.version, COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: self.version}}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a saved version; never back, since runners ignore what is not newer than theirs."""
+        self.version = max(self.version, state[WEIGHTS_SEQ_NO]) + 1
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (self._config,), {}
+
+    def save_to_path(self, path: Any = None, *, filesystem: Any = None, **options: Any) -> str:
+        """Write a checkpoint. A running update is waited for first, by its ranks themselves."""
+        place = super().save_to_path(path, filesystem=filesystem, **options)
+        files, folder = _filesystem(place if path is None else path, filesystem)
+        for share in self._all("save"):
+            for name, content in share.items():
+                target = f"{folder}/{ENGINE_FOLDER}/{name}"
+                files.create_dir(str(Path(target).parent), recursive=True)
+                with files.open_output_stream(target) as stream:
+                    stream.write(memoryview(content))
+        return place
+
+    def restore_from_path(self, path: Any, *, filesystem: Any = None, **options: Any) -> None:
+        """Load a checkpoint into all ranks.
+
+        Raises:
+            InputError: written by another number of ranks, another ZeRO stage or another policy.
+        """
+        import pyarrow.fs
+
+        super().restore_from_path(path, filesystem=filesystem, **options)
+        files, folder = _filesystem(path, filesystem)
+        root = f"{folder}/{ENGINE_FOLDER}"
+        found = files.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
+        share = {}
+        for entry in found:
+            if entry.is_file:
+                with files.open_input_stream(entry.path) as stream:
+                    share[str(Path(entry.path).relative_to(root))] = np.frombuffer(stream.read(), np.uint8)
+        snapshot = [ray.put(share)]
+        self._all("load", snapshot)
+        self._snapshot = snapshot
+
+
+def _error(reference: Any) -> RayError | None:
+    """What went wrong in the call behind a finished reference."""
+    try:
+        ray.get(reference)
+    except RayError as error:
+        return error
+    return None
+
+
+def _filesystem(path: Any, filesystem: Any) -> tuple[Any, str]:
+    """pyarrow file system and the path in it."""
+    import pyarrow.fs
+
+    if filesystem is not None:
+        return filesystem, str(path)
+    return pyarrow.fs.FileSystem.from_uri(str(path))

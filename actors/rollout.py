@@ -1,0 +1,275 @@
+"""Playing several simulators in lockstep with one copy of the policy, and cutting what happens into fragments.
+
+Plain Python without Ray: `actors/env_runner.py` puts it on a cluster. Letters: E simulators, T decisions a fragment,
+K latent steps, Z latent width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from avavla_ray.learning.fragment import Fragment
+from avavla_ray.policy.agent import Agent
+from avavla_ray.policy.types import Belief, Decision, stack_beliefs
+from avavla_ray.simulators.base import (
+    ChunkResult,
+    EpisodeSummary,
+    Observation,
+    Simulator,
+    SimulatorConfig,
+    SimulatorFailure,
+)
+
+FAILURES_IN_A_ROW = 3
+_ARRAYS = tuple(f.name for f in fields(Fragment) if f.name not in ("episode_ids", "finished"))
+_OF_TRACE = ("z", "u", "log_prob", "entropy", "exit_score", "steps")
+
+
+@dataclass
+class Report:
+    """What the driver wants to know of a call to `Rollout.collect`; small, it travels beside the fragments.
+
+    Attributes:
+        version: of the weights that decided. decisions, env_steps, latent_steps: totals.
+        finished: episodes that ended. returns: the sum of task rewards of each of them.
+        failures: simulators that broke and were rebuilt; each lost its episode.
+        seconds: wall time, of which `policy_seconds` in the policy and `simulator_seconds` in simulators.
+    """
+
+    version: int
+    decisions: int = 0
+    env_steps: int = 0
+    latent_steps: int = 0
+    finished: list[EpisodeSummary] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+    failures: int = 0
+    seconds: float = 0.0
+    policy_seconds: float = 0.0
+    simulator_seconds: float = 0.0
+
+
+class TaskDealer:
+    """Deals tasks round-robin over all simulator slots of all runners, without the runners talking to each other.
+
+    A slot's next episode is `slots` further along the cycle of tasks, so that with at least as many slots as tasks a
+    slot keeps its task (changing a task rebuilds the simulator), and with fewer every task still gets its turn.
+    """
+
+    def __init__(self, tasks: Sequence[int], slot: int, slots: int) -> None:
+        self._tasks, self._next, self._slots = tuple(tasks), slot, slots
+
+    def deal(self) -> int:
+        task = self._tasks[self._next % len(self._tasks)]
+        self._next += self._slots
+        return task
+
+
+@dataclass
+class _Slot:
+    """One simulator and the episode in it; `rows` are the decisions of the fragment that is being built."""
+
+    simulator: Simulator
+    tasks: TaskDealer
+    observation: Observation
+    belief: Belief
+    episode_id: str = ""
+    task: int = 0
+    seed: int = 0
+    steps: int = 0
+    decisions: int = 0
+    latent_steps: int = 0
+    task_return: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    finished: list[EpisodeSummary] = field(default_factory=list)
+
+
+class Rollout:
+    """E simulators that an agent plays with sampled latent updates and early exit.
+
+    Args:
+        make_simulator: called once per simulator, and again after a failure.
+        first_slot, slots: position of these simulators among those of all runners.
+        seed: anything that numpy's SeedSequence takes; decides starts and latent noise.
+        name: prefix of episode ids; unique per run, runner and incarnation.
+        exit_threshold: of the gate; None takes the policy's own.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        make_simulator: Callable[[SimulatorConfig], Simulator],
+        config: SimulatorConfig,
+        *,
+        simulators: int = 1,
+        first_slot: int = 0,
+        slots: int = 1,
+        seed: Sequence[int] = (0,),
+        name: str = "rollout",
+        exit_threshold: float | None = None,
+    ) -> None:
+        self.agent, self._make, self._config, self._name = agent, make_simulator, config, name
+        self._exit_threshold = exit_threshold
+        self._random = np.random.default_rng(list(seed))
+        self._noise = torch.Generator().manual_seed(int(self._random.integers(2**62)))
+        self._episodes = 0
+        self._report = Report(-1)
+        self._fragments: list[Fragment] = []
+        self._slots: list[_Slot] = []
+        for index in range(simulators):
+            simulator = make_simulator(config)
+            tasks = config.tasks or tuple(range(len(simulator.spec.instructions)))
+            dealer = TaskDealer(tasks, first_slot + index, max(slots, simulators))
+            blank = Observation(np.zeros(0), np.zeros(0), "")
+            self._slots.append(_Slot(simulator, dealer, blank, agent.policy.initial_belief(1)))
+        for slot in self._slots:
+            self._begin(slot)
+
+    def collect(self, decisions: int, version: int) -> tuple[list[Fragment], Report]:
+        """Take `decisions` decisions in every simulator with the agent's present weights, called `version`.
+
+        Returns:
+            A fragment per simulator (one more for every simulator that failed in between), each unbroken in time,
+            with the start latent of what followed each decision; and the report.
+        """
+        start = time.perf_counter()
+        self._report, self._fragments = Report(version), []
+        for _ in range(decisions):
+            self._tick(version)
+        self._bootstrap([slot for slot in self._slots if slot.rows and "next_z" not in slot.rows[-1]])
+        for slot in self._slots:
+            self._cut(slot)
+        self._report.seconds = time.perf_counter() - start
+        return self._fragments, self._report
+
+    def provenance(self) -> dict[str, Any]:
+        """What the simulators say of themselves."""
+        return self._slots[0].simulator.provenance()
+
+    def close(self) -> None:
+        for slot in self._slots:
+            slot.simulator.close()
+
+    def _tick(self, version: int) -> None:
+        """One decision in every simulator."""
+        decision, actions, milliseconds = self.agent.decide(
+            [slot.observation for slot in self._slots],
+            stack_beliefs([slot.belief for slot in self._slots]),
+            exit_threshold=self._exit_threshold,
+            sample=True,
+            generator=self._noise,
+        )
+        self._report.policy_seconds += milliseconds / 1e3
+        truncated = []
+        for index, slot in enumerate(self._slots):
+            if slot.rows and "next_z" not in slot.rows[-1]:
+                slot.rows[-1]["next_z"] = decision.trace.z[index, 0].numpy()
+            start = time.perf_counter()
+            try:
+                result = slot.simulator.run_chunk(actions[index])
+            except SimulatorFailure as failure:
+                self._replace(slot, failure)
+                continue
+            finally:
+                self._report.simulator_seconds += time.perf_counter() - start
+            self._record(slot, index, decision, result, version)
+            if result.done:
+                self._finish(slot, result)
+            if result.truncated:
+                truncated.append(slot)
+        # A time limit is no failure of the policy: the value of what it was cut off from is bootstrapped, so the last
+        # observation is encoded before the next episode begins.
+        self._bootstrap(truncated)
+        for slot in self._slots:
+            if slot.rows and (slot.rows[-1]["terminated"] or slot.rows[-1]["truncated"]):
+                self._begin(slot)
+
+    def _record(self, slot: _Slot, index: int, decision: Decision, result: ChunkResult, version: int) -> None:
+        row: dict[str, Any] = {name: getattr(decision.trace, name)[index].numpy() for name in _OF_TRACE}
+        row["encoding"] = decision.context.encoding[index].numpy()
+        row["tokens"] = decision.context.tokens[index].numpy()
+        row["reward"], row["duration"] = result.reward, result.duration
+        row["terminated"], row["truncated"] = result.success, result.truncated
+        row["version"], row["task"], row["episode"] = version, slot.task, slot.episode_id
+        if result.success:
+            row["next_z"] = np.zeros_like(row["z"][0])
+        slot.rows.append(row)
+        slot.observation = result.observation
+        slot.belief = Belief(*(part[index : index + 1] for part in decision.belief))
+        taken = int(decision.trace.steps[index])
+        slot.steps += result.duration
+        slot.decisions += 1
+        slot.latent_steps += taken
+        slot.task_return += result.reward
+        self._report.decisions += 1
+        self._report.env_steps += result.duration
+        self._report.latent_steps += taken
+
+    def _bootstrap(self, slots: list[_Slot]) -> None:
+        """Fill `next_z` of these slots' last rows with the start latent of the observation that they now hold."""
+        if not slots:
+            return
+        inputs = self.agent.inputs([slot.observation for slot in slots])
+        _, z0 = self.agent.policy.initial_latent(inputs, stack_beliefs([slot.belief for slot in slots]))
+        for slot, latent in zip(slots, z0.numpy(), strict=True):
+            slot.rows[-1]["next_z"] = latent
+
+    def _finish(self, slot: _Slot, result: ChunkResult) -> None:
+        summary = EpisodeSummary(
+            episode_id=slot.episode_id, task=slot.task, initial_state=None, seed=slot.seed, success=result.success,
+            steps=slot.steps, decisions=slot.decisions, latent_steps=slot.latent_steps / slot.decisions,
+        )  # fmt: skip
+        slot.finished.append(summary)
+        self._report.finished.append(summary)
+        self._report.returns.append(slot.task_return)
+
+    def _begin(self, slot: _Slot) -> None:
+        """Start the slot's next episode: a drawn start, never one of the benchmark's fixed initial states."""
+        slot.task = slot.tasks.deal()
+        slot.steps = slot.decisions = slot.latent_steps = 0
+        slot.task_return = 0.0
+        slot.belief = self.agent.policy.initial_belief(1)
+        start = time.perf_counter()
+        for attempt in range(FAILURES_IN_A_ROW):
+            slot.seed = int(self._random.integers(2**31))
+            slot.episode_id = f"{self._name}-{self._episodes}"
+            self._episodes += 1
+            try:
+                slot.observation = slot.simulator.reset(slot.task, seed=slot.seed)
+                break
+            except SimulatorFailure:
+                if attempt == FAILURES_IN_A_ROW - 1:
+                    raise
+                self._rebuild(slot)
+        self._report.simulator_seconds += time.perf_counter() - start
+
+    def _replace(self, slot: _Slot, failure: SimulatorFailure) -> None:
+        """The simulator broke in the middle of a chunk: its episode is lost, what came before stays."""
+        print(f"{slot.episode_id}: {failure}; the simulator is rebuilt", flush=True)
+        self._cut(slot)
+        self._rebuild(slot)
+        self._begin(slot)
+
+    def _rebuild(self, slot: _Slot) -> None:
+        self._report.failures += 1
+        slot.simulator.close()
+        slot.simulator = self._make(self._config)
+
+    def _cut(self, slot: _Slot) -> None:
+        """Turn the slot's rows into a fragment."""
+        if not slot.rows:
+            return
+        names = list(dict.fromkeys(row["episode"] for row in slot.rows))
+        for row in slot.rows:
+            row["episode"] = names.index(row["episode"])
+        kinds = {"reward": np.float32, "duration": np.int64, "version": np.int64, "task": np.int64}
+        arrays = {
+            name: np.stack([np.asarray(row[name], dtype=kinds.get(name)) for row in slot.rows]) for name in _ARRAYS
+        }
+        self._fragments.append(Fragment(**arrays, episode_ids=names, finished=slot.finished))
+        slot.rows, slot.finished = [], []

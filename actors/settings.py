@@ -1,0 +1,88 @@
+"""Settings of asynchronous PPO. Frozen, picklable, and light: importing this starts nothing.
+
+Shape letters as in avavla_ray/policy/config.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from avavla_ray.errors import InputError, check_fraction
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Latent-trajectory PPO (arXiv 2606.15099, section 3.3) and its auxiliary losses.
+
+    Attributes:
+        gamma: discount of one environment step. gae_lambda: of one latent step.
+        latent_discount: between latent steps of one decision, where no environment time passes.
+        lambda_entropy, lambda_delta: weights of the two penalties in the composite reward.
+        clip: of the surrogate. importance_limit: truncation of the behaviour-to-proximal weight.
+        value_coefficient: of the value loss. epochs: passes over an update's decisions.
+        update_decisions: decisions an update waits for, over all ranks. minibatch_decisions: per rank and step.
+        target_kl: an update stops early past it.
+        policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
+        train_gate: train the exit gate beside PPO, by binary cross-entropy on the critic's own exit labels. The
+            paper calibrates it in a separate fourth stage (jobs/calibrate_exit.py); doing it here as well keeps the
+            gate in step with a latent loop that is changing. It moves the gate's own parameters only.
+        gate_delta, gate_lookahead: a step is exitable where the value gains less than delta over so many steps.
+        gate_coefficient: weight of that loss.
+        demonstration_weight, demonstration_weight_end: weight of the behaviour-cloning loss on demonstrations, falling
+            linearly over `demonstration_updates` updates; without demonstrations it does nothing.
+        demonstration_streams, demonstration_decisions: episodes side by side, and consecutive decisions of each, in
+            one minibatch of demonstrations.
+        max_lag: fragments made by weights more than so many versions old are dropped.
+        max_refusals: this many updates refused in a row end the run.
+    """
+
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    latent_discount: float = 1.0
+    lambda_entropy: float = 0.01
+    lambda_delta: float = 0.1
+    clip: float = 0.2
+    importance_limit: float = 5.0
+    value_coefficient: float = 0.5
+    epochs: int = 4
+    update_decisions: int = 512
+    minibatch_decisions: int = 64
+    target_kl: float = 0.02
+    policy_lr: float = 3e-5
+    critic_lr: float = 1e-4
+    gate_lr: float = 1e-4
+    train_gate: bool = True
+    gate_delta: float = 0.05
+    gate_lookahead: int = 3
+    gate_coefficient: float = 1.0
+    demonstration_weight: float = 0.1
+    demonstration_weight_end: float = 0.01
+    demonstration_updates: int = 200
+    demonstration_streams: int = 4
+    demonstration_decisions: int = 4
+    max_lag: int = 4
+    max_refusals: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "gae_lambda", "latent_discount"):
+            check_fraction(name.replace("_", " "), getattr(self, name))
+        for name in ("epochs", "update_decisions", "minibatch_decisions", "max_refusals"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is too small: give at least 1")
+        if self.max_lag < 0:
+            raise InputError(f"max lag {self.max_lag} is negative: give 0 or more")
+
+    def demonstration_weight_at(self, update: int) -> float:
+        """Weight of the behaviour-cloning loss at the `update`-th update, counted from 0."""
+        done = min(1.0, update / max(1, self.demonstration_updates))
+        return self.demonstration_weight + done * (self.demonstration_weight_end - self.demonstration_weight)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [field.name for field in fields(cls)]
+
+    @classmethod
+    def of(cls, holder: Any) -> PPOSettings:
+        """Read the attributes of the same names from `holder` (an AsyncPPOConfig)."""
+        return cls(**{name: getattr(holder, name) for name in cls.names()})
