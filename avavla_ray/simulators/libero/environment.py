@@ -5,10 +5,12 @@ Import this module only after `installation.prepare()`.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import libero.libero
 import numpy as np
@@ -52,19 +54,36 @@ def numpy_seed(seed: int) -> Iterator[None]:
 
 
 class OwnRenderContext(MjRenderContextOffscreen):
-    """robosuite's renderer, except that it works beside others in one process: it makes its GL context current."""
+    """robosuite's renderer with a GL context that lives beside others in one process and is freed once, in order."""
+
+    _alive: ClassVar[weakref.WeakSet[OwnRenderContext]] = weakref.WeakSet()
+
+    def __init__(self, sim: Any, device_id: int) -> None:
+        super().__init__(sim, device_id=device_id)
+        if not self._alive:
+            # Registered after robosuite's own exit handler, hence run before it: that one takes the display away.
+            atexit.register(self._release_all)
+        self._alive.add(self)
 
     def render(self, *args: Any, **kwargs: Any) -> None:
         self.gl_ctx.make_current()
         super().render(*args, **kwargs)
 
+    def release(self) -> None:
+        """Free the renderer's memory and its GL context; a second call does nothing."""
+        if self in self._alive:
+            self._alive.discard(self)
+            self.gl_ctx.make_current()
+            self.con.free()
+            self.gl_ctx.free()
+
+    @classmethod
+    def _release_all(cls) -> None:
+        for context in list(cls._alive):
+            context.release()
+
     def __del__(self) -> None:
-        # A constructor that failed half-way leaves nothing to free.
-        if getattr(self, "gl_ctx", None) is None:
-            return
-        self.gl_ctx.make_current()
-        if hasattr(self, "con"):
-            super().__del__()
+        self.release()
 
 
 class DecisionCameras(BDDLBaseDomain):
@@ -94,7 +113,8 @@ class DecisionCameras(BDDLBaseDomain):
         if self.sim._render_context_offscreen is None:
             self.render_context(self.sim, device_id=self.render_gpu_device_id)
         if self._soft_reset:
-            # A hard reset runs the dynamics once on the new model; the solver's warm start remembers it.
+            # A hard reset runs the dynamics for the new model and for its renderer; the solver's warm start remembers.
+            self.sim.forward()
             self.sim.forward()
         super()._reset_internal()
 
