@@ -1,0 +1,94 @@
+"""Where to take hold of an object, from its collision geometry and that of its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# The Panda hand, in metres from the grip site: how far apart the fingers get, where they and the palm are.
+MAX_WIDTH = 0.072
+FINGER_INNER, FINGER_OUTER, FINGER_HALF_BREADTH, FINGER_BELOW = 0.030, 0.066, 0.017, 0.013
+PALM_HALF_LENGTH, PALM_HALF_BREADTH, PALM_ABOVE = 0.112, 0.040, 0.042
+# Fingers hold this far below the top of a tall object, or below the rim of a wide one, and this far inside a rim.
+BELOW_TOP, BELOW_RIM, INSIDE_RIM = 0.035, 0.012, 0.007
+
+
+@dataclass(frozen=True)
+class Grasp:
+    """A hold from straight above.
+
+    Attributes:
+        position: (3,) of the grip site, metres.
+        turn: of the hand about the vertical from where it is now, radians.
+        rim: the fingers straddle a wall; otherwise they enclose the object.
+        cost: turning and collisions; lower is better.
+    """
+
+    position: np.ndarray
+    turn: float
+    rim: bool
+    cost: float
+
+
+def plan_grasp(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -> Grasp:
+    """The cheapest way to enclose `target` across its narrow side, or else to straddle its rim.
+
+    Args:
+        target: (N, 3) points of the object. obstacles: (M, 3) dense points of everything else.
+        closing_yaw: direction along which the fingers close now, radians.
+    """
+    candidates = list(_enclosing(target, obstacles, closing_yaw)) or list(_straddling(target, obstacles, closing_yaw))
+    return min(candidates, key=lambda grasp: grasp.cost)
+
+
+def _enclosing(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -> Iterator[Grasp]:
+    low, high = target[:, 2].min(), target[:, 2].max()
+    height = high - low
+    level = max(low + 0.5 * height, high - BELOW_TOP)
+    slab = target[np.abs(target[:, 2] - level) < max(0.03, height / 2), :2]
+    for angle in np.arange(0, np.pi, np.pi / 36):
+        across, beside = _frame(angle)
+        s, t = slab @ across, slab @ beside
+        width = np.ptp(s)
+        if width > MAX_WIDTH:
+            continue
+        place = (s.max() + s.min()) / 2 * across + (t.max() + t.min()) / 2 * beside
+        turn = _shortest(angle - closing_yaw)
+        cost = abs(turn) + 8 * max(0.0, width - 0.05) + _obstruction(obstacles, place, level, across, beside)
+        yield Grasp(np.array([*place, level]), turn, False, cost)
+
+
+def _straddling(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -> Iterator[Grasp]:
+    top = target[:, 2].max()
+    centre = (target[:, :2].max(0) + target[:, :2].min(0)) / 2
+    radius = np.percentile(np.linalg.norm(target[:, :2] - centre, axis=1), 98) - INSIDE_RIM
+    level = top - BELOW_RIM
+    for angle in np.arange(-np.pi, np.pi, np.pi / 18):
+        across, beside = _frame(angle)
+        place = centre + radius * across
+        turn = _shortest(angle - closing_yaw)
+        cost = 0.5 * abs(turn) + _obstruction(obstacles, place, level, across, beside)
+        yield Grasp(np.array([*place, level]), turn, True, cost)
+
+
+def _frame(angle: float) -> tuple[np.ndarray, np.ndarray]:
+    across = np.array([np.cos(angle), np.sin(angle)])
+    return across, np.array([-across[1], across[0]])
+
+
+def _shortest(turn: float) -> float:
+    """The fingers are alike, so half a turn is no turn: the equivalent angle in [-pi/2, pi/2)."""
+    return float((turn + np.pi / 2) % np.pi - np.pi / 2)
+
+
+def _obstruction(
+    obstacles: np.ndarray, place: np.ndarray, level: float, across: np.ndarray, beside: np.ndarray
+) -> float:
+    """Obstacle points that the open hand would sweep on its way straight down, 20 at most."""
+    offset = obstacles[:, :2] - place
+    s, t, above = np.abs(offset @ across), np.abs(offset @ beside), obstacles[:, 2] - level
+    fingers = (t < FINGER_HALF_BREADTH) & (s > FINGER_INNER) & (s < FINGER_OUTER) & (above > -FINGER_BELOW)
+    palm = (t < PALM_HALF_BREADTH) & (s < PALM_HALF_LENGTH) & (above > PALM_ABOVE)
+    return float(min(20, fingers.sum() + palm.sum()))

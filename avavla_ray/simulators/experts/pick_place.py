@@ -1,0 +1,178 @@
+"""The scripted pick-and-place expert: a small state machine over the true state of the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.experts.destination import Destination, destination_of
+from avavla_ray.simulators.experts.geometry import SolidPoints
+from avavla_ray.simulators.experts.grasp import Grasp, plan_grasp
+from avavla_ray.simulators.experts.hand import CLOSE, OPEN, Hand
+
+if TYPE_CHECKING:
+    from avavla_ray.simulators.libero.adapter import LiberoSimulator
+
+HOVER = 0.10  # above a grasp before descending, metres
+CARRY_CORRIDOR, CARRY_GAP = 0.11, 0.03  # obstacles this near the straight way count; pass this high above them
+LIFTED = 0.02  # an object that rose by less has slipped
+LATTICE = 0.008
+
+
+class Phase(Enum):
+    """What the hand is doing; each lasts until it is achieved or its limit of steps is reached."""
+
+    REACH = auto()
+    DESCEND = auto()
+    GRIP = auto()
+    LIFT = auto()
+    CARRY = auto()
+    LOWER = auto()
+    RELEASE = auto()
+    RETREAT = auto()
+
+
+LIMITS = {
+    Phase.REACH: 50, Phase.DESCEND: 30, Phase.GRIP: 20, Phase.LIFT: 40, Phase.CARRY: 60, Phase.LOWER: 30,
+    Phase.RELEASE: 8, Phase.RETREAT: 15,
+}  # fmt: skip
+FOLLOWING = {
+    Phase.REACH: Phase.DESCEND, Phase.DESCEND: Phase.GRIP, Phase.GRIP: Phase.LIFT, Phase.LIFT: Phase.CARRY,
+    Phase.CARRY: Phase.LOWER, Phase.LOWER: Phase.RELEASE, Phase.RELEASE: Phase.RETREAT,
+}  # fmt: skip
+
+
+class PickPlaceExpert:
+    """Meets a task's "on" and "in" goals one after the other, and tries again when an object slips.
+
+    Attributes:
+        phase: what it is doing.
+        grasp: the hold in use.
+    """
+
+    def __init__(self, simulator: LiberoSimulator, *, seed: int = 0, noise: float = 0.0) -> None:
+        """Plan from the present state of `simulator`, which must have been reset.
+
+        Args:
+            noise: standard deviation of Gaussian noise on the motion of moving phases, in action units.
+
+        Raises:
+            InputError: the task's goals are not all pick-and-place, or `noise` is negative.
+        """
+        if noise < 0:
+            raise InputError(f"expert noise {noise} is negative: give 0 or more")
+        self._model, self._data, self._domain = simulator.model, simulator.data, simulator.env.env
+        self._rng, self._noise = np.random.default_rng(seed), noise
+        self._goals = [list(goal) for goal in self._domain.parsed_problem["goal_state"]]
+        self._destinations = [destination_of(self._domain, self._model, self._data, goal) for goal in self._goals]
+        self._hand = Hand(self._model, self._data)
+        self._behaviour: dict[Phase, Callable[[], tuple[np.ndarray, float, bool]]] = {
+            Phase.REACH: self._reach, Phase.DESCEND: self._descend, Phase.GRIP: self._grip, Phase.LIFT: self._lift,
+            Phase.CARRY: self._carry, Phase.LOWER: self._lower, Phase.RELEASE: self._release,
+            Phase.RETREAT: self._retreat,
+        }  # fmt: skip
+        self._start()
+
+    def act(self) -> np.ndarray:
+        """(7,) float32 action in [-1, 1] for the next environment step."""
+        self._steps += 1
+        phase = self.phase
+        position, gripper, achieved = self._behaviour[phase]()
+        action = self._hand.action(position, self._rotation, gripper)
+        if self._noise and phase not in (Phase.GRIP, Phase.RELEASE):
+            action[:6] += self._rng.normal(0, self._noise, 6)
+            action = np.clip(action, -1, 1).astype(np.float32)
+        if achieved or self._steps >= LIMITS[phase]:
+            self._advance()
+        return action
+
+    def _start(self) -> None:
+        """Take up the first goal that does not hold."""
+        unmet = [i for i, goal in enumerate(self._goals) if not self._domain._eval_predicate(goal)]
+        index = unmet[0] if unmet else 0
+        name = self._goals[index][1]
+        self._destination: Destination = self._destinations[index]
+        self._body = int(self._domain.obj_body_id[name])
+        self._solid = SolidPoints(self._model, self._body)
+        bodies = {int(body) for other, body in self._domain.obj_body_id.items() if other != name}
+        self._others = [SolidPoints(self._model, body, spacing=LATTICE) for body in sorted(bodies)]
+        self.grasp: Grasp = plan_grasp(self._points(), self._obstacles(), self._hand.closing_yaw)
+        self._rotation = self._hand.pointing_down(self.grasp.turn)
+        self._enter(Phase.REACH)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase, self._steps, self._opening = phase, 0, np.inf
+        self._anchor = self._hand.position
+        if phase is Phase.LIFT:
+            self._floor = self._points()[:, 2].min()
+            self._height = self._carry_height()
+
+    def _advance(self) -> None:
+        slipped = self.phase is Phase.LIFT and self._points()[:, 2].min() < self._floor + LIFTED
+        if slipped or self.phase is Phase.RETREAT:
+            self._start()
+        else:
+            self._enter(FOLLOWING[self.phase])
+
+    def _points(self) -> np.ndarray:
+        return self._solid.world(self._data)
+
+    def _obstacles(self) -> np.ndarray:
+        return np.concatenate([np.zeros((0, 3)), *(solid.world(self._data) for solid in self._others)])
+
+    def _carry_height(self) -> float:
+        """Height of the hand at which what it holds clears everything near the straight way to the destination."""
+        start, way = self._anchor[:2], self._destination.centre() - self._anchor[:2]
+        obstacles = self._obstacles()
+        along = np.clip((obstacles[:, :2] - start) @ way / max(way @ way, 1e-6), 0, 1)
+        distance = np.linalg.norm(obstacles[:, :2] - start - along[:, None] * way, axis=1)
+        tops = obstacles[distance < CARRY_CORRIDOR, 2]
+        underside = max([self._destination.approach_height(), *(tops + CARRY_GAP)])
+        return max(underside + self._anchor[2] - self._floor, self._anchor[2] + 0.08)
+
+    # Each phase answers where the hand should go, what the gripper does, and whether the phase is over.
+
+    def _reach(self) -> tuple[np.ndarray, float, bool]:
+        away = np.linalg.norm(self._hand.position[:2] - self.grasp.position[:2])
+        askew = np.linalg.norm(self._hand.rotation_error(self._rotation))
+        return self.grasp.position + [0, 0, HOVER], OPEN, bool(away < 0.012 and askew < 0.08)
+
+    def _descend(self) -> tuple[np.ndarray, float, bool]:
+        error = np.abs(self._hand.position - self.grasp.position)
+        return self.grasp.position, OPEN, bool(error[2] < 0.005 and np.linalg.norm(error[:2]) < 0.008)
+
+    def _grip(self) -> tuple[np.ndarray, float, bool]:
+        # A fixed number of steps is not enough for thin rims: wait until the fingers stand still.
+        opening, before = self._hand.opening, self._opening
+        self._opening = opening
+        return self.grasp.position, CLOSE, self._steps >= 6 and abs(opening - before) < 4e-4
+
+    def _lift(self) -> tuple[np.ndarray, float, bool]:
+        place = np.array([*self.grasp.position[:2], self._height])
+        return place, CLOSE, bool(self._hand.position[2] > self._height - 0.02)
+
+    def _held_at(self) -> tuple[np.ndarray, float]:
+        """The object's origin and underside relative to the hand: (2,) and height, metres."""
+        hand = self._hand.position
+        return self._data.xpos[self._body][:2] - hand[:2], float(self._points()[:, 2].min() - hand[2])
+
+    def _carry(self) -> tuple[np.ndarray, float, bool]:
+        offset, _ = self._held_at()
+        place = np.array([*(self._destination.centre() - offset), self._height])
+        return place, CLOSE, bool(np.linalg.norm(place[:2] - self._hand.position[:2]) < 0.015)
+
+    def _lower(self) -> tuple[np.ndarray, float, bool]:
+        offset, underside = self._held_at()
+        height = self._destination.release_height() - underside
+        place = np.array([*(self._destination.centre() - offset), height])
+        return place, CLOSE, bool(abs(self._hand.position[2] - height) < 0.006)
+
+    def _release(self) -> tuple[np.ndarray, float, bool]:
+        return self._anchor, OPEN, False
+
+    def _retreat(self) -> tuple[np.ndarray, float, bool]:
+        return self._anchor + [0, 0, 0.12], OPEN, False
