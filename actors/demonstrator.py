@@ -13,7 +13,7 @@ from avavla_ray.demonstrations.collection import FAILED, KEPT, LOST, Attempt, Co
 from avavla_ray.demonstrations.recording import Recording, record
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo
 from avavla_ray.demonstrations.writer import DatasetWriter
-from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.registry import make_simulator
 
 ATTEMPTS = 3  # of one start, before it counts as lost
@@ -32,21 +32,21 @@ class ExpertRecorder:
 
     def __init__(self, config: SimulatorConfig, noise: float) -> None:
         self._config, self._noise = config, noise
-        self._simulator: Simulator | None = None
+        self._simulator: Any = None  # experts need more of it than the Simulator interface
 
-    def _started(self) -> Simulator:
+    def _started(self) -> Any:
         if self._simulator is None:
             self._simulator = make_simulator(self._config)
         return self._simulator
 
     def record(self, task: int, seed: int) -> Recording:
         """Raises SimulatorFailure when the simulator broke; the next call starts a fresh one."""
-        from avavla_ray.simulators.experts import make_expert
+        from avavla_ray.simulators.experts.expert import make_expert
 
         simulator = self._started()
         try:
             return record(
-                simulator, lambda s, chosen: make_expert(s, seed=chosen, noise=self._noise), task=task, seed=seed
+                simulator, lambda chosen: make_expert(simulator, seed=chosen, noise=self._noise), task=task, seed=seed
             )
         except SimulatorFailure:
             simulator.close()

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from avavla_ray.demonstrations.schema import encode_image
 from avavla_ray.simulators.base import Observation, Simulator
+from avavla_ray.simulators.experts.expert import Expert
 
 NO_MOTION = 1e-4
-
-
-class Expert(Protocol):
-    """A scripted controller bound to a simulator's running episode."""
-
-    def act(self) -> np.ndarray:
-        """(A,) float32: the next action in the environment's convention."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -55,17 +47,17 @@ def kept_steps(actions: np.ndarray) -> np.ndarray:
     return keep
 
 
-def record(simulator: Simulator, make_expert: Callable[[Simulator, int], Expert], *, task: int, seed: int) -> Recording:
+def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: int, seed: int) -> Recording:
     """Play one episode from a start drawn with `seed`, never one of the published evaluation states.
 
     When the expert's episode holds no-ops it is played again without them, since what follows a pause depends on it;
     the demonstration is what came of that.
 
     Args:
-        make_expert: builds the expert for the episode just begun, from the simulator and a seed.
+        make_expert: builds the expert for the episode just begun in `simulator`, from a seed.
     """
     observation = simulator.reset(task, seed=seed)
-    expert = make_expert(simulator, seed)
+    expert = make_expert(seed)
     frames, actions, success = _play(simulator, observation, lambda _: np.clip(expert.act(), -1, 1))
     steps, dropped = len(actions), 0
     keep = kept_steps(np.array(actions)) if success else np.zeros(0, bool)

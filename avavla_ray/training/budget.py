@@ -61,5 +61,5 @@ def temperature_at(attention: AttentionConfig, done: float) -> float:
 
 
 def passed(before: float, after: float, times: int) -> bool:
-    """Whether one of `times` evenly spaced marks (the end among them) lies in (before, after]."""
-    return math.floor(after * times + 1e-9) > math.floor(before * times + 1e-9)
+    """Whether one of `times` evenly spaced marks, the last of them the end, lies in (before, after]."""
+    return (before < 1.0 <= after) or math.floor(after * times) > math.floor(before * times)

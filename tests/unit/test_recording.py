@@ -38,7 +38,7 @@ class Straight:
 def play(seed: int = 3, **habits) -> tuple:
     simulator = PointSimulator(SimulatorConfig(image_size=32))
     first = simulator.reset(1, seed=seed)
-    return record(simulator, lambda s, _: Straight(s, **habits), task=1, seed=seed), first, simulator
+    return record(simulator, lambda _: Straight(simulator, **habits), task=1, seed=seed), first, simulator
 
 
 def test_a_success_is_recorded_with_what_was_seen_before_each_action():

@@ -1,0 +1,61 @@
+"""DeepSpeed engines: every ZeRO stage trains alike, and saves and loads exactly."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import nn
+
+from avavla_ray.errors import InputError
+from avavla_ray.training.engine import EngineSettings, initialise_engine
+from tests.support import engine_ranks
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.timeout(180)
+def test_all_stages_and_worlds_train_alike_and_resume_exactly(tmp_path):
+    for world, stages in ((1, (0, 2, 3)), (2, (1, 2, 3))):
+        for stage in stages:
+            shutil.rmtree(tmp_path / str(stage), ignore_errors=True)
+        mp.spawn(engine_ranks.work, (world, stages, free_port(), str(tmp_path)), nprocs=world)
+    weights = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("weights-*.pt")}
+    assert len(weights) == 6
+    first = weights["weights-1-0"]
+    for name, state in weights.items():
+        for key, value in first.items():
+            torch.testing.assert_close(state[key], value, rtol=1e-4, atol=1e-5, msg=f"{name} {key}")
+    torch.manual_seed(0)
+    untrained = engine_ranks.Regression().policy.state_dict()
+    changed = {name for name, value in first.items() if not torch.equal(value, untrained[name])}
+    assert changed == set(first) - {"0.bias", "scale"}
+
+
+def test_parameters_must_be_accounted_for():
+    module = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="bias requires a gradient but is in no group"):
+        initialise_engine(module, [{"params": [module.weight], "lr": 1.0}], EngineSettings())
+    module.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="bias is frozen but in a group"):
+        initialise_engine(module, [{"params": module.parameters(), "lr": 1.0}], EngineSettings())
+    scalar = nn.Module()
+    scalar.scale = nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(ValueError, match="scale has no dimensions"):
+        initialise_engine(scalar, [{"params": [scalar.scale], "lr": 1.0}], EngineSettings())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"zero_stage": 4}, "ZeRO stage 4"), ({"precision": "float8"}, "float8"), ({"accumulation": 0}, "0 accumulation")],
+)
+def test_settings_that_make_no_sense_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        EngineSettings(**wrong)

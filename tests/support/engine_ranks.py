@@ -1,0 +1,86 @@
+"""What the ranks of the engine test do; importable, so that spawned processes find it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from avavla_ray.training.engine import (
+    EngineSettings,
+    full_state,
+    initialise_engine,
+    load_engine,
+    save_engine,
+    set_learning_rates,
+)
+
+STEPS = 6
+
+
+class Regression(nn.Module):
+    """Fits y = sum(x) with a part that is frozen and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 1))
+        self.policy.register_buffer("scale", torch.tensor([2.0]))
+        self.policy[0].bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.policy.scale * self.policy(x) - x.sum(1, keepdim=True)).square().mean()
+
+    def groups(self) -> list[dict]:
+        late = [p for layer in list(self.policy)[1:] for p in layer.parameters()]
+        return [{"params": [self.policy[0].weight], "lr": 0.0}, {"params": late, "lr": 0.0}]
+
+
+def build(stage: int):
+    torch.manual_seed(0)
+    objective = Regression()
+    return initialise_engine(objective, objective.groups(), EngineSettings(zero_stage=stage, gradient_clip=0.5))
+
+
+def batches(rank: int, world: int) -> list[Tensor]:
+    """Every rank's rows of the same batches."""
+    source = torch.Generator().manual_seed(1)
+    return [torch.randn(8, 4, generator=source)[rank::world] for _ in range(STEPS)]
+
+
+def fit(engine, data: list[Tensor]) -> None:
+    for step, x in enumerate(data):
+        set_learning_rates(engine, [1e-2, 3e-3 * (step + 1)])
+        engine.backward(engine(x))
+        engine.step()
+
+
+def work(rank: int, world: int, stages: tuple[int, ...], port: int, folder: str) -> None:
+    """Train half-way, save, train on; load into a fresh engine, train on too: both must end alike."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+    data = batches(rank, world)
+    for stage in stages:
+        engine = build(stage)
+        fit(engine, data[: STEPS // 2])
+        save_engine(engine, f"{folder}/{stage}", {"step": STEPS // 2})
+        fit(engine, data[STEPS // 2 :])
+        everywhere = full_state(engine, everywhere=True)
+        at_first = full_state(engine)
+        assert (at_first is None) == (rank > 0)
+        engine.destroy()
+
+        again = build(stage)
+        assert load_engine(again, f"{folder}/{stage}") == {"step": STEPS // 2}
+        fit(again, data[STEPS // 2 :])
+        resumed = full_state(again, everywhere=True)
+        again.destroy()
+        assert everywhere.keys() == resumed.keys() == Regression().policy.state_dict().keys()
+        for name, value in everywhere.items():
+            assert torch.equal(value, resumed[name]), (stage, name)
+        if rank == 0:
+            torch.save(everywhere, Path(folder) / f"weights-{world}-{stage}.pt")
+    torch.distributed.destroy_process_group()
