@@ -12,7 +12,7 @@ MAX_WIDTH = 0.072
 FINGER_INNER, FINGER_OUTER, FINGER_HALF_BREADTH, FINGER_BELOW = 0.030, 0.066, 0.017, 0.013
 PALM_HALF_LENGTH, PALM_HALF_BREADTH, PALM_ABOVE = 0.112, 0.040, 0.042
 # Fingers hold this far below the top of a tall object, or below the rim of a wide one, and this far inside a rim.
-BELOW_TOP, BELOW_RIM, INSIDE_RIM = 0.035, 0.012, 0.007
+BELOW_TOP, BELOW_RIM, INSIDE_RIM = 0.035, 0.016, 0.007
 
 
 @dataclass(frozen=True)

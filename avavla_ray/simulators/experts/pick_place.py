@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 HOVER = 0.10  # above a grasp before descending, metres
 CARRY_CORRIDOR, CARRY_GAP = 0.11, 0.03  # obstacles this near the straight way count; pass this high above them
 LIFTED = 0.02  # an object that rose by less has slipped
+LOST = 0.04  # an object that moved this far in the hand has been lost
 LATTICE = 0.008
 
 
@@ -79,6 +80,8 @@ class PickPlaceExpert:
 
     def act(self) -> np.ndarray:
         """(7,) float32 action in [-1, 1] for the next environment step."""
+        if self._dropped():
+            self._start()
         self._steps += 1
         phase = self.phase
         position, gripper, achieved = self._behaviour[phase]()
@@ -110,6 +113,16 @@ class PickPlaceExpert:
         if phase is Phase.LIFT:
             self._floor = self._points()[:, 2].min()
             self._height = self._carry_height()
+        elif phase is Phase.CARRY:
+            self._hold = self._in_hand()
+
+    def _dropped(self) -> bool:
+        if self.phase in (Phase.CARRY, Phase.LOWER):
+            return bool(np.linalg.norm(self._in_hand() - self._hold) > LOST)
+        return False
+
+    def _in_hand(self) -> np.ndarray:
+        return self._data.xpos[self._body] - self._hand.position
 
     def _advance(self) -> None:
         slipped = self.phase is Phase.LIFT and self._points()[:, 2].min() < self._floor + LIFTED
@@ -139,7 +152,7 @@ class PickPlaceExpert:
     def _reach(self) -> tuple[np.ndarray, float, bool]:
         away = np.linalg.norm(self._hand.position[:2] - self.grasp.position[:2])
         askew = np.linalg.norm(self._hand.rotation_error(self._rotation))
-        return self.grasp.position + [0, 0, HOVER], OPEN, bool(away < 0.012 and askew < 0.08)
+        return self.grasp.position + np.array([0, 0, HOVER]), OPEN, bool(away < 0.012 and askew < 0.08)
 
     def _descend(self) -> tuple[np.ndarray, float, bool]:
         error = np.abs(self._hand.position - self.grasp.position)
@@ -175,4 +188,4 @@ class PickPlaceExpert:
         return self._anchor, OPEN, False
 
     def _retreat(self) -> tuple[np.ndarray, float, bool]:
-        return self._anchor + [0, 0, 0.12], OPEN, False
+        return self._anchor + np.array([0, 0, 0.12]), OPEN, False
