@@ -14,6 +14,15 @@ from avavla_ray.simulators.libero.bundled.shapes import Vector
 
 ROOM = ((-2.0, 3.0), (-3.0, 3.0), 3.0)
 WALL_HALF_THICKNESS = 0.01
+LIGHTS: tuple[Vector, ...] = ((1.0, 1.0, 4.0), (-3.0, -3.0, 4.0))
+# Shadows would cost a second pass over the scene; ambient light keeps the sides of things from going black.
+LIGHT = {
+    "directional": "false",
+    "castshadow": "false",
+    "diffuse": "0.75 0.75 0.75",
+    "specular": "0.3 0.3 0.3",
+    "ambient": "0.15 0.15 0.15",
+}
 # LIBERO places the agent camera itself; these serve people. Name: position, quaternion (w, x, y, z).
 CAMERAS: dict[str, tuple[Vector, tuple[float, float, float, float]]] = {
     "frontview": ((1.0, 0.0, 1.45), (0.56, 0.43, 0.43, 0.56)),
@@ -56,9 +65,9 @@ def scene_xml(scene: Scene) -> str:
         add_material(asset, "table_texture", "tex-table", "../textures/bundled_table.png", "cube")
         _add_table(world)
     _add_walls(world)
-    for index, place in enumerate(((1.0, 1.0, 4.0), (-3.0, -3.0, 4.0))):
+    for index, place in enumerate(LIGHTS):
         light = ET.SubElement(world, "light", name=f"light{index + 1}", pos=numbers(place), dir="0 -0.15 -1")
-        light.attrib.update(directional="false", castshadow="false", diffuse="0.8 0.8 0.8", specular="0.3 0.3 0.3")
+        light.attrib.update(LIGHT)
     for name, (place, turn) in CAMERAS.items():
         ET.SubElement(world, "camera", name=name, mode="fixed", pos=numbers(place), quat=numbers(turn))
     ET.indent(root)
