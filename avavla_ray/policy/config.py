@@ -26,7 +26,7 @@ class BackboneConfig:
     """
 
     width: int = 128
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     mlp_ratio: float = 2.0
     image_size: int = 128
