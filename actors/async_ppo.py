@@ -63,6 +63,7 @@ class AsyncPPO(Algorithm):
         self.episodes: list[EpisodeSummary] = []
         self.simulator_provenance: dict[str, Any] = {}
         self._weights = WeightStore()
+        self._window = metrics.RolloutWindow()
         self._queue: list[Lot] = []
         self._requests: dict[int, Request] = {}
         self._incarnations: dict[int, int] = {}
@@ -133,7 +134,7 @@ class AsyncPPO(Algorithm):
                     self.simulator_provenance = ray.get(request.start)
                 lot = Lot(request.fragments, ray.get(request.report))
             except RayTaskError as error:
-                self._runner_raised(runner, error)
+                self._runner_raised(runner, request, error)
             except RayError as error:
                 self._runner_lost(runner, type(error).__name__)
             else:
@@ -141,16 +142,24 @@ class AsyncPPO(Algorithm):
                 if lot.report.decisions:  # none where every simulator failed at its first chunk
                     self._queue.append(lot)
                 self.episodes += lot.report.finished
+                self._window.add(lot.report)
                 metrics.log_rollout(self.metrics, lot.report)
 
-    def _runner_raised(self, runner: int, error: RayTaskError) -> None:
-        """A runner whose simulators won't start is started afresh; any other error is the program's and is raised."""
+    def _runner_raised(self, runner: int, request: Request, error: RayTaskError) -> None:
+        """Deal with what is not the program's fault; raise the rest."""
         if isinstance(error.cause, InputError):
             raise error.cause from None
-        if not isinstance(error.cause, SimulatorFailure):
+        if isinstance(error.cause, SimulatorFailure):  # its simulators won't start: a fresh process may do better
+            ray.kill(self.env_runner_group._worker_manager.actors()[runner], no_restart=False)
+            self._runner_lost(runner, str(error.cause))
+        elif isinstance(error.cause, RayError):  # the weights were lost with the machine that held them
+            print(f"runner {runner} could not get its weights ({type(error.cause).__name__}): publishing them again")
+            if request.start is not None:
+                self._unstarted.add(runner)
+            self.learner_group.version += 1
+            self._publish(self.learner_group.weights())
+        else:
             raise error
-        ray.kill(self.env_runner_group._worker_manager.actors()[runner], no_restart=False)
-        self._runner_lost(runner, str(error.cause))
 
     def _runner_lost(self, runner: int, reason: str) -> None:
         print(f"runner {runner} is lost ({reason}); its unfinished episodes with it", flush=True)
@@ -203,7 +212,8 @@ class AsyncPPO(Algorithm):
         if outcome.metrics is not None:
             self._refusals = 0
             share = self._learner_seconds / (time.monotonic() - self._begun)
-            metrics.log_update(self.metrics, outcome.metrics, outcome.version, share)
+            update = {**outcome.metrics, "version": outcome.version, "time_share": share}
+            metrics.log_update(self.metrics, update, self._window)
 
     def _refuse(self, reason: str) -> None:
         self._refusals += 1
@@ -220,12 +230,13 @@ class AsyncPPO(Algorithm):
     def get_state(self, components: Any = None, *, not_components: Any = None, **options: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **options)
         if self._check_component(STATE, components, not_components):
-            state[STATE] = {"incarnations": dict(self._incarnations)}
+            state[STATE] = {"incarnations": dict(self._incarnations), "window": self._window.state()}
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         if STATE in state:
+            self._window.restore(state[STATE]["window"])
             # Whatever runs from here on is another incarnation: its episodes get other names and seeds.
             for runner, incarnation in state[STATE]["incarnations"].items():
                 self._incarnations[runner] = max(self._incarnations.get(runner, 0), incarnation)

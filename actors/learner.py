@@ -111,11 +111,12 @@ class Learner:
             return None, Refusal("fragments were lost with the machine that held them")
         batch, sums = make_batch(fragments, self._objective.policy, self._settings, self._sum)
         rollback = Rollback(self._engine)
-        refusal, progress = self._learn(batch, version)
+        facts = self._facts(fragments, sums, version)
+        refusal, progress = self._learn(batch, version, facts["explained_variance"])
         if refusal is not None:
             rollback.restore()
             return None, Refusal(refusal)
-        metrics = self._metrics(fragments, sums, progress, version)
+        metrics = facts | self._means(progress)
         weights = self.weights()
         return weights, Update(metrics | {"update_seconds": time.perf_counter() - start})
 
@@ -162,7 +163,9 @@ class Learner:
 
     # An update
 
-    def _learn(self, batch: LatentBatch, version: int) -> tuple[str | None, dict[str, float]]:
+    def _learn(
+        self, batch: LatentBatch, version: int, explained_variance: float
+    ) -> tuple[str | None, dict[str, float]]:
         """Minibatch steps until the epochs are over or the policy has moved far enough.
 
         Returns:
@@ -174,11 +177,12 @@ class Learner:
         count = int(self._least(torch.tensor(max(1, len(batch.mask) // settings.minibatch_decisions))))
         seed = np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]
         weight = settings.demonstration_weight_at(version)
+        train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
         order = torch.Generator().manual_seed(int(seed))
         for epoch in range(settings.epochs):
             for rows in torch.randperm(len(batch.mask), generator=order).tensor_split(count):
                 demonstration = None if self._stream is None else self._stream.next(weight)
-                loss, parts, belief = engine(batch.rows(rows), demonstration)
+                loss, parts, belief = engine(batch.rows(rows), demonstration, train_gate=train_gate)
                 kl, finite = self._sum(torch.stack([parts["kl"].double(), loss.isfinite().double()]))
                 if finite < self._world:
                     return f"the loss became {_worst(parts)} in epoch {epoch + 1}", sums
@@ -201,28 +205,32 @@ class Learner:
         finite = all(bool(parameter.isfinite().all()) for parameter in self._objective.parameters())
         return None if self._all_agree(finite) else "the gradient was not finite"
 
-    def _metrics(
-        self, fragments: list[Fragment], sums: dict[str, Tensor], progress: dict[str, float], version: int
-    ) -> dict[str, float]:
-        """Means over all ranks."""
-        names = sorted(sums)
-        totals = dict(zip(names, self._sum(torch.stack([sums[name].double() for name in names])).tolist(), strict=True))
+    def _facts(self, fragments: list[Fragment], sums: dict[str, Tensor], version: int) -> dict[str, float]:
+        """What the fragments of all ranks are like."""
         versions = np.concatenate([fragment.version for fragment in fragments])
-        lag = self._sum(torch.tensor([float((version - versions).sum())], dtype=torch.float64))
-        steps = max(1.0, progress["minibatches"])
-        means = sorted(set(progress) - {"minibatches", "first_kl", "kl_stops"})
-        averaged = self._sum(torch.tensor([progress[name] / steps for name in means], dtype=torch.float64))
+        sums["lag"] = torch.tensor(float((version - versions).sum()))
+        totals = self._totals({name: float(value) for name, value in sums.items()})
+        decisions = totals["decisions"]
         return {
-            **dict(zip(means, (averaged / self._world).tolist(), strict=True)),
-            "first_kl": progress["first_kl"], "minibatches": progress["minibatches"],
-            "kl_stops": progress.get("kl_stops", 0.0),
             "explained_variance": explained_variance(totals),
             "entropy": totals["entropy"] / totals["latent_steps"],
-            "reward_per_decision": totals["reward"] / totals["decisions"],
-            "latent_steps": totals["latent_steps"] / totals["decisions"],
-            "lag": float(lag) / totals["decisions"],
-            "decisions": totals["decisions"], "env_steps": totals["env_steps"],
+            "reward_per_decision": totals["reward"] / decisions, "lag": totals["lag"] / decisions,
+            "latent_steps": totals["latent_steps"] / decisions, "decisions": decisions,
+            "env_steps": totals["env_steps"],
         }  # fmt: skip
+
+    def _means(self, progress: dict[str, float]) -> dict[str, float]:
+        """Means over the steps of all ranks."""
+        steps = {"minibatches": progress.pop("minibatches", 0.0), "kl_stops": progress.pop("kl_stops", 0.0)}
+        first = {"first_kl": progress.pop("first_kl")}
+        totals = self._totals(progress)
+        return steps | first | {name: total / (self._world * steps["minibatches"]) for name, total in totals.items()}
+
+    def _totals(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over ranks, which all have the same names."""
+        names = sorted(values)
+        totals = self._sum(torch.tensor([values[name] for name in names], dtype=torch.float64))
+        return dict(zip(names, totals.tolist(), strict=True))
 
     # Agreement over ranks
 

@@ -152,8 +152,13 @@ class DeepSpeedLearnerGroup(Checkpointable):
         return Outcome(self.version, weights=weights, metrics=result.metrics)
 
     def weights(self) -> Any:
-        """Reference of the newest weights as a WeightBuffer, owned by the caller."""
+        """Reference of the newest weights as a WeightBuffer: there already, and owned by this process.
+
+        Raises:
+            RayError: a rank died before it could answer.
+        """
         references = [rank.weights.remote() for rank in self._ranks]
+        ray.get(references)
         return references[0]
 
     def policy(self) -> AvaVlaPolicy:
@@ -191,12 +196,13 @@ class DeepSpeedLearnerGroup(Checkpointable):
             self.restarts += 1
             try:
                 self._start()
+                weights = self.weights()
             except RayError as error:
                 if isinstance(error, RayTaskError):
                     raise
                 continue
             self.version += 1
-            return Outcome(self.version, weights=self.weights(), restarted=True)
+            return Outcome(self.version, weights=weights, restarted=True)
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method on all ranks and wait; InputError as it was raised."""
@@ -222,11 +228,24 @@ class DeepSpeedLearnerGroup(Checkpointable):
     # Checkpoints: RLlib's files, and beside them the ranks' engine state
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **_: Any) -> dict[str, Any]:
-        """The version. Weights are not part of it: they are in the engine state, and runners pull them."""
-        return {WEIGHTS_SEQ_NO: self.version, COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: self.version}}
+        """Version and shape. Weights are not part of it: they are in the engine state, and runners pull them."""
+        return {
+            WEIGHTS_SEQ_NO: self.version, COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: self.version},
+            "shape": (self._world, self._config.engine.zero_stage),
+        }  # fmt: skip
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a saved version; never back, since runners ignore what is not newer than theirs."""
+        """Go on from a saved version; never back, since runners ignore what is not newer than theirs.
+
+        Raises:
+            InputError: saved by another number of ranks, or at another ZeRO stage.
+        """
+        ranks, stage = state["shape"]
+        if (ranks, stage) != (self._world, self._config.engine.zero_stage):
+            raise InputError(
+                f"the checkpoint was written by {ranks} learner rank(s) at ZeRO stage {stage}, there are {self._world} "
+                f"at stage {self._config.engine.zero_stage}: resume with the same"
+            )
         self.version = max(self.version, state[WEIGHTS_SEQ_NO]) + 1
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -236,6 +255,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
         """Write a checkpoint. A running update is waited for first, by its ranks themselves."""
         place = super().save_to_path(path, filesystem=filesystem, **options)
         files, folder = _filesystem(place if path is None else path, filesystem)
+        files.create_dir(f"{folder}/{ENGINE_FOLDER}", recursive=True)
+        files.delete_dir_contents(f"{folder}/{ENGINE_FOLDER}")
         for share in self._all("save"):
             for name, content in share.items():
                 target = f"{folder}/{ENGINE_FOLDER}/{name}"

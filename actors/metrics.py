@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from statistics import fmean
 from typing import Any
 
 from ray.rllib.utils.metrics import (
@@ -18,7 +21,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from actors.rollout import Report
 
-EPISODE_WINDOW = 100
+EPISODE_WINDOW, REPORT_WINDOW = 100, 20
 POLICY = "policy"
 RUNNER_RESTARTS = (ENV_RUNNER_RESULTS, "restarts")
 SIMULATOR_FAILURES = (ENV_RUNNER_RESULTS, "simulator_failures")
@@ -31,20 +34,44 @@ def count(logger: MetricsLogger, key: tuple[str, ...], amount: int = 1) -> None:
     logger.log_value(key, amount, reduce="lifetime_sum")
 
 
+class RolloutWindow:
+    """Means over the last episodes and reports. RLlib's own windows end with every iteration, in which a slow simulator
+    may finish no episode at all."""
+
+    def __init__(self) -> None:
+        self._episodes: deque[dict[str, float]] = deque(maxlen=EPISODE_WINDOW)
+        self._reports: deque[dict[str, float]] = deque(maxlen=REPORT_WINDOW)
+
+    def add(self, report: Report) -> None:
+        for episode, task_return in zip(report.finished, report.returns, strict=True):
+            self._episodes.append(
+                {"success_rate": float(episode.success), EPISODE_RETURN_MEAN: task_return,
+                 EPISODE_LEN_MEAN: float(episode.steps)}
+            )  # fmt: skip
+        if report.decisions:
+            self._reports.append(
+                {"mean_latent_steps": report.latent_steps / report.decisions,
+                 "policy_share": report.policy_seconds / report.seconds,
+                 "simulator_share": report.simulator_seconds / report.seconds}
+            )  # fmt: skip
+
+    def means(self) -> dict[str, float]:
+        """Empty of what has not been seen yet."""
+        return {
+            name: fmean(row[name] for row in rows)
+            for rows in (self._episodes, self._reports) if rows for name in rows[0]
+        }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        return {"episodes": list(self._episodes), "reports": list(self._reports)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._episodes = deque(state["episodes"], maxlen=EPISODE_WINDOW)
+        self._reports = deque(state["reports"], maxlen=REPORT_WINDOW)
+
+
 def log_rollout(logger: MetricsLogger, report: Report) -> None:
-    """One runner's report: episodes over a window, latent steps and times, steps with their rate."""
-
-    def log(name: str, value: float, window: int) -> None:
-        logger.log_value((ENV_RUNNER_RESULTS, name), value, window=window)
-
-    for episode, task_return in zip(report.finished, report.returns, strict=True):
-        log("success_rate", float(episode.success), EPISODE_WINDOW)
-        log(EPISODE_RETURN_MEAN, task_return, EPISODE_WINDOW)
-        log(EPISODE_LEN_MEAN, episode.steps, EPISODE_WINDOW)
-    if report.decisions:
-        log("mean_latent_steps", report.latent_steps / report.decisions, 20)
-    log("policy_share", report.policy_seconds / report.seconds, 20)
-    log("simulator_share", report.simulator_seconds / report.seconds, 20)
+    """One runner's report, added to the totals."""
     count(logger, (ENV_RUNNER_RESULTS, NUM_EPISODES_LIFETIME), len(report.finished))
     count(logger, SIMULATOR_FAILURES, report.failures)
     logger.log_value(
@@ -53,10 +80,12 @@ def log_rollout(logger: MetricsLogger, report: Report) -> None:
     )  # fmt: skip
 
 
-def log_update(logger: MetricsLogger, update: dict[str, float], version: int, time_share: float) -> None:
-    """One update: losses and diagnostics as they are, and the learner's share of the wall time so far."""
-    for name, value in {**update, "version": version, "time_share": time_share}.items():
+def log_update(logger: MetricsLogger, update: dict[str, float], rollout: RolloutWindow) -> None:
+    """One update: losses and diagnostics as they are, and how rollouts went lately."""
+    for name, value in update.items():
         logger.log_value((LEARNER_RESULTS, POLICY, name), value, window=1)
+    for name, value in rollout.means().items():
+        logger.log_value((ENV_RUNNER_RESULTS, name), value, window=1)
     # RLlib ends an iteration when this has grown.
     count(logger, (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), int(update["env_steps"]))
 
@@ -79,4 +108,5 @@ def flat(result: dict[str, Any]) -> dict[str, float]:
         **{f"learner/{name}": value for name, value in learners.get(POLICY, {}).items()},
         **{f"total/{name}": value for name, value in totals.items()},
     }
-    return {name: float(value) for name, value in named.items() if value is not None}
+    # RLlib reports NaN for what was not logged in an iteration.
+    return {name: float(value) for name, value in named.items() if value is not None and not math.isnan(value)}

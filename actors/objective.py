@@ -56,7 +56,7 @@ class PPOObjective(nn.Module):
         return groups
 
     def forward(
-        self, batch: LatentBatch, demonstration: Demonstration | None = None
+        self, batch: LatentBatch, demonstration: Demonstration | None = None, *, train_gate: bool = False
     ) -> tuple[Tensor, dict[str, Tensor], Belief | None]:
         """Loss of a minibatch; its parts, detached; belief of the demonstration streams after it."""
         settings = self.settings
@@ -71,7 +71,7 @@ class PPOObjective(nn.Module):
             "policy_loss": ppo.policy, "value_loss": ppo.value, "kl": ppo.approx_kl,
             "clip_fraction": ppo.clip_fraction, "importance_weight": ppo.weight,
         }  # fmt: skip
-        if settings.train_gate:
+        if train_gate:
             gate_loss, exitable = self._gate_loss(batch)
             loss = loss + settings.gate_coefficient * gate_loss
             metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}

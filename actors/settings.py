@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from avavla_ray.errors import InputError, check_fraction
+from avavla_ray.errors import InputError, check_fraction, check_known
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class PPOSettings:
             gate in step with a latent loop that is changing. It moves the gate's own parameters only.
         gate_delta, gate_lookahead: a step is exitable where the value gains less than delta over so many steps.
         gate_coefficient: weight of that loss.
+        gate_min_explained_variance: the gate learns only in updates whose returns the critic explains so far; a critic
+            that knows nothing sees no gain anywhere, and would teach the gate to stop at once.
         demonstration_weight, demonstration_weight_end: weight of the behaviour-cloning loss on demonstrations, falling
             linearly over `demonstration_updates` updates; without demonstrations it does nothing.
         demonstration_streams, demonstration_decisions: episodes side by side, and consecutive decisions of each, in
@@ -56,11 +58,12 @@ class PPOSettings:
     gate_delta: float = 0.05
     gate_lookahead: int = 3
     gate_coefficient: float = 1.0
+    gate_min_explained_variance: float = 0.1
     demonstration_weight: float = 0.1
     demonstration_weight_end: float = 0.01
     demonstration_updates: int = 200
-    demonstration_streams: int = 4
-    demonstration_decisions: int = 4
+    demonstration_streams: int = 8
+    demonstration_decisions: int = 1
     max_lag: int = 4
     max_refusals: int = 3
 
@@ -86,3 +89,27 @@ class PPOSettings:
     def of(cls, holder: Any) -> PPOSettings:
         """Read the attributes of the same names from `holder` (an AsyncPPOConfig)."""
         return cls(**{name: getattr(holder, name) for name in cls.names()})
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # arXiv 2606.15099, table of hyper-parameters: what the defaults above are.
+    "paper": {},
+    # Minutes on two cores: small updates, so that there are some, and rates that show in a dozen of them.
+    "demo": {
+        "update_decisions": 128, "minibatch_decisions": 32, "policy_lr": 1e-4, "critic_lr": 1e-3, "gate_lr": 1e-3,
+        "demonstration_weight_end": 0.1,
+    },
+    # Seconds, for tests.
+    "tiny": {"update_decisions": 16, "minibatch_decisions": 8, "epochs": 1, "demonstration_streams": 2},
+}  # fmt: skip
+
+
+def recipe(name: str, **changes: Any) -> PPOSettings:
+    """The named recipe with some settings changed; None changes nothing.
+
+    Raises:
+        InputError: no such recipe, or settings that make no sense.
+    """
+    check_known("recipe", name, RECIPES)
+    given = {key: value for key, value in changes.items() if value is not None}
+    return PPOSettings(**{**RECIPES[name], **given})

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from avavla_ray.errors import InputError
 from avavla_ray.normalisation import FieldStatistics, Statistics
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import preset
@@ -84,6 +85,11 @@ def make_point_simulator(config: SimulatorConfig) -> PointSimulator:
 def make_breaking_point_simulator(config: SimulatorConfig) -> PointSimulator:
     """Breaks at every fifth chunk."""
     return PointSimulator(config, fail_every=5)
+
+
+def refuse_point_simulator(config: SimulatorConfig) -> PointSimulator:
+    """Refuses as a simulator does whose assets are not there."""
+    raise InputError("the plane is not here: install it")
 
 
 def point_statistics() -> Statistics:

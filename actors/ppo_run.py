@@ -1,0 +1,204 @@
+"""A run of asynchronous PPO in an output folder: budget, progress, checkpoints to resume from, learning curve.
+
+OUTPUT/
+  settings.json      what the run was started with; --resume must agree
+  checkpoint/        the final policy, in the one format of policy/checkpoint.py
+  rllib/             RLlib checkpoints, the newest two
+  curve.jsonl        a line an update; learning_curve.png draws it
+  episodes.jsonl     a line an episode
+  summary.json       totals and provenance, written at the end
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.async_ppo import AsyncPPO
+from actors.async_ppo_config import AsyncPPOConfig
+from actors.metrics import flat
+from actors.settings import PPOSettings
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.learning_curve import plot_learning_curve
+from avavla_ray.files import atomic_path, write_json, write_text
+from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.progress import Progress
+from avavla_ray.provenance import provenance
+
+CHECKPOINTS, CURVE, EPISODES, POSITION = "rllib", "curve.jsonl", "episodes.jsonl", "position.json"
+KEEP = 2
+
+Point = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When training ends: with the first of these that is used up; None is no limit."""
+
+    env_steps: int | None = None
+    minutes: float | None = None
+    updates: int | None = None
+
+    def __post_init__(self) -> None:
+        if all(limit is None for limit in asdict(self).values()):
+            raise InputError("training has no end: give environment steps, minutes, or updates")
+        for name, limit in asdict(self).items():
+            if limit is not None and limit <= 0:
+                raise InputError(f"{name.replace('_', ' ')} {limit}: training needs more than none")
+
+    def used(self, point: Point) -> dict[str, tuple[float, float]]:
+        """(used, limit) of each limit that is set."""
+        spent = {
+            "environment steps": (point.get("total/env_steps", 0.0), self.env_steps),
+            "seconds": (point.get("total/seconds", 0.0), None if self.minutes is None else 60 * self.minutes),
+            "updates": (point.get("total/updates", 0.0), self.updates),
+        }
+        return {unit: (done, float(limit)) for unit, (done, limit) in spent.items() if limit is not None}
+
+    def spent(self, point: Point) -> bool:
+        return any(done >= limit for done, limit in self.used(point).values())
+
+
+def train(
+    config: AsyncPPOConfig,
+    budget: Budget,
+    output: Path,
+    *,
+    resume: bool = False,
+    save_minutes: float = 5.0,
+    log: Callable[[Point], None] = lambda point: None,
+) -> tuple[AsyncPPO, list[Point]]:
+    """Train until the budget is used up.
+
+    Args:
+        resume: go on from the newest checkpoint in `output`, or from the start where there is none yet.
+        log: called with every update's numbers.
+
+    Returns:
+        The algorithm, still running (call `stop` when its policy has been taken), and the learning curve's points.
+
+    Raises:
+        InputError: what runners or learners refuse.
+    """
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it warns about RLlib's own API generations
+    algorithm = config.build_algo()
+    try:
+        points: list[Point] = []
+        if resume:
+            points = _restore(algorithm, output)
+        else:
+            for name in (CURVE, EPISODES):
+                (output / name).unlink(missing_ok=True)
+        _run(algorithm, budget, output, points, save_minutes, log)
+    except BaseException:
+        algorithm.stop()
+        raise
+    return algorithm, points
+
+
+def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int, trained_from: str) -> dict[str, Any]:
+    """Write the final policy, the learning curve and the summary, and stop the algorithm.
+
+    Args:
+        trained_from: digest of the checkpoint that training started from.
+
+    Returns:
+        What summary.json holds.
+    """
+    group = algorithm.learner_group
+    described = provenance(
+        seed=seed, simulator=algorithm.simulator_provenance, trained_from=trained_from,
+        ppo=asdict(PPOSettings.of(algorithm.config)),
+    )  # fmt: skip
+    last = points[-1]
+    save_checkpoint(
+        output / "checkpoint", group.policy(), group.statistics, stage="ppo", provenance=described,
+        extra={"version": group.version, "env_steps": int(last["total/env_steps"])},
+    )  # fmt: skip
+    algorithm.stop()
+    plot_learning_curve(output / "learning_curve.png", points, f"PPO, {output.name}")
+    summary = {
+        "checkpoint": str(output / "checkpoint"),
+        **{name.removeprefix("total/"): value for name, value in last.items() if name.startswith("total/")},
+        "first": {name: value for name, value in points[0].items() if name.startswith("rollout/")},
+        "last": {name: value for name, value in last.items() if not name.startswith("total/")},
+        "provenance": described,
+    }
+    write_json(output / "summary.json", summary)
+    rate = "no episode ended" if "rollout/success_rate" not in last else f"success {last['rollout/success_rate']:.2f}"
+    print(
+        f"\n{int(last['total/updates'])} updates, {int(last['total/env_steps'])} environment steps in "
+        f"{last['total/seconds'] / 60:.1f} minutes ({last['total/env_steps'] / last['total/seconds']:.0f} a second); "
+        f"{rate} over the last episodes, {last['rollout/mean_latent_steps']:.2f} latent steps\n"
+        f"policy in {output / 'checkpoint'}, learning curve in {output / 'learning_curve.png'}",
+        flush=True,
+    )
+    return summary
+
+
+def _run(
+    algorithm: AsyncPPO, budget: Budget, output: Path, points: list[Point], save_minutes: float,
+    log: Callable[[Point], None],
+) -> None:  # fmt: skip
+    point: Point = points[-1] if points else {}
+    begun = time.monotonic() - point.get("total/seconds", 0.0)
+    saved = time.monotonic()
+    unit, (done, limit) = next(iter(budget.used(point).items()))
+    with Progress(int(limit), "ppo", unit, done=int(done)) as progress:
+        while not budget.spent(point):
+            result = algorithm.train()
+            if not points and "total/seconds" not in point:
+                begun = time.monotonic() - result["time_this_iter_s"]
+            point = {**flat(result), "total/updates": float(algorithm.iteration)}
+            point["total/seconds"] = time.monotonic() - begun
+            points.append(point)
+            _append(output / CURVE, [point])
+            _append(output / EPISODES, [asdict(episode) for episode in algorithm.episodes])
+            log(point)
+            done = min(budget.used(point)[unit])
+            progress.advance(
+                int(done) - progress.count, update=algorithm.iteration, env_steps=int(point["total/env_steps"]),
+                success=point.get("rollout/success_rate", "not known yet"), kl=point["learner/kl"],
+                latent_steps=point["rollout/mean_latent_steps"], lag=point["learner/lag"],
+            )  # fmt: skip
+            if time.monotonic() - saved >= 60 * save_minutes or len(points) == 1 or budget.spent(point):
+                _save(algorithm, output, point)
+                saved = time.monotonic()
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _save(algorithm: AsyncPPO, output: Path, point: Point) -> None:
+    """An RLlib checkpoint with the position in the run beside it; whole or absent."""
+    with atomic_path(output / CHECKPOINTS / f"update_{algorithm.iteration:06d}") as folder:
+        algorithm.save_to_path(str(folder.absolute()))
+        (folder / POSITION).write_text(json.dumps(point), encoding="utf-8")
+    for old in sorted((output / CHECKPOINTS).glob("update_*"))[:-KEEP]:
+        shutil.rmtree(old)
+
+
+def _restore(algorithm: AsyncPPO, output: Path) -> list[Point]:
+    """Put the algorithm back to the newest checkpoint; the curve up to there."""
+    found = sorted((output / CHECKPOINTS).glob("update_*"))
+    if not found:
+        print(f"{output} holds no checkpoint yet: starting from the beginning", flush=True)
+        return []
+    algorithm.restore_from_path(str(found[-1].absolute()))
+    position: Point = json.loads((found[-1] / POSITION).read_text(encoding="utf-8"))
+    lines = (output / CURVE).read_text(encoding="utf-8").splitlines()
+    points = [point for point in map(json.loads, lines) if point["total/updates"] < position["total/updates"]]
+    points.append(position)
+    write_text(output / CURVE, "".join(json.dumps(point) + "\n" for point in points))
+    print(
+        f"resumed after update {algorithm.iteration}, {int(position['total/env_steps'])} environment steps", flush=True
+    )
+    return points

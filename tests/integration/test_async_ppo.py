@@ -1,0 +1,226 @@
+"""Asynchronous PPO on real Ray actors and DeepSpeed engines, on a simulator that steps in microseconds.
+
+One algorithm serves the tests in order: it learns, loses runners and learners, is saved and restored.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from actors.async_ppo import AsyncPPO
+from actors.async_ppo_config import AsyncPPOConfig
+from actors.metrics import flat
+from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
+from avavla_ray.policy.weights import WeightBuffer, flatten
+from avavla_ray.simulators.base import SimulatorConfig
+from tests.support.lost_objects import lost_reference
+from tests.support.point_simulator import (
+    make_point_simulator,
+    point_statistics,
+    refuse_point_simulator,
+    responsive_policy,
+)
+
+pytestmark = pytest.mark.ray
+
+
+def point_config(checkpoint: Path, **training) -> AsyncPPOConfig:
+    config = AsyncPPOConfig().env_runners(num_env_runners=2, num_envs_per_env_runner=4).debugging(seed=1)
+    settings = {
+        "checkpoint": str(checkpoint), "simulator": SimulatorConfig(suite="point", tasks=(0,), image_size=32),
+        "make_simulator": make_point_simulator, "update_decisions": 256, "policy_lr": 3e-3, "critic_lr": 3e-3,
+        "target_kl": 0.1, "lambda_delta": 0.0, "lambda_entropy": 0.0, **training,
+    }  # fmt: skip
+    return config.training(**settings)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy") / "checkpoint"
+    save_checkpoint(folder, responsive_policy(), point_statistics(), stage="bc", provenance={})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def algorithm(ray_cluster: dict, checkpoint: Path) -> Iterator[AsyncPPO]:
+    algorithm = point_config(checkpoint).build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+@pytest.fixture(scope="module")
+def seen() -> set[str]:
+    """Ids of all episodes that the algorithm has reported."""
+    return set()
+
+
+def train(algorithm: AsyncPPO, seen: set[str]) -> dict[str, float]:
+    """One iteration; no episode may come twice."""
+    point = flat(algorithm.train())
+    names = [episode.episode_id for episode in algorithm.episodes]
+    assert len(names) == len(set(names))
+    assert not seen & set(names)
+    seen.update(names)
+    return point
+
+
+def train_until(
+    algorithm: AsyncPPO, seen: set[str], reached: Callable[[dict[str, float]], bool], limit_s: float
+) -> dict:
+    end = time.monotonic() + limit_s
+    while not reached(point := train(algorithm, seen)):
+        assert time.monotonic() < end, f"not reached within {limit_s} s: {point}"
+    return point
+
+
+def weights_of(algorithm: AsyncPPO) -> np.ndarray:
+    buffer: WeightBuffer = ray.get(algorithm.learner_group.weights())
+    return np.array(buffer.array)
+
+
+def runner_versions(algorithm: AsyncPPO) -> list[int]:
+    return ray.get(
+        [actor.weights_version.remote() for actor in algorithm.env_runner_group._worker_manager.actors().values()]
+    )
+
+
+def test_learners_that_die_before_the_first_update_come_back_to_the_checkpoint(algorithm, checkpoint, seen) -> None:
+    group, version = algorithm.learner_group, algorithm.learner_group.version
+    ray.kill(group._ranks[0])
+    point = train(algorithm, seen)
+    assert group.restarts == point["total/learner_restarts"] == 1
+    # One version for the restart, one for the update of this iteration.
+    assert group.version == version + 2
+    assert point["learner/first_kl"] < 1e-6
+    assert point["learner/minibatches"] > 0
+    initial = flatten(load_checkpoint(checkpoint).policy).array
+    # At these rates a handful of Adam steps moves no weight by more than the sum of the rates.
+    assert 0 < np.abs(weights_of(algorithm) - initial).max() < 0.003 * 16 * 2
+
+
+def test_success_rises(algorithm, seen) -> None:
+    first = train(algorithm, seen)["rollout/success_rate"]
+    best = train_until(algorithm, seen, lambda point: point["rollout/success_rate"] >= first + 0.35, limit_s=90)
+    assert first < 0.5
+    assert best["rollout/success_rate"] > 0.6
+    assert best["total/episodes"] == len(seen)
+    assert best["learner/lag"] <= algorithm.config.max_lag
+    assert best["total/fragments_dropped"] == 0
+
+
+def test_a_killed_runner_comes_back_with_current_weights_while_training_goes_on(algorithm, seen) -> None:
+    version = algorithm.learner_group.version
+    actors = algorithm.env_runner_group._worker_manager.actors()
+    pid = ray.get(actors[1].apply.remote(lambda runner: os.getpid()))
+    os.kill(pid, signal.SIGKILL)
+    point = train_until(algorithm, seen, lambda point: point["total/runner_restarts"] == 1, limit_s=90)
+    assert point["learner/version"] > version
+    train_until(algorithm, seen, lambda _: any("-1.1-" in name for name in seen), limit_s=90)
+    assert min(runner_versions(algorithm)) > version
+    assert ray.get(actors[1].apply.remote(lambda runner: os.getpid())) != pid
+
+
+def test_killed_learners_restart_together_and_versions_go_on(algorithm, seen) -> None:
+    group = algorithm.learner_group
+    before, weights = group.version, weights_of(algorithm)
+    ray.kill(group._ranks[0])
+    train(algorithm, seen)
+    assert group.restarts == 2
+    assert group.version >= before + 2
+    # The snapshot was of the last update, so that nothing of it was lost.
+    assert np.abs(weights_of(algorithm) - weights).max() < 0.003 * 16 * 2
+    train(algorithm, seen)
+    assert min(runner_versions(algorithm)) > before
+
+
+def test_an_update_that_is_not_finite_is_refused_and_changes_nothing(algorithm, seen) -> None:
+    group = algorithm.learner_group
+    train_until(algorithm, seen, lambda _: bool(algorithm._queue), limit_s=60)
+    while group.pending:
+        algorithm.training_step()
+    (fragment, *others) = ray.get(algorithm._queue[-1].fragments)
+    poisoned = fragment.reward.copy()
+    poisoned[3] = np.nan
+    fragment.reward = poisoned
+    before, version = weights_of(algorithm), group.version
+    decisions = sum(map(len, [fragment, *others]))
+    group.update_async([(ray.put([fragment, *others]), decisions)])
+    ray.wait(group.pending, num_returns=1, timeout=60)
+    outcome = group.poll()
+    assert "not finite" in outcome.refusal
+    assert outcome.weights is None
+    assert group.version == version
+    np.testing.assert_array_equal(weights_of(algorithm), before)
+    assert train(algorithm, seen)["learner/kl"] >= 0
+
+
+def test_old_fragments_are_dropped_and_counted(algorithm, seen) -> None:
+    point = train_until(algorithm, seen, lambda _: bool(algorithm._queue), limit_s=60)
+    waiting = len(algorithm._queue)
+    algorithm.learner_group.version += algorithm.config.max_lag + 1
+    algorithm._publish(algorithm.learner_group.weights())
+    after = train(algorithm, seen)
+    assert after["total/fragments_dropped"] >= point["total/fragments_dropped"] + waiting
+    assert after["learner/lag"] <= algorithm.config.max_lag
+
+
+def test_weights_that_were_lost_are_published_again(algorithm, seen) -> None:
+    group = algorithm.learner_group
+    group.version += 1
+    lost = group.version
+    algorithm._weights.publish(lost, lost_reference(ray.get(group.weights())))
+    train_until(algorithm, seen, lambda _: min(runner_versions(algorithm)) > lost, limit_s=60)
+
+
+def test_a_checkpoint_brings_everything_back(algorithm, seen, tmp_path: Path) -> None:
+    point = train(algorithm, seen)
+    while algorithm.learner_group.pending:
+        algorithm.training_step()
+    saved, version, iteration = weights_of(algorithm), algorithm.learner_group.version, algorithm.iteration
+    path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    train(algorithm, seen)
+    assert not np.array_equal(weights_of(algorithm), saved)
+    later = algorithm.learner_group.version
+
+    algorithm.restore_from_path(path)
+    np.testing.assert_array_equal(weights_of(algorithm), saved)
+    assert algorithm.iteration == iteration
+    assert algorithm.learner_group.version > later > version
+    after = train(algorithm, seen)
+    assert after["total/env_steps"] > point["total/env_steps"]
+    assert after["learner/lag"] <= 1
+
+    algorithm.stop()
+    again = AsyncPPO.from_checkpoint(path)
+    try:
+        np.testing.assert_array_equal(weights_of(again), saved)
+        assert again.iteration == iteration
+        assert again.learner_group.version > version
+        resumed = train(again, seen)  # with new episode ids
+        assert resumed["total/env_steps"] > point["total/env_steps"]
+        assert resumed["rollout/success_rate"] > 0.4
+    finally:
+        again.stop()
+
+
+def test_bad_input_of_a_runner_arrives_as_it_was_raised(ray_cluster: dict, checkpoint: Path) -> None:
+    algorithm = point_config(checkpoint, make_simulator=refuse_point_simulator).build_algo()
+    try:
+        with pytest.raises(InputError, match="the plane is not here: install it"):
+            algorithm.train()
+    finally:
+        algorithm.stop()
+
+
+def test_a_missing_checkpoint_is_named(ray_cluster: dict, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no checkpoint at"):
+        point_config(tmp_path / "nothing").build_learner_group()

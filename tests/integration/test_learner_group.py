@@ -1,0 +1,108 @@
+"""Two learner ranks on real DeepSpeed engines: one unit, whatever happens to one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from actors.async_ppo_config import AsyncPPOConfig
+from actors.learner_group import DeepSpeedLearnerGroup, Outcome
+from avavla_ray.errors import InputError
+from avavla_ray.learning.fragment import Fragment
+from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.policy.policy import AvaVlaPolicy
+from tests.support.fragments import rollout_fragments
+from tests.support.lost_objects import lost_reference
+from tests.support.point_simulator import point_statistics, responsive_policy
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def policy() -> AvaVlaPolicy:
+    return responsive_policy()
+
+
+@pytest.fixture(scope="module")
+def group(ray_cluster: dict, policy: AvaVlaPolicy, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("policy") / "checkpoint"
+    save_checkpoint(folder, policy, point_statistics(), stage="bc", provenance={})
+    settings = {"checkpoint": str(folder), "policy_lr": 1e-3, "minibatch_decisions": 16, "epochs": 2, "target_kl": 1.0}
+    config = AsyncPPOConfig().learners(num_learners=2).training(**settings)
+    group = config.build_learner_group()
+    yield group
+    group.shutdown()
+
+
+@pytest.fixture(scope="module")
+def lots(ray_cluster: dict, policy: AvaVlaPolicy) -> list[tuple[ray.ObjectRef, int]]:
+    """Uneven shares: 84 decisions in one lot, 40 and 27 in the others."""
+    made: list[list[Fragment]] = [
+        rollout_fragments(policy, decisions, simulators, seed=decisions)
+        for decisions, simulators in ((42, 2), (40, 1), (27, 1))
+    ]
+    return [(ray.put(fragments), sum(map(len, fragments))) for fragments in made]
+
+
+def finished(group: DeepSpeedLearnerGroup) -> Outcome:
+    ray.wait(group.pending, num_returns=1, timeout=120)
+    while (outcome := group.poll()) is None:
+        ray.wait(group.pending, num_returns=len(group), timeout=1)
+    return outcome
+
+
+def weights(group: DeepSpeedLearnerGroup) -> np.ndarray:
+    return np.array(ray.get(group.weights()).array)
+
+
+def test_uneven_fragments_make_equal_minibatches(group, lots) -> None:
+    before, version = weights(group), group.version
+    group.update_async(lots)
+    outcome = finished(group)
+    assert outcome.refusal is None
+    assert not outcome.restarted
+    assert outcome.metrics["decisions"] == 84 + 40 + 27
+    # 67 decisions at the lighter rank are four minibatches of 16 or a little more, at either rank, in two epochs.
+    assert outcome.metrics["minibatches"] == 8
+    assert outcome.metrics["first_kl"] < 1e-6
+    assert outcome.version == group.version == version + 1
+    after = weights(group)
+    np.testing.assert_array_equal(ray.get(outcome.weights).array, after)
+    assert 0 < np.abs(after - before).max() < 1e-3 * 8 * 2
+
+
+def test_a_rank_that_dies_in_an_update_takes_the_others_along_and_all_come_back(group, lots) -> None:
+    before, version = weights(group), group.version
+    group.update_async(lots)
+    ray.kill(group._ranks[1])
+    outcome = finished(group)
+    assert outcome.restarted
+    assert outcome.version == version + 1
+    assert group.restarts == 1
+    np.testing.assert_array_equal(ray.get(outcome.weights).array, before)
+    group.update_async(lots)
+    assert finished(group).metrics["minibatches"] == 8
+
+
+def test_fragments_that_were_lost_make_no_update(group, lots) -> None:
+    lost = lost_reference(ray.get(lots[0][0]))
+    before, version = weights(group), group.version
+    group.update_async([(lost, 84), *lots[1:]])
+    outcome = finished(group)
+    assert "lost" in outcome.refusal
+    assert group.version == version
+    np.testing.assert_array_equal(weights(group), before)
+
+
+def test_an_update_needs_something_for_every_rank(group, lots) -> None:
+    with pytest.raises(ValueError, match="1 lots of fragments for 2 ranks"):
+        group.update_async(lots[:1])
+
+
+def test_a_checkpoint_of_another_number_of_ranks_is_refused(group, tmp_path: Path) -> None:
+    state = group.get_state()
+    with pytest.raises(InputError, match="was written by 1 learner rank"):
+        group.set_state({**state, "shape": (1, 2)})

@@ -1,0 +1,119 @@
+"""The joint loss: what it is at the start of an update, and which parameters each part moves."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from actors.batch import make_batch
+from actors.cloning_stream import Demonstration
+from actors.objective import PPOObjective
+from actors.settings import PPOSettings
+from tests.support.fragments import rollout_fragments
+from tests.support.policies import random_inputs, stirred_policy, tiny
+
+
+def make_objective(**settings) -> tuple[PPOObjective, object]:
+    """An objective and a batch that was made under its policy."""
+    policy = stirred_policy(tiny()).eval()
+    objective = PPOObjective(policy, PPOSettings(**settings))
+    batch, _ = make_batch(rollout_fragments(policy), policy, objective.settings, lambda values: values)
+    return objective, batch
+
+
+def moved_parts(objective: PPOObjective) -> set[str]:
+    return {
+        name
+        for name, parameters in objective.policy.parameter_groups().items()
+        if any(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in parameters)
+    }
+
+
+def demonstration(objective: PPOObjective, latent_steps: int = 2) -> Demonstration:
+    policy = objective.policy
+    inputs = random_inputs(policy.config, 2)
+    window = {
+        "images": inputs.images[:, None], "text": inputs.text[:, None], "proprio": inputs.proprio[:, None],
+        "actions": torch.rand(2, 1, 8, 7), "mask": torch.ones(2, 1, 8, dtype=torch.bool),
+        "starts": torch.zeros(2, 1, dtype=torch.bool),
+    }  # fmt: skip
+    return Demonstration(window, policy.initial_belief(2), latent_steps, 0.5)
+
+
+def test_before_the_first_step_every_ratio_is_one() -> None:
+    objective, batch = make_objective()
+    objective.train()
+    _, parts, belief = objective(batch)
+    assert belief is None
+    assert parts["kl"].abs().item() < 1e-6
+    assert parts["clip_fraction"].item() == 0
+    assert parts["importance_weight"].item() == pytest.approx(1.0, abs=1e-4)
+    # With ratios of one the surrogate is the mean advantage, which is zero after normalisation.
+    assert parts["policy_loss"].abs().item() < 1e-4
+
+
+def test_ppo_moves_the_update_policy_and_the_critic_only() -> None:
+    objective, batch = make_objective()
+    objective.optimizer_groups(cloning=False)
+    loss, _, _ = objective(batch)
+    loss.backward()
+    assert moved_parts(objective) == {"reasoner", "value"}
+
+
+def test_the_gate_loss_moves_the_gate_alone() -> None:
+    objective, batch = make_objective()
+    for parameter in objective.parameters():
+        parameter.requires_grad_(True)
+    plain, _, _ = objective(batch)
+    with_gate, parts, _ = objective(batch, train_gate=True)
+    (with_gate - plain).backward()
+    gate = {id(parameter) for parameter in objective.policy.parameter_groups()["gate"]}
+    for name, parameter in objective.named_parameters():
+        largest = 0.0 if parameter.grad is None else float(parameter.grad.abs().max())
+        # What both losses contain cancels to rounding.
+        assert (largest > 1e-6) == (id(parameter) in gate), name
+    assert 0 <= parts["exit_label_mean"] <= 1
+    assert with_gate.item() == pytest.approx(plain.item() + parts["gate_loss"].item(), abs=1e-5)
+
+
+def test_the_gate_learns_its_labels() -> None:
+    objective, batch = make_objective(gate_delta=10.0)  # no gain is ever that large: always exit
+    gate = objective.policy.parameter_groups()["gate"]
+    optimizer = torch.optim.Adam(gate, lr=1e-2)
+    first = None
+    for _ in range(60):
+        loss, parts, _ = objective(batch, train_gate=True)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first = first or parts["gate_loss"].item()
+    assert parts["exit_label_mean"] == 1
+    assert parts["gate_loss"].item() < 0.2 * first
+
+
+def test_cloning_reaches_the_whole_policy_but_critic_and_gate() -> None:
+    objective, batch = make_objective()
+    objective.optimizer_groups(cloning=True)
+    plain, _, _ = objective(batch)
+    torch.manual_seed(0)
+    loss, parts, belief = objective(batch, demonstration(objective))
+    assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["cloning_loss"].item(), abs=1e-4)
+    assert math.isfinite(parts["cloning_loss"])
+    assert belief is not None
+    assert not belief.hidden.requires_grad
+    loss.backward()
+    assert moved_parts(objective) == {"backbone", "attention", "action", "encoder", "reasoner", "transition", "value"}
+
+
+@pytest.mark.parametrize("cloning", [False, True])
+@pytest.mark.parametrize("train_gate", [False, True])
+def test_optimizer_groups_own_exactly_what_requires_a_gradient(cloning: bool, train_gate: bool) -> None:
+    objective, _ = make_objective(train_gate=train_gate, policy_lr=1e-5, critic_lr=2e-5, gate_lr=3e-5)
+    groups = objective.optimizer_groups(cloning=cloning)
+    owned = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(owned) == len(set(owned))
+    assert {id(parameter) for parameter in objective.parameters() if parameter.requires_grad} == set(owned)
+    rates = {group["name"]: group["lr"] for group in groups}
+    assert rates == {"policy": 1e-5, "critic": 2e-5, **({"gate": 3e-5} if train_gate else {})}

@@ -1,0 +1,169 @@
+"""Rollouts: fragments say exactly what happened, episodes are counted once, a broken simulator costs one episode."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from actors.rollout import Rollout, TaskDealer
+from avavla_ray.learning.fragment import Fragment
+from avavla_ray.policy.agent import Agent
+from avavla_ray.policy.types import LatentContext
+from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
+from tests.support.point_simulator import (
+    PointSimulator,
+    make_breaking_point_simulator,
+    make_point_simulator,
+    point_statistics,
+)
+from tests.support.policies import stirred_policy, tiny
+
+CONFIG = SimulatorConfig(suite="point", image_size=32)
+
+
+def make_rollout(factory=make_point_simulator, *, simulators: int = 3, seed: tuple[int, ...] = (0, 1, 0), **options):
+    policy = stirred_policy(tiny()).eval()
+    return Rollout(
+        Agent(policy, point_statistics()),
+        factory,
+        CONFIG,
+        simulators=simulators,
+        slots=simulators,
+        seed=seed,
+        **options,
+    )
+
+
+def test_fragments_have_one_row_a_decision_in_the_agreed_types() -> None:
+    rollout = make_rollout()
+    fragments, report = rollout.collect(7, version=3)
+    assert [len(fragment) for fragment in fragments] == [7, 7, 7]
+    assert report.decisions == 21
+    assert report.env_steps == sum(int(fragment.duration.sum()) for fragment in fragments)
+    for fragment in fragments:
+        assert fragment.z.shape == (7, 6, 16)
+        assert fragment.next_z.shape == (7, 16)
+        assert fragment.z.dtype == fragment.reward.dtype == np.float32
+        assert fragment.steps.dtype == fragment.duration.dtype == fragment.version.dtype == np.int64
+        assert fragment.terminated.dtype == bool
+        assert (fragment.version == 3).all()
+
+
+def test_what_was_stored_replays_to_the_same_log_probabilities() -> None:
+    rollout = make_rollout()
+    (fragment, *_), _ = rollout.collect(5, version=0)
+    policy = rollout.agent.policy
+    for t in range(5):
+        for k in range(fragment.steps[t]):
+            log_prob, entropy = policy.log_prob_entropy(
+                *(torch.tensor(part)[None] for part in (fragment.z[t, k], fragment.u[t, k], fragment.encoding[t]))
+            )
+            assert log_prob.item() == pytest.approx(float(fragment.log_prob[t, k]), abs=1e-4)
+            assert entropy.item() == pytest.approx(float(fragment.entropy[t, k]), abs=1e-5)
+            context = LatentContext(torch.tensor(fragment.encoding[t])[None], torch.tensor(fragment.tokens[t])[None])
+            moved = policy.loop.transition(
+                torch.tensor(fragment.z[t, k])[None], torch.tensor(fragment.u[t, k])[None], *context
+            )
+            torch.testing.assert_close(moved[0], torch.tensor(fragment.z[t, k + 1]), atol=1e-5, rtol=1e-4)
+
+
+def test_the_next_latent_is_the_next_decisions_start_within_an_episode() -> None:
+    fragments, _ = make_rollout().collect(12, version=0)
+    for fragment in fragments:
+        ended = fragment.terminated | fragment.truncated
+        assert ended.any()
+        for t in range(11):
+            if not ended[t]:
+                np.testing.assert_array_equal(fragment.next_z[t], fragment.z[t + 1, 0])
+            else:
+                assert np.abs(fragment.next_z[t] - fragment.z[t + 1, 0]).max() > 1e-4
+
+
+def test_a_cut_is_bootstrapped_from_what_the_next_fragment_starts_with() -> None:
+    rollout = make_rollout()
+    first, _ = rollout.collect(4, version=0)
+    second, _ = rollout.collect(4, version=0)
+    for before, after in zip(first, second, strict=True):
+        assert not before.terminated[-1]
+        assert not before.truncated[-1]
+        np.testing.assert_allclose(before.next_z[-1], after.z[0, 0], atol=1e-5)
+        assert before.episode_ids[before.episode[-1]] == after.episode_ids[after.episode[0]]
+
+
+def test_success_has_nothing_to_follow_and_a_time_limit_has() -> None:
+    fragments, _ = make_rollout(simulators=8).collect(24, version=0)
+    succeeded = np.concatenate([fragment.terminated for fragment in fragments])
+    limited = np.concatenate([fragment.truncated for fragment in fragments])
+    latents = np.concatenate([fragment.next_z for fragment in fragments])
+    rewards = np.concatenate([fragment.reward for fragment in fragments])
+    assert succeeded.any()
+    assert limited.any()
+    assert not (succeeded & limited).any()
+    assert (latents[succeeded] == 0).all()
+    assert (np.abs(latents[limited]).max(axis=1) > 0).all()
+    np.testing.assert_array_equal(rewards, succeeded.astype(np.float32))
+
+
+def test_every_episode_is_reported_once_with_its_own_numbers() -> None:
+    rollout = make_rollout()
+    finished, reported, steps_of = [], [], {}
+    for _ in range(4):
+        fragments, report = rollout.collect(9, version=0)
+        reported += report.finished
+        assert len(report.returns) == len(report.finished)
+        for fragment in fragments:
+            finished += fragment.finished
+            for index, name in enumerate(fragment.episode_ids):
+                rows = fragment.episode == index
+                steps_of[name] = steps_of.get(name, 0) + int(fragment.duration[rows].sum())
+    names = [episode.episode_id for episode in reported]
+    assert len(names) == len(set(names)) > 10
+    assert sorted(names) == sorted(episode.episode_id for episode in finished)
+    for episode in reported:
+        assert episode.steps == steps_of[episode.episode_id]
+        assert episode.steps <= 24
+        assert 0 < episode.latent_steps <= 5
+        assert episode.initial_state is None
+
+
+def test_the_seed_decides_everything_and_an_incarnation_changes_it() -> None:
+    def play(seed: tuple[int, ...]) -> Fragment:
+        return make_rollout(seed=seed).collect(6, version=0)[0][0]
+
+    one, same, restarted = play((0, 1, 0)), play((0, 1, 0)), play((0, 1, 1))
+    np.testing.assert_array_equal(one.u, same.u)
+    np.testing.assert_array_equal(one.z, same.z)
+    assert np.abs(one.u - restarted.u).max() > 0.1
+
+
+def test_a_broken_simulator_costs_only_its_episode() -> None:
+    rollout = make_rollout(make_breaking_point_simulator, simulators=2, name="run")
+    fragments, report = rollout.collect(11, version=0)
+    assert report.failures == 4
+    assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 11 - 4
+    lost = {"run-" + str(index) for index in range(20)} - {episode.episode_id for episode in report.finished}
+    for fragment in fragments:
+        # The chunk that broke leaves no row, and the one before it is bootstrapped like any cut.
+        assert not fragment.terminated[-1] or fragment.reward[-1] == 1
+        assert np.isfinite(fragment.next_z).all()
+    assert lost & {name for fragment in fragments for name in fragment.episode_ids}
+    names = [episode.episode_id for episode in report.finished]
+    assert len(names) == len(set(names))
+
+
+class UnresettablePoint(PointSimulator):
+    def reset(self, task, *, initial_state=None, seed=0):
+        raise SimulatorFailure("no plane to stand on")
+
+
+def test_a_simulator_that_never_starts_is_given_up() -> None:
+    with pytest.raises(SimulatorFailure, match="no plane"):
+        make_rollout(UnresettablePoint)
+
+
+@pytest.mark.parametrize(("tasks", "slots"), [(10, 4), (3, 2), (4, 8), (1, 3), (5, 5)])
+def test_tasks_are_dealt_evenly_over_all_slots(tasks: int, slots: int) -> None:
+    dealers = [TaskDealer(range(tasks), slot, slots) for slot in range(slots)]
+    dealt = [dealer.deal() for _ in range(tasks) for dealer in dealers]
+    assert [dealt.count(task) for task in range(tasks)] == [slots] * tasks
