@@ -35,14 +35,19 @@ def decision_steps(length: int, stride: int, phase: int) -> range | list[int]:
 
 @dataclass
 class _Stream:
+    """draw: which hand-out it walks. position: index of its next decision. fresh: it has made none yet."""
+
     draw: int
     position: int
+    fresh: bool
 
 
 class DecisionSchedule:
     """Endless walk of `streams` parallel streams over episodes.
 
-    Episodes are handed out in a fresh random order per pass, each with a random phase.
+    Episodes are handed out in a fresh random order per pass, each with a random phase. Each stream begins somewhere in
+    the middle of its first episode, with a zero belief: otherwise all would start together, and a batch would hold the
+    same moment of the task from every stream.
     """
 
     def __init__(self, lengths: Sequence[int], streams: int, stride: int, seed: int) -> None:
@@ -57,7 +62,11 @@ class DecisionSchedule:
         self._lengths, self._stride, self._seed = list(lengths), stride, seed
         self._orders: dict[int, np.ndarray] = {}
         self._next_draw = streams
-        self._streams = [_Stream(draw, 0) for draw in range(streams)]
+        self._streams = []
+        for draw in range(streams):
+            _, steps = self.steps_of(draw)
+            middle = int(np.random.default_rng([seed, 3, draw]).integers(len(steps)))
+            self._streams.append(_Stream(draw, middle, fresh=True))
 
     def _episode(self, draw: int) -> int:
         turn, place = divmod(draw, len(self._lengths))
@@ -78,20 +87,20 @@ class DecisionSchedule:
         for stream in self._streams:
             episode, steps = self.steps_of(stream.draw)
             if stream.position == len(steps):
-                stream.draw, stream.position = self._next_draw, 0
+                stream.draw, stream.position, stream.fresh = self._next_draw, 0, True
                 self._next_draw += 1
                 episode, steps = self.steps_of(stream.draw)
-            visits.append(Visit(episode, steps[stream.position], stream.position == 0))
-            stream.position += 1
+            visits.append(Visit(episode, steps[stream.position], stream.fresh))
+            stream.position, stream.fresh = stream.position + 1, False
         return visits
 
     def state(self) -> dict[str, Any]:
         """Where the walk stands; JSON-ready."""
-        return {"next_draw": self._next_draw, "streams": [[s.draw, s.position] for s in self._streams]}
+        return {"next_draw": self._next_draw, "streams": [[s.draw, s.position, s.fresh] for s in self._streams]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state()` of a schedule with the same arguments."""
         if len(state["streams"]) != len(self._streams):
             raise InputError(f"{len(self._streams)} streams cannot continue a walk of {len(state['streams'])}")
         self._next_draw = state["next_draw"]
-        self._streams = [_Stream(draw, position) for draw, position in state["streams"]]
+        self._streams = [_Stream(*values) for values in state["streams"]]

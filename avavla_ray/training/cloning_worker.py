@@ -193,11 +193,11 @@ class _Worker:
             waited = time.perf_counter() - asked
             metrics = self._step(batch)
             position.step += 1
-            meter.add(settings.streams * settings.decisions, waited)
+            meter.add(settings.streams * settings.decisions, waited, time.perf_counter() - asked)
             before, position.elapsed = position.fraction, time.monotonic() - begun
             position.fraction = self._agree(used(settings, position.step, position.elapsed))
             if position.step % LOG_EVERY == 0 or position.fraction >= 1.0:
-                numbers = {**metrics, **meter.read(), "fraction": position.fraction}
+                numbers = {**metrics, **meter.recent(), "fraction": position.fraction}
                 self._log({f"train/{name}": value for name, value in numbers.items()})
                 if progress is not None:
                     seen = position.step if settings.minutes is None else min(int(position.elapsed), total or 0)
@@ -210,7 +210,7 @@ class _Worker:
             if changing:
                 self._enter_warm_up()
             if passed(before, position.fraction, settings.checkpoints) or changing:
-                self._save(walk_state)
+                self._save(walk_state, meter.total())
         batches.close()
         if progress is not None:
             progress.close()
@@ -263,7 +263,7 @@ class _Worker:
         if self.run is not None:
             self.run.log_metrics(metrics, step=self.position.step)
 
-    def _save(self, walk_state: dict[str, Any]) -> None:
+    def _save(self, walk_state: dict[str, Any], speed: dict[str, float]) -> None:
         """Engine state and belief of every rank, and the whole policy in our own format, as one Ray checkpoint."""
         import ray.train
 
@@ -283,5 +283,5 @@ class _Worker:
                     extra={"training": asdict(self.position), "validation": self.validation},
                 )  # fmt: skip
                 (folder / POSITION).write_text(json.dumps(asdict(self.position)), encoding="utf-8")
-            report = {**asdict(self.position), **self.validation}
+            report = {**asdict(self.position), **self.validation, **speed}
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(os.fspath(folder)))

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
+
+SETTLING = 3  # first steps, in which libraries warm up
+
+
+@dataclass
+class _Sums:
+    decisions: int = 0
+    waited: float = 0.0
+    spent: float = 0.0
+
+    def add(self, decisions: int, waited: float, spent: float) -> None:
+        self.decisions += decisions
+        self.waited += waited
+        self.spent += spent
+
+    def rates(self) -> dict[str, float]:
+        spent = max(self.spent, 1e-9)
+        return {"decisions_per_s": self.decisions / spent, "data_wait_share": self.waited / spent}
 
 
 class Meter:
-    """Decisions a second and the share of time spent waiting for data, since the last reading."""
+    """Decisions a second and the share of time spent waiting for data, in training steps alone: validation and
+    checkpoints don't count."""
 
     def __init__(self) -> None:
-        self._waited, self._decisions, self._since = 0.0, 0, time.perf_counter()
+        self._recent, self._total, self._steps = _Sums(), _Sums(), 0
 
-    def add(self, decisions: int, waited: float) -> None:
-        """Count a step over `decisions` that first waited so many seconds for its batch."""
-        self._decisions += decisions
-        self._waited += waited
+    def add(self, decisions: int, waited: float, spent: float) -> None:
+        """Count a step over `decisions` that took `spent` seconds, `waited` of them for its batch."""
+        self._recent.add(decisions, waited, spent)
+        if self._steps >= SETTLING:
+            self._total.add(decisions, waited, spent)
+        self._steps += 1
 
-    def read(self) -> dict[str, float]:
-        """ "decisions_per_s" and "data_wait_share"; starts anew."""
-        now = time.perf_counter()
-        spent = max(now - self._since, 1e-9)
-        numbers = {"decisions_per_s": self._decisions / spent, "data_wait_share": self._waited / spent}
-        self._waited, self._decisions, self._since = 0.0, 0, now
-        return numbers
+    def recent(self) -> dict[str, float]:
+        """ "decisions_per_s" and "data_wait_share" since the last call."""
+        rates, self._recent = self._recent.rates(), _Sums()
+        return rates
+
+    def total(self) -> dict[str, float]:
+        """The same over all steps but the first few."""
+        return self._total.rates()

@@ -1,0 +1,150 @@
+"""Behaviour cloning on Ray Train and DeepSpeed: it learns, it survives killed workers, it resumes exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import load_checkpoint
+from avavla_ray.policy.config import preset
+from avavla_ray.tracking import find_runs, track
+from avavla_ray.training.behaviour_cloning import CHECKPOINT, SETTINGS, TRAIN, check_fit, check_output, train
+from avavla_ray.training.settings import CloningSettings, recipe
+from tests.support.demonstration_data import make_dataset
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("cloning") / "demos", episodes=8)
+
+
+@pytest.mark.timeout(180)
+def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, tmp_path):
+    settings = recipe("tiny", steps=60, workers=2, streams=8, latent_share=0.3, validations=4, zero_stage=2)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with track("test", kind="bc", uri=uri) as run:
+        result = train(
+            settings, preset("tiny"), demos, tmp_path / "bc", provenance={"seed": 0}, tracking=(uri, run.run_id)
+        )
+    checkpoint = load_checkpoint(result.checkpoint)
+    assert result.checkpoint == tmp_path / "bc" / CHECKPOINT
+    assert checkpoint.stage == "bc"
+    assert checkpoint.extra["training"]["step"] == 60
+    assert checkpoint.extra["training"]["stage"] == "latent_warm_up"
+    assert checkpoint.provenance["demonstrations"]["episodes"] == 8
+    assert checkpoint.provenance["cloning"]["workers"] == 2
+    assert checkpoint.statistics.name == "libero_object"
+    (found,) = find_runs(uri=uri, kind="bc")
+    assert {"train/l1", "train/decisions_per_s", "val/l1", "val/l1_gripper", "val/l1_x"} <= set(found.data.metrics)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    errors = [m.value for m in sorted(client.get_metric_history(run.run_id, "val/l1"), key=lambda m: m.step)]
+    assert len(errors) >= 4
+    assert errors[-1] < 0.8 * errors[0]
+    assert len([path for path in (tmp_path / "bc" / TRAIN).iterdir() if path.is_dir()]) == settings.keep
+
+
+def _workers() -> list[psutil.Process]:
+    """Ray Train workers of this session's cluster."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def _kill_after_checkpoints(folder: Path, kills: int, killed: list[int], stop: threading.Event) -> None:
+    """Kill the training worker `kills` times, each time once new checkpoints have appeared."""
+    seen: set[str] = set()
+    while len(killed) < kills and not stop.is_set():
+        now = {path.name for path in folder.glob("checkpoint_*")}
+        workers = _workers()
+        if len(now - seen) >= 2 and workers and workers[0].pid not in killed:
+            os.kill(workers[0].pid, signal.SIGKILL)
+            killed.append(workers[0].pid)
+            seen = now
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(240)
+def test_killed_workers_come_back_and_change_nothing(ray_cluster, demos, tmp_path):
+    from ray.train import TrainingFailedError
+
+    settings = recipe("tiny", steps=150, latent_share=0.5, checkpoints=50, validations=1, max_failures=1, seed=3)
+    policy = preset("tiny")
+    whole = load_checkpoint(train(settings, policy, demos, tmp_path / "whole").checkpoint)
+
+    killed: list[int] = []
+    stop = threading.Event()
+    killer = threading.Thread(
+        target=_kill_after_checkpoints, args=(tmp_path / "hurt" / TRAIN, 2, killed, stop), daemon=True
+    )
+    killer.start()
+    try:
+        # The first kill is survived by Ray Train's failure policy, the second exceeds it.
+        with pytest.raises(TrainingFailedError):
+            train(settings, policy, demos, tmp_path / "hurt")
+    finally:
+        stop.set()
+        killer.join()
+    assert len(killed) == 2
+    with pytest.raises(InputError, match="holds a run already"):
+        train(settings, policy, demos, tmp_path / "hurt")
+    resumed = load_checkpoint(train(settings, policy, demos, tmp_path / "hurt", resume=True).checkpoint)
+    assert resumed.extra["training"]["step"] == whole.extra["training"]["step"] == 150
+    for name, value in whole.policy.state_dict().items():
+        assert torch.equal(value, resumed.policy.state_dict()[name]), name
+
+
+def test_runs_are_not_mixed(tmp_path):
+    identity = {"steps": 10, "seed": 0}
+    with pytest.raises(InputError, match="no run to resume"):
+        check_output(tmp_path, identity, resume=True)
+    check_output(tmp_path, identity, resume=False)
+    check_output(tmp_path, identity, resume=True)
+    with pytest.raises(InputError, match="add --resume"):
+        check_output(tmp_path, identity, resume=False)
+    with pytest.raises(InputError, match="seed 0 -> 1, steps 10 -> 20"):
+        check_output(tmp_path, {"steps": 20, "seed": 1}, resume=True)
+    (tmp_path / SETTINGS).write_text("{")
+    with pytest.raises(InputError, match="not readable"):
+        check_output(tmp_path, identity, resume=True)
+
+
+def test_demonstrations_must_fit_the_policy(demos):
+    from dataclasses import replace
+
+    from avavla_ray.demonstrations.reader import read_metadata
+
+    metadata = read_metadata(demos)
+    check_fit(metadata, preset("tiny"))
+    with pytest.raises(InputError, match="actions of 7 numbers, the policy takes 6"):
+        check_fit(metadata, replace(preset("tiny"), action_dim=6))
+    long = replace(metadata.episodes[0], instruction="word " * 40)
+    with pytest.raises(InputError, match="40 words"):
+        check_fit(replace(metadata, episodes=(long,)), preset("tiny"))
+
+
+def test_wrong_input_ends_before_anything_starts(demos, tmp_path):
+    settings = CloningSettings(steps=5, workers=1)
+    with pytest.raises(InputError, match="no demonstrations at"):
+        train(settings, preset("tiny"), tmp_path / "nowhere", tmp_path / "bc")
+    with pytest.raises(InputError, match="no checkpoint at"):
+        train(settings, preset("tiny"), demos, tmp_path / "bc", initial=tmp_path / "nothing")
+    assert not (tmp_path / "bc").exists()
+    assert json.loads((demos / "dataset.json").read_text())["episodes"] == 8
