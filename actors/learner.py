@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import tempfile
@@ -27,7 +28,14 @@ from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import WeightBuffer, flatten, load_flat
-from avavla_ray.training.engine import EngineSettings, full_state, initialise_engine, load_engine, save_engine
+from avavla_ray.training.engine import (
+    EngineSettings,
+    full_state,
+    initialise_engine,
+    load_engine,
+    save_engine,
+    set_learning_rates,
+)
 
 EngineFiles = dict[str, np.ndarray]
 
@@ -44,6 +52,36 @@ class Refusal:
     """An update that was not made; weights and optimizer are as before it."""
 
     reason: str
+
+
+class _Meter:
+    """What the steps of one update report: each number's mean over the steps that had it."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._numbers: dict[str, int] = defaultdict(int)
+        self._kl: list[float] = []
+
+    def see_kl(self, kl: float) -> None:
+        """Over all ranks, before the step."""
+        self._kl.append(kl)
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        self._numbers["minibatches"] += 1
+        self._numbers["policy_minibatches"] += "kl" in parts
+        for name, value in parts.items():
+            if name != "kl":
+                self._sums[name] += float(value)
+                self._numbers[name] += 1
+
+    def means(self) -> dict[str, float]:
+        """This rank's."""
+        return {name: total / self._numbers[name] for name, total in self._sums.items()}
+
+    def counts(self) -> dict[str, float]:
+        """What is the same on every rank: steps, and how far the policy had moved at first and at last."""
+        steps = {name: float(self._numbers[name]) for name in ("minibatches", "policy_minibatches")}
+        return {**steps, "first_kl": self._kl[0], "kl": self._kl[-1]}
 
 
 class Learner:
@@ -88,6 +126,7 @@ class Learner:
         self._index = weights.index
         self._objective = PPOObjective(policy, self._settings)
         groups = self._objective.optimizer_groups(cloning=self._demonstrations is not None)
+        self._rates = [group["lr"] for group in groups]
         self._engine = initialise_engine(self._objective, groups, self._engine_settings)
         self._stream = None
         if self._demonstrations is not None:
@@ -112,13 +151,14 @@ class Learner:
         batch, sums = make_batch(fragments, self._objective.policy, self._settings, self._sum)
         rollback = Rollback(self._engine)
         facts = self._facts(fragments, sums, version)
-        refusal, progress = self._learn(batch, version, facts["explained_variance"])
+        refusal, meter = self._learn(batch, version, facts["explained_variance"])
         if refusal is not None:
             rollback.restore()
             return None, Refusal(refusal)
-        metrics = facts | self._means(progress)
+        means = {name: total / self._world for name, total in self._totals(meter.means()).items()}
         weights = self.weights()
-        return weights, Update(metrics | {"update_seconds": time.perf_counter() - start})
+        seconds = {"update_seconds": time.perf_counter() - start}
+        return weights, Update({**facts, **means, **meter.counts(), **seconds})
 
     def weights(self) -> WeightBuffer | None:
         """The whole policy as one flat buffer at rank 0. Collective."""
@@ -163,42 +203,44 @@ class Learner:
 
     # An update
 
-    def _learn(
-        self, batch: LatentBatch, version: int, explained_variance: float
-    ) -> tuple[str | None, dict[str, float]]:
-        """Minibatch steps until the epochs are over or the policy has moved far enough.
+    def _learn(self, batch: LatentBatch, version: int, explained_variance: float) -> tuple[str | None, _Meter]:
+        """All epochs of an update. Once the policy has moved by `target_kl`, only critic and gate go on.
 
         Returns:
-            Why the update must be refused (agreed on by all ranks), and this rank's sums over steps.
+            Why the update must be refused (agreed on by all ranks), and what the steps reported.
         """
-        settings, engine = self._settings, self._engine
-        sums: dict[str, float] = defaultdict(float)
+        settings, engine, meter = self._settings, self._engine, _Meter()
         # Equal counts on every rank, or the collectives fall out of step.
         count = int(self._least(torch.tensor(max(1, len(batch.mask) // settings.minibatch_decisions))))
-        seed = np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]
         weight = settings.demonstration_weight_at(version)
+        train_policy = True
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
+        seed = np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]
         order = torch.Generator().manual_seed(int(seed))
+        set_learning_rates(engine, self._rates)
         for epoch in range(settings.epochs):
             for rows in torch.randperm(len(batch.mask), generator=order).tensor_split(count):
-                demonstration = None if self._stream is None else self._stream.next(weight)
-                loss, parts, belief = engine(batch.rows(rows), demonstration, train_gate=train_gate)
-                kl, finite = self._sum(torch.stack([parts["kl"].double(), loss.isfinite().double()]))
-                if finite < self._world:
-                    return f"the loss became {_worst(parts)} in epoch {epoch + 1}", sums
-                if "first_kl" not in sums:
-                    sums["first_kl"] = float(kl) / self._world
-                if kl / self._world > settings.target_kl:
-                    sums["kl_stops"] = 1.0
-                    return self._check_weights(), sums
+                minibatch = batch.rows(rows)
+                if train_policy:
+                    demonstration = None if self._stream is None else self._stream.next(weight)
+                    loss, parts, belief = engine(minibatch, demonstration, train_gate=train_gate)
+                    moved = float(self._sum(parts["kl"].double())) / self._world
+                    meter.see_kl(moved)
+                    if not math.isfinite(moved):
+                        return f"the policy's divergence is {moved} in epoch {epoch + 1}", meter
+                    train_policy = moved <= settings.target_kl
+                    if self._stream is not None:
+                        self._stream.belief = belief
+                if not train_policy:
+                    # Momentum alone would carry the policy on.
+                    set_learning_rates(engine, [0.0, *self._rates[1:]])
+                    loss, parts, _ = engine(minibatch, train_policy=False, train_gate=train_gate)
+                if not self._all_agree(bool(loss.isfinite())):
+                    return f"the loss is {_worst(parts)} in epoch {epoch + 1}", meter
                 engine.backward(loss)
                 engine.step()
-                if self._stream is not None:
-                    self._stream.belief = belief
-                sums["minibatches"] += 1
-                for name, value in parts.items():
-                    sums[name] += float(value)
-        return self._check_weights(), sums
+                meter.add(parts)
+        return self._check_weights(), meter
 
     def _check_weights(self) -> str | None:
         """A finite loss can still have had a gradient that is not."""
@@ -218,13 +260,6 @@ class Learner:
             "latent_steps": totals["latent_steps"] / decisions, "decisions": decisions,
             "env_steps": totals["env_steps"],
         }  # fmt: skip
-
-    def _means(self, progress: dict[str, float]) -> dict[str, float]:
-        """Means over the steps of all ranks."""
-        steps = {"minibatches": progress.pop("minibatches", 0.0), "kl_stops": progress.pop("kl_stops", 0.0)}
-        first = {"first_kl": progress.pop("first_kl")}
-        totals = self._totals(progress)
-        return steps | first | {name: total / (self._world * steps["minibatches"]) for name, total in totals.items()}
 
     def _totals(self, values: dict[str, float]) -> dict[str, float]:
         """Sums over ranks, which all have the same names."""

@@ -12,7 +12,7 @@ from actors.batch import LatentBatch, replay
 from actors.cloning_stream import Demonstration
 from actors.settings import PPOSettings
 from avavla_ray.learning.exit_labels import exit_labels
-from avavla_ray.learning.ppo import ppo_loss
+from avavla_ray.learning.ppo import masked_mean, ppo_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, LatentContext
 from avavla_ray.training.objective import CloningObjective
@@ -56,26 +56,39 @@ class PPOObjective(nn.Module):
         return groups
 
     def forward(
-        self, batch: LatentBatch, demonstration: Demonstration | None = None, *, train_gate: bool = False
+        self,
+        batch: LatentBatch,
+        demonstration: Demonstration | None = None,
+        *,
+        train_policy: bool = True,
+        train_gate: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor], Belief | None]:
-        """Loss of a minibatch; its parts, detached; belief of the demonstration streams after it."""
+        """Loss of a minibatch; its parts, detached; belief of the demonstration streams after it.
+
+        Args:
+            train_policy: False leaves critic and gate alone in the loss.
+        """
         settings = self.settings
-        ppo = ppo_loss(
-            replay(self.policy, batch.z, batch.u, batch.encoding, batch.mask),
-            batch.proximal_log_prob, batch.behaviour_log_prob, batch.advantages,
-            self.policy.value(batch.z[:, :-1]), batch.returns, batch.mask,
-            clip=settings.clip, value_coefficient=settings.value_coefficient, max_weight=settings.importance_limit,
-        )  # fmt: skip
-        loss = ppo.total
-        metrics = {
-            "policy_loss": ppo.policy, "value_loss": ppo.value, "kl": ppo.approx_kl,
-            "clip_fraction": ppo.clip_fraction, "importance_weight": ppo.weight,
-        }  # fmt: skip
+        values = self.policy.value(batch.z[:, :-1])
+        if train_policy:
+            ppo = ppo_loss(
+                replay(self.policy, batch.z, batch.u, batch.encoding, batch.mask),
+                batch.proximal_log_prob, batch.behaviour_log_prob, batch.advantages, values, batch.returns, batch.mask,
+                clip=settings.clip, value_coefficient=settings.value_coefficient, max_weight=settings.importance_limit,
+            )  # fmt: skip
+            loss = ppo.total
+            metrics = {
+                "policy_loss": ppo.policy, "value_loss": ppo.value, "kl": ppo.approx_kl,
+                "clip_fraction": ppo.clip_fraction, "importance_weight": ppo.weight,
+            }  # fmt: skip
+        else:
+            value_loss = masked_mean((values - batch.returns).square(), batch.mask)
+            loss, metrics = settings.value_coefficient * value_loss, {"value_loss": value_loss.detach()}
         if train_gate:
             gate_loss, exitable = self._gate_loss(batch)
             loss = loss + settings.gate_coefficient * gate_loss
             metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
-        if demonstration is None:
+        if demonstration is None or not train_policy:
             return loss, metrics, None
         cloning, belief, _ = CloningObjective(self.policy)(
             demonstration.window, demonstration.belief, latent_steps=demonstration.latent_steps, sample=True

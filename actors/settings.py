@@ -22,7 +22,7 @@ class PPOSettings:
         clip: of the surrogate. importance_limit: truncation of the behaviour-to-proximal weight.
         value_coefficient: of the value loss. epochs: passes over an update's decisions.
         update_decisions: decisions an update waits for, over all ranks. minibatch_decisions: per rank and step.
-        target_kl: an update stops early past it.
+        target_kl: once the policy has moved so far from where the update began, only critic and gate go on.
         policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
         train_gate: train the exit gate beside PPO, by binary cross-entropy on the critic's own exit labels. The
             paper calibrates it in a separate fourth stage (jobs/calibrate_exit.py); doing it here as well keeps the
@@ -96,7 +96,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     # Minutes on two cores: small updates, so that there are some, and rates that show in a dozen of them.
     "demo": {
-        "update_decisions": 128, "minibatch_decisions": 32, "policy_lr": 1e-4, "critic_lr": 1e-3, "gate_lr": 1e-3,
+        "update_decisions": 128, "minibatch_decisions": 32, "critic_lr": 1e-3, "gate_lr": 1e-3,
         "demonstration_weight_end": 0.1,
     },
     # Seconds, for tests.

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,18 +149,18 @@ def test_an_update_that_is_not_finite_is_refused_and_changes_nothing(algorithm, 
     while group.pending:
         algorithm.training_step()
     (fragment, *others) = ray.get(algorithm._queue[-1].fragments)
-    poisoned = fragment.reward.copy()
-    poisoned[3] = np.nan
-    fragment.reward = poisoned
     before, version = weights_of(algorithm), group.version
-    decisions = sum(map(len, [fragment, *others]))
-    group.update_async([(ray.put([fragment, *others]), decisions)])
-    ray.wait(group.pending, num_returns=1, timeout=60)
-    outcome = group.poll()
-    assert "not finite" in outcome.refusal
-    assert outcome.weights is None
-    assert group.version == version
-    np.testing.assert_array_equal(weights_of(algorithm), before)
+    for field in ("reward", "log_prob", "u"):
+        poisoned = getattr(fragment, field).copy()
+        poisoned[3] = np.nan
+        lot = [replace(fragment, **{field: poisoned}), *others]
+        group.update_async([(ray.put(lot), sum(map(len, lot)))])
+        ray.wait(group.pending, num_returns=1, timeout=60)
+        outcome = group.poll()
+        assert "is not finite" in outcome.refusal or "is nan" in outcome.refusal, field
+        assert outcome.weights is None
+        assert group.version == version
+        np.testing.assert_array_equal(weights_of(algorithm), before)
     assert train(algorithm, seen)["learner/kl"] >= 0
 
 

@@ -117,3 +117,16 @@ def test_optimizer_groups_own_exactly_what_requires_a_gradient(cloning: bool, tr
     assert {id(parameter) for parameter in objective.parameters() if parameter.requires_grad} == set(owned)
     rates = {group["name"]: group["lr"] for group in groups}
     assert rates == {"policy": 1e-5, "critic": 2e-5, **({"gate": 3e-5} if train_gate else {})}
+
+
+def test_once_the_policy_has_moved_enough_only_critic_and_gate_go_on() -> None:
+    objective, batch = make_objective()
+    objective.optimizer_groups(cloning=True)
+    full, parts, _ = objective(batch)
+    loss, remaining, belief = objective(batch, demonstration(objective), train_policy=False, train_gate=True)
+    assert belief is None
+    assert set(remaining) == {"value_loss", "gate_loss", "exit_label_mean"}
+    assert remaining["value_loss"].item() == pytest.approx(parts["value_loss"].item())
+    assert math.isfinite(full)
+    loss.backward()
+    assert moved_parts(objective) == {"value", "gate"}
