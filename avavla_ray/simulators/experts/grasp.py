@@ -13,6 +13,9 @@ FINGER_INNER, FINGER_OUTER, FINGER_HALF_BREADTH, FINGER_BELOW = 0.030, 0.066, 0.
 PALM_HALF_LENGTH, PALM_HALF_BREADTH, PALM_ABOVE = 0.112, 0.040, 0.042
 # Fingers hold this far below the top of a tall object, or below the rim of a wide one, and this far inside a rim.
 BELOW_TOP, BELOW_RIM, INSIDE_RIM = 0.035, 0.016, 0.007
+# The Panda's wrist over a hand that points down, and how far from the shoulder it may be before the elbow gets so
+# straight that the arm barely moves; metres. Beyond, every centimetre costs as much as a fifth of a radian of turning.
+WRIST_ABOVE, WRIST_BEHIND, REACH, STRETCH_COST = 0.21, 0.088, 0.62, 20.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Grasp:
         position: (3,) of the grip site, metres.
         turn: of the hand about the vertical from where it is now, radians.
         rim: the fingers straddle a wall; otherwise they enclose the object.
-        cost: turning and collisions; lower is better.
+        cost: of turning and of collisions; lower is better.
     """
 
     position: np.ndarray
@@ -32,15 +35,16 @@ class Grasp:
     cost: float
 
 
-def plan_grasp(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -> Grasp:
+def plan_grasp(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float, shoulder: np.ndarray) -> Grasp:
     """The cheapest way to enclose `target` across its narrow side, or else to straddle its rim.
 
     Args:
         target: (N, 3) points of the object. obstacles: (M, 3) dense points of everything else.
         closing_yaw: direction along which the fingers close now, radians.
+        shoulder: (3,) of the robot, metres.
     """
     candidates = list(_enclosing(target, obstacles, closing_yaw)) or list(_straddling(target, obstacles, closing_yaw))
-    return min(candidates, key=lambda grasp: grasp.cost)
+    return min(candidates, key=lambda grasp: grasp.cost + _stretch(grasp.position, shoulder))
 
 
 def _enclosing(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -> Iterator[Grasp]:
@@ -81,6 +85,13 @@ def _frame(angle: float) -> tuple[np.ndarray, np.ndarray]:
 def _shortest(turn: float) -> float:
     """The fingers are alike, so half a turn is no turn: the equivalent angle in [-pi/2, pi/2)."""
     return float((turn + np.pi / 2) % np.pi - np.pi / 2)
+
+
+def _stretch(position: np.ndarray, shoulder: np.ndarray) -> float:
+    """What it costs to straighten the arm for a grasp at `position`."""
+    way = position - shoulder
+    distance = np.hypot(np.hypot(way[0], way[1]) - WRIST_BEHIND, way[2] + WRIST_ABOVE)
+    return float(STRETCH_COST * max(0.0, distance - REACH))
 
 
 def _obstruction(

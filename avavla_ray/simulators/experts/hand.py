@@ -19,6 +19,7 @@ class Hand:
     def __init__(self, model: Any, data: Any) -> None:
         self._data = data
         self._site = model.site("gripper0_grip_site").id
+        self._shoulder = model.body("robot0_link2").id
         self._tips = [model.body(f"gripper0_finger_joint{i}_tip").id for i in (1, 2)]
 
     @property
@@ -30,6 +31,11 @@ class Hand:
     def rotation(self) -> np.ndarray:
         """(3, 3) of the grip site in the world."""
         return self._data.site_xmat[self._site].reshape(3, 3).copy()
+
+    @property
+    def shoulder(self) -> np.ndarray:
+        """(3,) second joint of the arm, about which it reaches, metres."""
+        return self._data.xpos[self._shoulder].copy()
 
     @property
     def opening(self) -> float:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HOVER = 0.10  # above a grasp before descending, metres
 CARRY_CORRIDOR, CARRY_GAP = 0.11, 0.03  # obstacles this near the straight way count; pass this high above them
 LIFTED = 0.02  # an object that rose by less has slipped
-LOST = 0.04  # an object that moved this far in the hand has been lost
+LOST = 0.1  # an object that moved this far from where the hand held it has been lost; a bowl may swing
 LATTICE = 0.008
 
 
@@ -38,7 +38,7 @@ class Phase(Enum):
 
 
 LIMITS = {
-    Phase.REACH: 50, Phase.DESCEND: 30, Phase.GRIP: 20, Phase.LIFT: 40, Phase.CARRY: 60, Phase.LOWER: 30,
+    Phase.REACH: 50, Phase.DESCEND: 30, Phase.GRIP: 20, Phase.LIFT: 40, Phase.CARRY: 60, Phase.LOWER: 45,
     Phase.RELEASE: 8, Phase.RETREAT: 15,
 }  # fmt: skip
 FOLLOWING = {
@@ -103,7 +103,8 @@ class PickPlaceExpert:
         self._solid = SolidPoints(self._model, self._body)
         bodies = {int(body) for other, body in self._domain.obj_body_id.items() if other != name}
         self._others = [SolidPoints(self._model, body, spacing=LATTICE) for body in sorted(bodies)]
-        self.grasp: Grasp = plan_grasp(self._points(), self._obstacles(), self._hand.closing_yaw)
+        hand = self._hand
+        self.grasp: Grasp = plan_grasp(self._points(), self._obstacles(), hand.closing_yaw, hand.shoulder)
         self._rotation = self._hand.pointing_down(self.grasp.turn)
         self._enter(Phase.REACH)
 
