@@ -29,13 +29,6 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, torch.zeros_like(x)).sum() / mask.sum().clamp_min(1)
 
 
-def normalise_advantages(advantages: Tensor, mask: Tensor) -> Tensor:
-    """Zero mean and unit deviation over the masked entries; zero elsewhere."""
-    mean = masked_mean(advantages, mask)
-    std = masked_mean((advantages - mean).square(), mask).sqrt()
-    return torch.where(mask, (advantages - mean) / (std + 1e-8), torch.zeros_like(advantages))
-
-
 def ppo_loss(
     log_prob: Tensor,
     proximal_log_prob: Tensor,

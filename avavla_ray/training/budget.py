@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from avavla_ray.policy.config import AttentionConfig
 from avavla_ray.training.settings import CloningSettings
 
 CLONING, WARM_UP = "cloning", "latent_warm_up"
@@ -52,12 +51,6 @@ def rate_factor(settings: CloningSettings, done: float) -> float:
         return max(done / settings.rise, 0.01)
     fallen = (done - settings.rise) / max(1e-9, 1 - settings.rise)
     return settings.floor + (1 - settings.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, fallen)))
-
-
-def temperature_at(attention: AttentionConfig, done: float) -> float:
-    """Temperature of the AVA weights at share `done` of cloning: an exponential fall (arXiv 2511.18960)."""
-    progress = min(1.0, done / attention.temperature_fraction) if attention.temperature_fraction else 1.0
-    return attention.temperature_start * (attention.temperature / attention.temperature_start) ** progress
 
 
 def passed(before: float, after: float, times: int) -> bool:

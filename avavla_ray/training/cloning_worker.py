@@ -19,6 +19,7 @@ import torch.distributed as dist
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.demonstrations.windows import Batch, WindowSettings, WindowWalk, prefetch
 from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.attention import temperature_at
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
@@ -32,7 +33,6 @@ from avavla_ray.training.budget import (
     passed,
     rate_factor,
     stage_at,
-    temperature_at,
     used,
 )
 from avavla_ray.training.engine import (

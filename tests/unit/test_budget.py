@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avavla_ray.errors import InputError
-from avavla_ray.policy.config import AttentionConfig
-from avavla_ray.training.budget import CLONING, WARM_UP, passed, rate_factor, stage_at, temperature_at, used
+from avavla_ray.training.budget import CLONING, WARM_UP, passed, rate_factor, stage_at, used
 from avavla_ray.training.settings import RECIPES, CloningSettings, recipe
 
 HUNDRED = CloningSettings(steps=100, latent_share=0.25, rise=0.1, floor=0.05)
@@ -44,13 +43,6 @@ def test_the_rate_rises_and_falls_as_a_cosine():
     assert rate_factor(HUNDRED, 0.1) == pytest.approx(1.0)
     assert rate_factor(HUNDRED, 0.55) == pytest.approx(0.05 + 0.95 / 2)
     assert rate_factor(HUNDRED, 1.0) == pytest.approx(0.05)
-
-
-def test_the_temperature_falls_exponentially_over_its_share():
-    attention = AttentionConfig()
-    assert temperature_at(attention, 0.0) == pytest.approx(1.0)
-    assert temperature_at(attention, 0.4) == pytest.approx(0.1**0.5)
-    assert temperature_at(attention, 0.8) == temperature_at(attention, 1.0) == pytest.approx(0.1)
 
 
 @given(st.integers(1, 20), st.lists(st.floats(0, 1), max_size=40))

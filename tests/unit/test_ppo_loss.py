@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avavla_ray.learning.ppo import normalise_advantages, ppo_loss
+from avavla_ray.learning.ppo import ppo_loss
 
 NUMBERS = st.floats(-2, 2, width=32)
 
@@ -82,12 +82,3 @@ def test_entries_outside_the_mask_count_for_nothing_even_if_they_are_not_numbers
     assert torch.isfinite(loss.total)
     loss.total.backward()
     assert not log_prob.grad[2:].any()
-
-
-def test_advantages_are_normalised_over_the_mask_alone():
-    advantages = torch.tensor([[1.0, 3.0], [5.0, 1000.0]])
-    mask = torch.tensor([[True, True], [True, False]])
-    normal = normalise_advantages(advantages, mask)
-    torch.testing.assert_close(normal[mask].mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
-    torch.testing.assert_close(normal[mask].std(unbiased=False), torch.tensor(1.0))
-    assert normal[1, 1] == 0
