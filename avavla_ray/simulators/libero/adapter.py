@@ -102,7 +102,9 @@ class LiberoSimulator:
             self._build(wanted)
         self._steps, self._frames, self._running = 0, [], False
         self.env.env.reset_with(seed)
-        if initial_state is not None:
+        if initial_state is None:
+            self.env.env.scatter_arm(seed)
+        else:
             self.env.set_init_state(initial_states(wanted)[initial_state])
         for step in range(self.config.settle_steps):
             self._watch(step == self.config.settle_steps - 1)

@@ -28,6 +28,7 @@ SCENE_CAMERA, WRIST_CAMERA = "agentview", "robot0_eye_in_hand"
 PROPRIOCEPTION = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 # Model arrays that a reset or a step of LIBERO writes: fixtures are moved, sites shown and hidden.
 MUTABLE_MODEL_ARRAYS = ("body_pos", "body_quat", "site_rgba", "site_pos", "geom_rgba")
+ARM_NOISE = 0.02  # radians, standard deviation
 PLACEMENT_ATTEMPTS = 100
 
 
@@ -141,6 +142,16 @@ class DecisionCameras(BDDLBaseDomain):
                 except RandomizationError:
                     continue
         raise SimulatorFailure(f"no placement without overlap in {PLACEMENT_ATTEMPTS} attempts with seed {seed}")
+
+    def scatter_arm(self, seed: int) -> None:
+        """Move the arm's joints by robosuite's default start noise.
+
+        LIBERO's wrapper switches that off, but its published initial states were drawn with it: a policy that has only
+        seen the exact start pose meets another distribution there.
+        """
+        noise = np.random.default_rng(seed).normal(0.0, ARM_NOISE, 7)
+        self.sim.data.qpos[self.robots[0]._ref_joint_pos_indexes] += noise
+        self.sim.forward()
 
     def _create_camera_sensors(self, cam_name: str, *args: Any, **kwargs: Any) -> tuple[list, list]:
         (render, *others), names = super()._create_camera_sensors(cam_name, *args, **kwargs)
