@@ -96,7 +96,7 @@ def main(settings: Settings) -> None:
 
     from actors.settings import recipe
     from avavla_ray.demonstrations.reader import read_metadata
-    from avavla_ray.errors import InputError
+    from avavla_ray.errors import InputError, check_fraction
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.libero.assets import resolve_assets
@@ -117,6 +117,8 @@ def main(settings: Settings) -> None:
     resolve_assets(settings.assets, settings.suite)
     if settings.num_runners < 1 or settings.simulators < 1 or settings.learners < 1:
         raise InputError("--num-runners, --simulators and --learners need to be at least 1 each")
+    if settings.exit_threshold is not None:
+        check_fraction("exit threshold", settings.exit_threshold)
     if settings.checkpoint is not None:
         load_checkpoint(settings.checkpoint)
     if settings.demos is not None:
@@ -131,7 +133,10 @@ def main(settings: Settings) -> None:
 
     no_budget = settings.env_steps is None and settings.minutes is None and settings.updates is None
     budget = Budget(1_200_000 if no_budget else settings.env_steps, settings.minutes, settings.updates)
-    identity = {name: value for name, value in asdict(settings).items() if name not in OPEN_ENDED}
+    identity = {
+        name: str(value.absolute()) if isinstance(value, Path) else value
+        for name, value in asdict(settings).items() if name not in OPEN_ENDED
+    }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
     connect(cpus=settings.num_runners + settings.learners)
     checkpoint, demos = settings.checkpoint, settings.demos
