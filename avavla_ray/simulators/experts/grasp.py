@@ -11,6 +11,8 @@ import numpy as np
 MAX_WIDTH = 0.072
 FINGER_INNER, FINGER_OUTER, FINGER_HALF_BREADTH, FINGER_BELOW = 0.030, 0.066, 0.017, 0.013
 PALM_HALF_LENGTH, PALM_HALF_BREADTH, PALM_ABOVE = 0.112, 0.040, 0.042
+# Room to leave beside something that hangs over an object, before lifting it.
+OVERHANG_GAP = 0.01
 # Fingers hold this far below the top of a tall object, or below the rim of a wide one, and this far inside a rim.
 BELOW_TOP, BELOW_RIM, INSIDE_RIM = 0.035, 0.016, 0.007
 # The Panda's wrist over a hand that points down, and how far from the shoulder it may be before the elbow gets so
@@ -45,6 +47,24 @@ def plan_grasp(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float, sh
     """
     candidates = list(_enclosing(target, obstacles, closing_yaw)) or list(_straddling(target, obstacles, closing_yaw))
     return min(candidates, key=lambda grasp: grasp.cost + _stretch(grasp.position, shoulder))
+
+
+def overhang_escape(target: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
+    """(2,) horizontal shift after which `target` can be lifted past what hangs over its edge, metres.
+
+    Zero where nothing does, and where it is covered or surrounded, so that no direction is the way out.
+    """
+    centre = (target[:, :2].max(0) + target[:, :2].min(0)) / 2
+    radius = np.linalg.norm(target[:, :2] - centre, axis=1).max() + OVERHANG_GAP
+    offset = obstacles[obstacles[:, 2] > target[:, 2].max(), :2] - centre
+    offset = offset[np.linalg.norm(offset, axis=1) < radius]
+    if not len(offset):
+        return np.zeros(2)
+    mean = offset.mean(0)
+    if np.linalg.norm(mean) < radius / 2:
+        return np.zeros(2)
+    away = -mean / np.linalg.norm(mean)
+    return float(radius + (offset @ away).max()) * away
 
 
 def _enclosing(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -> Iterator[Grasp]:

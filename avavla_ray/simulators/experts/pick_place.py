@@ -11,7 +11,7 @@ import numpy as np
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.destination import Destination, destination_of
 from avavla_ray.simulators.experts.geometry import SolidPoints
-from avavla_ray.simulators.experts.grasp import Grasp, plan_grasp
+from avavla_ray.simulators.experts.grasp import Grasp, overhang_escape, plan_grasp
 from avavla_ray.simulators.experts.hand import CLOSE, OPEN, Hand
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ class PickPlaceExpert:
         if phase is Phase.LIFT:
             self._floor = self._points()[:, 2].min()
             self._height = self._carry_height()
+            self._exit = self.grasp.position[:2] + overhang_escape(self._points(), self._obstacles())
         elif phase is Phase.CARRY:
             self._hold = self._in_hand()
 
@@ -166,8 +167,11 @@ class PickPlaceExpert:
         return self.grasp.position, CLOSE, self._steps >= 6 and abs(opening - before) < 4e-4
 
     def _lift(self) -> tuple[np.ndarray, float, bool]:
-        place = np.array([*self.grasp.position[:2], self._height])
-        return place, CLOSE, bool(self._hand.position[2] > self._height - 0.02)
+        hand = self._hand.position
+        # Come out from under an overhang first: bowls in a drawer lie partly below the cabinet's top.
+        below = hand[2] < self._anchor[2] + 0.02 and np.linalg.norm(hand[:2] - self._exit) > 0.006
+        place = np.array([*self._exit, self._anchor[2] if below else self._height])
+        return place, CLOSE, bool(hand[2] > self._height - 0.02)
 
     def _held_at(self) -> tuple[np.ndarray, float]:
         """The object's origin and underside relative to the hand: (2,) and height, metres."""
