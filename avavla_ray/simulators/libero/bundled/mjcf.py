@@ -95,7 +95,8 @@ def item_xml(item: Item) -> str:
     """The MJCF document of `item`."""
     name = item.body.name if item.body.name != "object" else item.path.rsplit("/", 1)[-1].removesuffix(".xml")
     root = ET.Element("mujoco", model=name)
-    ET.SubElement(root, "compiler", angle="radian")
+    # As in robosuite's base model: what is only seen carries no mass.
+    ET.SubElement(root, "compiler", angle="radian", inertiagrouprange="0 0")
     asset = ET.SubElement(root, "asset")
     for material in item.materials:
         file = "../" * item.path.count("/") + material.file
@@ -173,7 +174,7 @@ def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, d
 
 
 def _look(geom: ET.Element, colour: str, material: str = "") -> None:
-    geom.attrib.update(group="1", contype="0", conaffinity="0", density="0")
+    geom.attrib.update(group="1", contype="0", conaffinity="0")
     if material:
         geom.set("material", material)
     else:
