@@ -71,7 +71,8 @@ def _enclosing(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) ->
     low, high = target[:, 2].min(), target[:, 2].max()
     height = high - low
     level = max(low + 0.5 * height, high - BELOW_TOP)
-    slab = target[np.abs(target[:, 2] - level) < max(0.03, height / 2), :2]
+    # The top is never further from the level than half the height, so this always holds points.
+    slab = target[np.abs(target[:, 2] - level) <= max(0.03, height / 2) + 1e-6, :2]
     for angle in np.arange(0, np.pi, np.pi / 36):
         across, beside = _frame(angle)
         s, t = slab @ across, slab @ beside
