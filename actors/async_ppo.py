@@ -23,7 +23,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from actors import metrics
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.rollout import Report
-from actors.weights import WeightStore
+from actors.weights import WeightHandle, WeightStore
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import EpisodeSummary, SimulatorFailure
 
@@ -87,6 +87,18 @@ class AsyncPPO(Algorithm):
         self._drop_old_fragments()
         self._start_update()
         self._finish_update()
+
+    def settle(self) -> None:
+        """Wait for the fragments and the update that are under way; nothing new is started."""
+        while self._requests or self.learner_group.pending:
+            self._wait()
+            self._collect_fragments()
+            self._finish_update()
+
+    @property
+    def weights(self) -> WeightHandle:
+        """The newest published weights."""
+        return self._weights.newest
 
     # Rollouts
 

@@ -63,10 +63,14 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
 
         Call it with `.options(num_returns=2)`: both results then belong to the caller and survive this process.
         """
+        self._version = pull_if_newer(self.rollout.agent.policy, self._version, handle)
+        return self.rollout.collect(self.config.get_rollout_fragment_length(), self._version)
+
+    @property
+    def rollout(self) -> Rollout:
         if self._rollout is None:
-            raise RuntimeError("sample() before start()")
-        self._version = pull_if_newer(self._rollout.agent.policy, self._version, handle)
-        return self._rollout.collect(self.config.get_rollout_fragment_length(), self._version)
+            raise RuntimeError("this runner has not been started")
+        return self._rollout
 
     def weights_version(self) -> int:
         """Version of the weights that this runner acts with, -1 before `start`."""

@@ -147,6 +147,10 @@ class Rollout:
         self._report.seconds = time.perf_counter() - start
         return self._fragments, self._report
 
+    @property
+    def simulators(self) -> list[Simulator]:
+        return [slot.simulator for slot in self._slots]
+
     def provenance(self) -> dict[str, Any]:
         """What the simulators say of themselves."""
         return self._slots[0].simulator.provenance()

@@ -146,8 +146,7 @@ def test_killed_learners_restart_together_and_versions_go_on(algorithm, seen) ->
 def test_an_update_that_is_not_finite_is_refused_and_changes_nothing(algorithm, seen) -> None:
     group = algorithm.learner_group
     train_until(algorithm, seen, lambda _: bool(algorithm._queue), limit_s=60)
-    while group.pending:
-        algorithm.training_step()
+    algorithm.settle()
     (fragment, *others) = ray.get(algorithm._queue[-1].fragments)
     before, version = weights_of(algorithm), group.version
     for field in ("reward", "log_prob", "u"):
@@ -184,8 +183,7 @@ def test_weights_that_were_lost_are_published_again(algorithm, seen) -> None:
 
 def test_a_checkpoint_brings_everything_back(algorithm, seen, tmp_path: Path) -> None:
     point = train(algorithm, seen)
-    while algorithm.learner_group.pending:
-        algorithm.training_step()
+    algorithm.settle()
     saved, version, iteration = weights_of(algorithm), algorithm.learner_group.version, algorithm.iteration
     path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
     train(algorithm, seen)
