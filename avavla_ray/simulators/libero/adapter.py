@@ -70,12 +70,14 @@ class LiberoSimulator:
         return self.env.sim.data._data
 
     def _build(self, task: Task) -> None:
-        from avavla_ray.simulators.libero.environment import DecisionCameras, LiberoEnvironment
+        from avavla_ray.simulators.libero.environment import LiberoEnvironment
+        from avavla_ray.simulators.libero.fast import FastRendering
+        from avavla_ray.simulators.libero.stepping import ExactSteps
 
         self.close()
-        mixins: tuple[type, ...] = (DecisionCameras,)
+        mixin = {"reference": ExactSteps, "fast": FastRendering}[self.config.render]
         try:
-            self.env = LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixins)
+            self.env = LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixin)
         except FileNotFoundError as error:
             raise InputError(
                 f"the assets at {self.assets.path} do not cover {task.suite} task {task.index}: "

@@ -178,18 +178,16 @@ class LiberoEnvironment(OffScreenRenderEnv):
     Args:
         bddl: the task's file. assets: root of the asset set.
         image_size: height and width of both cameras, pixels.
-        mixins: classes put before the problem class, first wins.
+        mixin: subclass of `DecisionCameras` to put before the problem class.
     """
 
-    def __init__(
-        self, bddl: Path, assets: Path, image_size: int, mixins: tuple[type, ...] = (DecisionCameras,)
-    ) -> None:
+    def __init__(self, bddl: Path, assets: Path, image_size: int, mixin: type[DecisionCameras]) -> None:
         problem = get_problem_info(str(bddl))
         self.problem_name = problem["problem_name"]
         self.domain_name = problem["domain_name"]
         self.language_instruction = problem["language_instruction"]
         stock = TASK_MAPPING[self.problem_name]
-        problem_class = type(stock)("".join(m.__name__ for m in mixins) + stock.__name__, (*mixins, stock), {})
+        problem_class = type(stock)(mixin.__name__ + stock.__name__, (mixin, stock), {})
         with assets_in_use(assets):
             self.env = problem_class(
                 str(bddl),
