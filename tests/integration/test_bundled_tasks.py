@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.experts.blind import BlindSimulator
 from avavla_ray.simulators.libero.adapter import LiberoSimulator
 from avavla_ray.simulators.libero.bundled.build import BUNDLED_SUITES
 
@@ -25,13 +26,6 @@ OBJECT_JOINTS_OF_TASK_0 = [
     f"{name}_1_joint0"
     for name in ("alphabet_soup", "basket", "salad_dressing", "cream_cheese", "milk", "tomato_sauce", "butter")
 ]
-
-
-class BlindSimulator(LiberoSimulator):
-    """Renders nothing, because these tests look at states."""
-
-    def _watch(self, deciding: bool, recording: bool = False) -> None:
-        self.env.env.watching = set()
 
 
 def simulator_of(suite: str, assets: str = "bundled") -> LiberoSimulator:

@@ -9,19 +9,12 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.experts.blind import BlindSimulator
 from avavla_ray.simulators.experts.destination import destination_of
 from avavla_ray.simulators.experts.expert import make_expert
 from avavla_ray.simulators.experts.report import ReportSettings, main, run_task
-from avavla_ray.simulators.libero.adapter import LiberoSimulator
 
 pytestmark = pytest.mark.libero
-
-
-class BlindSimulator(LiberoSimulator):
-    """Renders nothing: the expert does not look."""
-
-    def _watch(self, deciding: bool, recording: bool = False) -> None:
-        self.env.env.watching = set()
 
 
 @pytest.fixture

@@ -22,6 +22,11 @@ CARRY_CORRIDOR, CARRY_GAP = 0.11, 0.03  # obstacles this near the straight way c
 LIFTED = 0.02  # an object that rose by less has slipped
 LOST = 0.1  # an object that moved this far from where the hand held it has been lost; a bowl may swing
 LATTICE = 0.008
+# When a phase has got where it wants to be; metres, radians, and metres a step for fingers that stand still.
+OVER_GRASP, STRAIGHT, AT_GRASP, AT_DEPTH = 0.012, 0.08, 0.008, 0.005
+FINGERS_STILL, LEAST_GRIP_STEPS = 4e-4, 6
+NEAR_TOP, OUTSIDE, OVER_TARGET, AT_RELEASE = 0.02, 0.006, 0.015, 0.006
+LEAST_LIFT, RETREAT = 0.08, 0.12
 
 
 class Phase(Enum):
@@ -124,6 +129,7 @@ class PickPlaceExpert:
         return False
 
     def _in_hand(self) -> np.ndarray:
+        """(3,) the object's origin relative to the hand, metres."""
         return self._data.xpos[self._body] - self._hand.position
 
     def _advance(self) -> None:
@@ -147,50 +153,45 @@ class PickPlaceExpert:
         distance = np.linalg.norm(obstacles[:, :2] - start - along[:, None] * way, axis=1)
         tops = obstacles[distance < CARRY_CORRIDOR, 2]
         underside = max([self._destination.approach_height(), *(tops + CARRY_GAP)])
-        return max(underside + self._anchor[2] - self._floor, self._anchor[2] + 0.08)
+        return max(underside + self._anchor[2] - self._floor, self._anchor[2] + LEAST_LIFT)
 
     # Each phase answers where the hand should go, what the gripper does, and whether the phase is over.
 
     def _reach(self) -> tuple[np.ndarray, float, bool]:
         away = np.linalg.norm(self._hand.position[:2] - self.grasp.position[:2])
         askew = np.linalg.norm(self._hand.rotation_error(self._rotation))
-        return self.grasp.position + np.array([0, 0, HOVER]), OPEN, bool(away < 0.012 and askew < 0.08)
+        return self.grasp.position + np.array([0, 0, HOVER]), OPEN, bool(away < OVER_GRASP and askew < STRAIGHT)
 
     def _descend(self) -> tuple[np.ndarray, float, bool]:
         error = np.abs(self._hand.position - self.grasp.position)
-        return self.grasp.position, OPEN, bool(error[2] < 0.005 and np.linalg.norm(error[:2]) < 0.008)
+        return self.grasp.position, OPEN, bool(error[2] < AT_DEPTH and np.linalg.norm(error[:2]) < AT_GRASP)
 
     def _grip(self) -> tuple[np.ndarray, float, bool]:
         # A fixed number of steps is not enough for thin rims: wait until the fingers stand still.
         opening, before = self._hand.opening, self._opening
         self._opening = opening
-        return self.grasp.position, CLOSE, self._steps >= 6 and abs(opening - before) < 4e-4
+        still = self._steps >= LEAST_GRIP_STEPS and abs(opening - before) < FINGERS_STILL
+        return self.grasp.position, CLOSE, still
 
     def _lift(self) -> tuple[np.ndarray, float, bool]:
         hand = self._hand.position
         # Come out from under an overhang first: bowls in a drawer lie partly below the cabinet's top.
-        below = hand[2] < self._anchor[2] + 0.02 and np.linalg.norm(hand[:2] - self._exit) > 0.006
+        below = hand[2] < self._anchor[2] + NEAR_TOP and np.linalg.norm(hand[:2] - self._exit) > OUTSIDE
         place = np.array([*self._exit, self._anchor[2] if below else self._height])
-        return place, CLOSE, bool(hand[2] > self._height - 0.02)
-
-    def _held_at(self) -> tuple[np.ndarray, float]:
-        """The object's origin and underside relative to the hand: (2,) and height, metres."""
-        hand = self._hand.position
-        return self._data.xpos[self._body][:2] - hand[:2], float(self._points()[:, 2].min() - hand[2])
+        return place, CLOSE, bool(hand[2] > self._height - NEAR_TOP)
 
     def _carry(self) -> tuple[np.ndarray, float, bool]:
-        offset, _ = self._held_at()
-        place = np.array([*(self._destination.centre() - offset), self._height])
-        return place, CLOSE, bool(np.linalg.norm(place[:2] - self._hand.position[:2]) < 0.015)
+        place = np.array([*(self._destination.centre() - self._in_hand()[:2]), self._height])
+        return place, CLOSE, bool(np.linalg.norm(place[:2] - self._hand.position[:2]) < OVER_TARGET)
 
     def _lower(self) -> tuple[np.ndarray, float, bool]:
-        offset, underside = self._held_at()
+        underside = self._points()[:, 2].min() - self._hand.position[2]
         height = self._destination.release_height() - underside
-        place = np.array([*(self._destination.centre() - offset), height])
-        return place, CLOSE, bool(abs(self._hand.position[2] - height) < 0.006)
+        place = np.array([*(self._destination.centre() - self._in_hand()[:2]), height])
+        return place, CLOSE, bool(abs(self._hand.position[2] - height) < AT_RELEASE)
 
     def _release(self) -> tuple[np.ndarray, float, bool]:
         return self._anchor, OPEN, False
 
     def _retreat(self) -> tuple[np.ndarray, float, bool]:
-        return self._anchor + np.array([0, 0, 0.12]), OPEN, False
+        return self._anchor + np.array([0, 0, RETREAT]), OPEN, False

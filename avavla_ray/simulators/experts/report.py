@@ -61,14 +61,8 @@ class TaskReport:
 def run_task(settings: ReportSettings, task: int) -> TaskReport:
     """Run the expert through the episodes of one task."""
     from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.experts.blind import BlindSimulator
     from avavla_ray.simulators.experts.pick_place import PickPlaceExpert
-    from avavla_ray.simulators.libero.adapter import LiberoSimulator
-
-    class BlindSimulator(LiberoSimulator):
-        """Renders nothing: the expert does not look, and pictures would take most of the time."""
-
-        def _watch(self, deciding: bool, recording: bool = False) -> None:
-            self.env.env.watching = set()
 
     simulator = BlindSimulator(SimulatorConfig(suite=settings.suite, assets=settings.assets, image_size=32))
     report = TaskReport(task, simulator.spec.instructions[task])
