@@ -28,6 +28,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import EpisodeSummary, SimulatorFailure
 
 STATE = "async_ppo"
+STARTS_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class Lot:
 
 @dataclass(frozen=True)
 class Request:
-    """A runner at work. `start`: its preceding start, until that is known to have gone well."""
+    """A runner at work since `begun`. `start`: its preceding start, until that is known to have gone well."""
 
     fragments: Any
     report: Any
-    start: Any = None
+    start: Any
+    begun: float
 
 
 class AsyncPPO(Algorithm):
@@ -68,10 +70,10 @@ class AsyncPPO(Algorithm):
         self._requests: dict[int, Request] = {}
         self._incarnations: dict[int, int] = {}
         self._unstarted: set[int] = set()
-        self._oldest_valid, self._refusals = 0, 0
+        self._oldest_valid, self._refusals, self._failed_starts = 0, 0, 0
         self._learner_seconds = 0.0
         super().setup(config)
-        self._begun = self._last_lot = self._update_begun = time.monotonic()
+        self._begun = self._update_begun = self._last_request = time.monotonic()
         # Runners are started with their first request, so that a checkpoint can be restored before.
         self._unstarted = set(self.env_runner_group.healthy_env_runner_ids())
         self._publish(self.learner_group.weights())
@@ -120,7 +122,8 @@ class AsyncPPO(Algorithm):
                 )
             # Both results belong to this process: what a runner has delivered survives it.
             fragments, report = actor.sample.options(num_returns=2).remote(self._weights.newest)
-            self._requests[runner] = Request(fragments, report, start)
+            self._last_request = time.monotonic()
+            self._requests[runner] = Request(fragments, report, start, self._last_request)
             waiting += lot
 
     def _wait(self) -> None:
@@ -128,16 +131,20 @@ class AsyncPPO(Algorithm):
         references = [request.report for request in self._requests.values()] + self.learner_group.pending
         if references:
             ray.wait(references, num_returns=1, timeout=1.0, fetch_local=False)
+        elif time.monotonic() - self._last_request > self.config.runner_timeout_s:
+            raise RuntimeError(f"no runner came back within {self.config.runner_timeout_s:.0f} s: see their logs")
         else:
             time.sleep(0.1)  # every runner is on its way back
-        if time.monotonic() - self._last_lot > self.config.stall_timeout_s:
-            raise RuntimeError(f"no runner has delivered for {self.config.stall_timeout_s:.0f} s: see their logs")
 
     def _collect_fragments(self) -> None:
         reports = {request.report: runner for runner, request in self._requests.items()}
         if not reports:
             return
         ready, _ = ray.wait(list(reports), num_returns=len(reports), timeout=0, fetch_local=False)
+        for runner, request in list(self._requests.items()):
+            if request.report not in ready and time.monotonic() - request.begun > self.config.runner_timeout_s:
+                del self._requests[runner]
+                self._restart_runner(runner, f"it has not delivered for {self.config.runner_timeout_s:.0f} s")
         for reference in ready:
             runner = reports[reference]
             request = self._requests.pop(runner)
@@ -150,7 +157,7 @@ class AsyncPPO(Algorithm):
             except RayError as error:
                 self._runner_lost(runner, type(error).__name__)
             else:
-                self._last_lot = time.monotonic()
+                self._failed_starts = 0
                 if lot.report.decisions:  # none where every simulator failed at its first chunk
                     self._queue.append(lot)
                 self.episodes += lot.report.finished
@@ -162,8 +169,10 @@ class AsyncPPO(Algorithm):
         if isinstance(error.cause, InputError):
             raise error.cause from None
         if isinstance(error.cause, SimulatorFailure):  # its simulators won't start: a fresh process may do better
-            ray.kill(self.env_runner_group._worker_manager.actors()[runner], no_restart=False)
-            self._runner_lost(runner, str(error.cause))
+            self._failed_starts += 1
+            if self._failed_starts > STARTS_IN_A_ROW * self.config.num_env_runners:
+                raise error.cause from None
+            self._restart_runner(runner, str(error.cause))
         elif isinstance(error.cause, RayError):  # the weights were lost with the machine that held them
             print(f"runner {runner} could not get its weights ({type(error.cause).__name__}): publishing them again")
             if request.start is not None:
@@ -172,6 +181,10 @@ class AsyncPPO(Algorithm):
             self._publish(self.learner_group.weights())
         else:
             raise error
+
+    def _restart_runner(self, runner: int, reason: str) -> None:
+        ray.kill(self.env_runner_group._worker_manager.actors()[runner], no_restart=False)
+        self._runner_lost(runner, reason)
 
     def _runner_lost(self, runner: int, reason: str) -> None:
         print(f"runner {runner} is lost ({reason}); its unfinished episodes with it", flush=True)

@@ -33,7 +33,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         engine: DeepSpeed engine of the learner ranks.
         snapshot_every: versions between snapshots of the engine, which lost ranks start again from.
         run_name: prefix of episode ids.
-        stall_timeout_s: the run ends when no runner has delivered for so long.
+        runner_timeout_s: a runner that takes longer over a fragment has hung, and is killed and started again.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -50,7 +50,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.engine = EngineSettings()
         self.snapshot_every = 1
         self.run_name = "ppo"
-        self.stall_timeout_s = 600.0
+        self.runner_timeout_s = 600.0
 
         # RLlib's own.
         self.env_runner_cls = SimulatorEnvRunner
@@ -77,7 +77,7 @@ class AsyncPPOConfig(AlgorithmConfig):
     def training(self, **settings: Any) -> AsyncPPOConfig:
         """Set fields of `PPOSettings` and our others by name; the rest goes to RLlib's own method."""
         own = {*PPOSettings.names(), "checkpoint", "simulator", "make_simulator", "exit_threshold", "demonstrations",
-               "engine", "snapshot_every", "run_name", "stall_timeout_s"}  # fmt: skip
+               "engine", "snapshot_every", "run_name", "runner_timeout_s"}  # fmt: skip
         for name in own & set(settings):
             setattr(self, name, settings.pop(name))
         super().training(**settings)

@@ -153,8 +153,6 @@ def _run(
     with Progress(int(limit), "ppo", unit, done=int(done)) as progress:
         while not budget.spent(point):
             result = algorithm.train()
-            if not points and "total/seconds" not in point:
-                begun = time.monotonic() - result["time_this_iter_s"]
             point = {**flat(result), "total/updates": float(algorithm.iteration)}
             point["total/seconds"] = time.monotonic() - begun
             points.append(point)
@@ -172,9 +170,18 @@ def _run(
                 saved = time.monotonic()
 
 
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(row) + "\n" for row in rows)
+        stream.write(_lines(rows))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a run that was killed may have left half of one behind the last."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def _save(algorithm: AsyncPPO, output: Path, point: Point) -> None:
@@ -194,10 +201,10 @@ def _restore(algorithm: AsyncPPO, output: Path) -> list[Point]:
         return []
     algorithm.restore_from_path(str(found[-1].absolute()))
     position: Point = json.loads((found[-1] / POSITION).read_text(encoding="utf-8"))
-    lines = (output / CURVE).read_text(encoding="utf-8").splitlines()
-    points = [point for point in map(json.loads, lines) if point["total/updates"] < position["total/updates"]]
+    points = [point for point in _rows(output / CURVE) if point["total/updates"] < position["total/updates"]]
     points.append(position)
-    write_text(output / CURVE, "".join(json.dumps(point) + "\n" for point in points))
+    write_text(output / CURVE, _lines(points))
+    write_text(output / EPISODES, _lines(_rows(output / EPISODES)))
     print(
         f"resumed after update {algorithm.iteration}, {int(position['total/env_steps'])} environment steps", flush=True
     )

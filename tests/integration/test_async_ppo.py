@@ -130,6 +130,21 @@ def test_a_killed_runner_comes_back_with_current_weights_while_training_goes_on(
     assert ray.get(actors[1].apply.remote(lambda runner: os.getpid())) != pid
 
 
+def test_a_runner_that_hangs_is_killed_and_comes_back(algorithm, seen) -> None:
+    actors = algorithm.env_runner_group._worker_manager.actors()
+    pid = ray.get(actors[2].apply.remote(lambda runner: os.getpid()))
+    restarts = train(algorithm, seen)["total/runner_restarts"]
+    vars(algorithm.config)["runner_timeout_s"] = 2.0  # the configuration itself is frozen by now
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        point = train_until(algorithm, seen, lambda point: point["total/runner_restarts"] > restarts, limit_s=90)
+    finally:
+        vars(algorithm.config)["runner_timeout_s"] = 600.0
+    assert point["total/runner_restarts"] == restarts + 1
+    train_until(algorithm, seen, lambda _: any("-2.1-" in name for name in seen), limit_s=90)
+    assert ray.get(actors[2].apply.remote(lambda runner: os.getpid())) != pid
+
+
 def test_killed_learners_restart_together_and_versions_go_on(algorithm, seen) -> None:
     group = algorithm.learner_group
     before, weights = group.version, weights_of(algorithm)
