@@ -68,7 +68,7 @@ def main(settings: Settings) -> None:
     print(table)
     print(f"plot:  {plot}")
     print(f"table: {settings.output / 'table.md'}")
-    print(f"MLflow: mlflow ui --backend-store-uri {uri}")
+    print(f"MLflow:  mlflow ui --backend-store-uri {uri}")
     ids = [run.info.run_id for run in chosen]
     print(f"compare page: {compare_link(ids, chosen[0].info.experiment_id, settings.server)}")
 
