@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig
 from avavla_ray.simulators.libero.assets import AssetSource, resolve_assets
 from avavla_ray.simulators.libero.installation import prepare
 from avavla_ray.simulators.libero.suites import Task, initial_states, suite_spec, task_at
+from avavla_ray.simulators.registry import check_config
 
 NULL_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
 
@@ -33,8 +36,9 @@ def axis_angle(quaternion: np.ndarray) -> np.ndarray:
 class LiberoSimulator:
     """One LIBERO scene; it holds the environment of the current task and builds another when the task changes.
 
-    Observations are sampled when stock LIBERO samples them, which is one physics step (2 ms) before the end of the
-    environment step. The picture of an episode that ended inside a chunk is of the end of its last step.
+    Observations are sampled when stock LIBERO samples them: one physics step (2 ms) before the end of an environment
+    step after a published initial state, at its end after a drawn one. An episode that succeeds inside a chunk is
+    observed at the end of its last step.
 
     Attributes:
         env: LIBERO's environment of the current task, for scripted experts; so are `model` and `data`.
@@ -46,6 +50,7 @@ class LiberoSimulator:
     """
 
     def __init__(self, config: SimulatorConfig) -> None:
+        check_config(config)
         self.config = config
         self.spec = suite_spec(config.suite)
         for task in config.tasks:
@@ -78,10 +83,11 @@ class LiberoSimulator:
         mixin = {"reference": ExactSteps, "fast": FastRendering}[self.config.render]
         try:
             self.env = LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixin)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
+            # An object's XML that is absent, or a mesh or texture in it that MuJoCo cannot read.
             raise InputError(
-                f"the assets at {self.assets.path} do not cover {task.suite} task {task.index}: "
-                f"{error.filename} is missing; use --assets official or another directory"
+                f"the assets at {self.assets.path} do not cover {task.suite} task {task.index} "
+                f"({' '.join(str(error).split())}): use --assets official or another directory"
             ) from error
         self.task = task
 
@@ -90,7 +96,7 @@ class LiberoSimulator:
 
         Raises:
             InputError: the task or the initial state does not exist, or the assets lack one of its files.
-            SimulatorFailure: objects could not be placed, or the physics diverged while they settled.
+            SimulatorFailure: objects could not be placed, or the simulation broke while they settled.
         """
         wanted = task_at(self.config.suite, task)
         if self.config.tasks and task not in self.config.tasks:
@@ -103,63 +109,64 @@ class LiberoSimulator:
         if self.task != wanted:
             self._build(wanted)
         self._steps, self._frames, self._running = 0, [], False
-        self.env.env.reset_with(seed)
-        if initial_state is None:
-            self.env.env.scatter_arm(seed)
-        else:
-            self.env.set_init_state(initial_states(wanted)[initial_state])
-        for step in range(self.config.settle_steps):
-            self._watch(step == self.config.settle_steps - 1)
-            raw, _ = self._step(NULL_ACTION)
-        if not self.config.settle_steps:
-            raw = self._sample_now()
+        scene = self.env.env
+        with self._failing_loudly():
+            scene.reset_with(seed)
+            if initial_state is None:
+                scene.scatter_arm(seed)
+            else:
+                self.env.set_init_state(initial_states(wanted)[initial_state])
+            for step in range(self.config.settle_steps):
+                self._watch(step == self.config.settle_steps - 1)
+                raw, *_ = scene.step(NULL_ACTION)
+            if not self.config.settle_steps:
+                self._watch(True)
+                raw = scene.sample_now()
         self._running = True
         return self._observation(raw)
 
     def _watch(self, deciding: bool, recording: bool = False) -> None:
-        from avavla_ray.simulators.libero.environment import SCENE_CAMERA, WRIST_CAMERA
+        """Choose what the next step renders; a simulator for those who do not look overrides it."""
+        self.env.env.watch(deciding=deciding, recording=recording)
 
-        cameras = {SCENE_CAMERA, WRIST_CAMERA} if deciding else {SCENE_CAMERA} if recording else set()
-        self.env.env.watching = cameras
-
-    def _sample_now(self) -> dict[str, np.ndarray]:
-        self._watch(True)
-        return self.env.env._get_observations(force_update=True)
-
-    def _step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
-        raw, _, success, _ = self.env.step(action)
-        self._check_physics()
-        return raw, bool(success)
-
-    def _check_physics(self) -> None:
-        # MuJoCo answers a diverged state with a warning and a silent reset to the model's default pose.
+    @contextlib.contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        """Turn a broken simulation into SimulatorFailure, and drop the environment: its state cannot be trusted."""
         import mujoco
 
-        kinds = mujoco.mjtWarning
-        for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
-            if self.data.warning[kind].number:
-                self._running = False
-                raise SimulatorFailure(
-                    f"physics diverged in {self.config.suite} after {self._steps} steps ({kind.name})"
-                )
+        kinds = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC)
+        try:
+            yield
+            # MuJoCo answers a diverged state with a warning and a silent reset to the model's default pose.
+            bad = [kind.name for kind in kinds if self.data.warning[kind].number]
+            if bad:
+                raise SimulatorFailure(f"physics diverged in {self.config.suite}: {', '.join(bad)}")
+        except (mujoco.FatalError, np.linalg.LinAlgError) as error:
+            self.close()
+            raise SimulatorFailure(f"{self.config.suite} broke: {error}") from error
+        except SimulatorFailure:
+            self.close()
+            raise
 
     def _observation(self, raw: dict[str, np.ndarray]) -> Observation:
         assert self.task is not None
-        images = np.stack([raw["agentview_image"], raw["robot0_eye_in_hand_image"]])
+        images = np.stack([self._upright(raw[f"{camera}_image"]) for camera in ("agentview", "robot0_eye_in_hand")])
         proprio = np.concatenate(
             [raw["robot0_eef_pos"], axis_angle(raw["robot0_eef_quat"]), raw["robot0_gripper_qpos"]]
         )
+        return Observation(images, proprio.astype(np.float32), self.task.instruction)
+
+    @staticmethod
+    def _upright(picture: np.ndarray) -> np.ndarray:
         # OpenGL rows run bottom up; OpenVLA turns the raw frame by 180 degrees, and policies expect its mirror image.
-        return Observation(
-            np.ascontiguousarray(images[:, ::-1, ::-1]), proprio.astype(np.float32), self.task.instruction
-        )
+        return np.ascontiguousarray(picture[::-1, ::-1])
 
     def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
         """See `Simulator.run_chunk`.
 
         Raises:
             InputError: actions of another shape or not finite, or no episode is running.
-            SimulatorFailure: the physics diverged.
+            SimulatorFailure: the physics diverged or MuJoCo gave up; the next reset builds the scene anew.
         """
         actions = np.asarray(actions, np.float32)
         if actions.ndim != 2 or actions.shape[1] != self.spec.action_dim or not len(actions):
@@ -169,14 +176,17 @@ class LiberoSimulator:
         if not self._running:
             raise InputError("no episode is running: call reset first")
         last = min(len(actions), self.max_steps - self._steps)
+        scene = self.env.env
         for duration, action in enumerate(actions[:last], start=1):
-            self._watch(duration == last, record)
-            raw, success = self._step(action)
+            with self._failing_loudly():
+                self._watch(duration == last, record)
+                raw, _, success, _ = scene.step(action)
+                if success and duration < last:
+                    self._watch(True)
+                    raw = scene.sample_now()
             self._steps += 1
-            if success and duration < last:
-                raw = self._sample_now()
             if record:
-                self._frames.append(np.ascontiguousarray(raw["agentview_image"][::-1, ::-1]))
+                self._frames.append(self._upright(raw["agentview_image"]))
             if success:
                 break
         truncated = not success and self._steps >= self.max_steps

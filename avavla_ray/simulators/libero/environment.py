@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import libero.libero
+import mujoco
 import numpy as np
 from libero.libero.envs import TASK_MAPPING, OffScreenRenderEnv
 from libero.libero.envs.bddl_base_domain import BDDLBaseDomain
@@ -22,6 +24,7 @@ from robosuite.utils.binding_utils import MjRenderContextOffscreen
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import sensor
 
+from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorFailure
 
 SCENE_CAMERA, WRIST_CAMERA = "agentview", "robot0_eye_in_hand"
@@ -60,7 +63,14 @@ class OwnRenderContext(MjRenderContextOffscreen):
     _alive: ClassVar[weakref.WeakSet[OwnRenderContext]] = weakref.WeakSet()
 
     def __init__(self, sim: Any, device_id: int) -> None:
-        super().__init__(sim, device_id=device_id)
+        try:
+            super().__init__(sim, device_id=device_id)
+        except (ImportError, RuntimeError, mujoco.FatalError) as error:
+            backend = os.environ["MUJOCO_GL"]
+            raise InputError(
+                f"OpenGL ({backend}) cannot render on this machine: {str(error).splitlines()[0]}; "
+                "set MUJOCO_EGL_DEVICE_ID to a device that can, or MUJOCO_GL=osmesa"
+            ) from error
         if not self._alive:
             # Registered after robosuite's own exit handler, hence run before it: that one takes the display away.
             atexit.register(self._release_all)
@@ -152,6 +162,20 @@ class DecisionCameras(BDDLBaseDomain):
         noise = np.random.default_rng(seed).normal(0.0, ARM_NOISE, 7)
         self.sim.data.qpos[self.robots[0]._ref_joint_pos_indexes] += noise
         self.sim.forward()
+
+    def watch(self, *, deciding: bool, recording: bool = False) -> None:
+        """Choose what the next steps render: both cameras, the scene camera for a film, or nothing."""
+        self.watching = {SCENE_CAMERA, WRIST_CAMERA} if deciding else {SCENE_CAMERA} if recording else set()
+
+    def sample_now(self) -> dict[str, np.ndarray]:
+        """Observe the present state, whatever the sampling clock says."""
+        return self._get_observations(force_update=True)
+
+    def close(self) -> None:
+        """Free renderer, model and data."""
+        if self.sim is not None and self.sim._render_context_offscreen is not None:
+            self.sim._render_context_offscreen.release()
+        super().close()
 
     def _create_camera_sensors(self, cam_name: str, *args: Any, **kwargs: Any) -> tuple[list, list]:
         (render, *others), names = super()._create_camera_sensors(cam_name, *args, **kwargs)
