@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import libero.libero
-import mujoco
 import numpy as np
 from libero.libero.envs import TASK_MAPPING, OffScreenRenderEnv
 from libero.libero.envs.bddl_base_domain import BDDLBaseDomain
@@ -24,7 +22,6 @@ from robosuite.utils.binding_utils import MjRenderContextOffscreen
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import sensor
 
-from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorFailure
 
 SCENE_CAMERA, WRIST_CAMERA = "agentview", "robot0_eye_in_hand"
@@ -63,14 +60,7 @@ class OwnRenderContext(MjRenderContextOffscreen):
     _alive: ClassVar[weakref.WeakSet[OwnRenderContext]] = weakref.WeakSet()
 
     def __init__(self, sim: Any, device_id: int) -> None:
-        try:
-            super().__init__(sim, device_id=device_id)
-        except (ImportError, RuntimeError, mujoco.FatalError) as error:
-            backend = os.environ["MUJOCO_GL"]
-            raise InputError(
-                f"OpenGL ({backend}) cannot render on this machine: {str(error).splitlines()[0]}; "
-                "set MUJOCO_EGL_DEVICE_ID to a device that can, or MUJOCO_GL=osmesa"
-            ) from error
+        super().__init__(sim, device_id=device_id)
         if not self._alive:
             # Registered after robosuite's own exit handler, hence run before it: that one takes the display away.
             atexit.register(self._release_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -9,6 +10,7 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from avavla_ray.errors import InputError
@@ -55,10 +57,19 @@ def check_opengl() -> None:
 def _choose_renderer() -> None:
     backend = os.environ.setdefault("MUJOCO_GL", "egl").lower()
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
-    # Ray hides GPUs from an actor with an empty variable, which robosuite fails to parse; where GPUs are visible
-    # robosuite insists that the device be one of them and finds it alone.
-    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
+    # Which EGL device draws; without it robosuite would parse CUDA_VISIBLE_DEVICES, which Ray leaves empty.
+    os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
+
+
+@contextlib.contextmanager
+def _cuda_devices_hidden() -> Iterator[None]:
+    # robosuite's import insists that the number of the EGL device be among CUDA's, which count differently.
+    visible = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        yield
+    finally:
+        if visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
 def _write_libero_config(root: Path) -> None:
@@ -82,6 +93,14 @@ def _check_robosuite_log() -> None:
         raise InputError(f"robosuite must write {ROBOSUITE_LOG}, which belongs to another user: have it removed")
 
 
+def _check_egl_device() -> None:
+    # robosuite finds out only when it builds a renderer, and then adds a traceback of its own.
+    from robosuite.renderers.context import egl_context
+
+    if egl_context.create_initialized_egl_device_display() == egl_context.EGL.EGL_NO_DISPLAY:
+        raise ImportError(f"EGL device {os.environ['MUJOCO_EGL_DEVICE_ID']} has no display")
+
+
 @functools.cache
 def prepare() -> None:
     """Set what must be set before mujoco, robosuite and libero are imported in this process, then import them.
@@ -98,11 +117,15 @@ def prepare() -> None:
     os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
     logging.getLogger("robosuite_logs").addFilter(lambda record: "macro" not in str(record.msg))
     try:
-        import libero.libero.envs  # noqa: F401
+        with _cuda_devices_hidden():
+            import libero.libero.envs  # noqa: F401
+        if os.environ["MUJOCO_GL"] == "egl":
+            _check_egl_device()
     except ModuleNotFoundError as error:
         raise InputError(f"LIBERO needs the package {error.name}, which is not installed: run 'make setup'") from error
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, RuntimeError) as error:
+        # What the OpenGL bindings raise depends on which of their libraries is missing or finds no device.
         raise InputError(
             f"OpenGL cannot render headless here ({error}): "
-            "install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL=osmesa"
+            "install libegl1 and libgl1-mesa-dri, or set MUJOCO_EGL_DEVICE_ID or MUJOCO_GL=osmesa"
         ) from error

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 Vector = tuple[float, float, float]
 Axis = Literal["x", "y", "z"]
 
+SHORTER = 0.0004
 # The axes that span the plane across an axis, in right-handed order: (across, across, along).
 FRAMES: dict[Axis, tuple[int, int, int]] = {"x": (1, 2, 0), "y": (2, 0, 1), "z": (0, 1, 2)}
 
@@ -79,12 +80,18 @@ def along(axis: Axis, first: float, second: float, height: float) -> Vector:
     return (point[0], point[1], point[2])
 
 
-def solid_prism(axis: Axis, radius: float, low: float, high: float, sides: int = 8) -> tuple[Box, ...]:
-    """Invisible solid boxes whose union is the regular prism of an even number of `sides` and that inner radius."""
-    face = radius * math.tan(math.pi / sides)
-    half = along(axis, radius, face, (high - low) / 2)
+def solid_prism(axis: Axis, radius: float, low: float, high: float) -> tuple[Box, ...]:
+    """Invisible solid boxes whose union is the regular octagonal prism of that inner radius.
+
+    Two of the four are a hair shorter: the others reach all eight corners of an end, and half as many boxes touch
+    what the prism stands on, which halves the contacts to solve.
+    """
+    face = radius * math.tan(math.pi / 8)
     centre = along(axis, 0.0, 0.0, (high + low) / 2)
-    return tuple(Box(centre, half, turn=(axis, 360.0 * i / sides)) for i in range(sides // 2))
+    return tuple(
+        Box(centre, along(axis, radius, face, (high - low) / 2 - (i % 2) * SHORTER), turn=(axis, 45.0 * i))
+        for i in range(4)
+    )
 
 
 def solid_ring(
