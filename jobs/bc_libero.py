@@ -26,7 +26,7 @@ class Settings:
     steps: int | None = None
     """Optimizer steps of both stages together."""
     minutes: float | None = None
-    """Wall time of training instead of, or beside, a number of steps."""
+    """Wall time of training; whichever of steps and minutes is over first ends it."""
     latent_share: float | None = None
     """Share of training that is latent warm-up."""
     streams: int | None = None

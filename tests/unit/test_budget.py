@@ -59,9 +59,9 @@ def test_recipes_make_sense(name):
     assert recipe(name, steps=None) == recipe(name)
 
 
-def test_a_new_budget_replaces_the_recipes():
-    assert recipe("demo", steps=7).minutes is None
-    assert recipe("default", minutes=1.0).steps is None
+def test_steps_and_minutes_of_a_recipe_can_be_changed_apart():
+    assert recipe("demo", steps=7) == recipe("demo", steps=7, minutes=recipe("demo").minutes)
+    assert recipe("default", minutes=1.0).steps == recipe("default").steps
 
 
 @pytest.mark.parametrize(
