@@ -12,6 +12,7 @@ be; for the rest the loss corrects (decoupled PPO).
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,8 @@ class AsyncPPO(Algorithm):
     def setup(self, config: AsyncPPOConfig) -> None:
         self.episodes: list[EpisodeSummary] = []
         self.simulator_provenance: dict[str, Any] = {}
+        # Two processes that resume the same checkpoint must not name their episodes alike.
+        self._name = f"{config.run_name}-{uuid.uuid4().hex[:6]}"
         self._weights = WeightStore()
         self._window = metrics.RolloutWindow()
         self._queue: list[Lot] = []
@@ -118,8 +121,9 @@ class AsyncPPO(Algorithm):
                 self._unstarted.discard(runner)
                 group = self.learner_group
                 start = actor.start.remote(
-                    group.policy_config, group.statistics, self._weights.newest, self._incarnations.get(runner, 0)
-                )
+                    group.policy_config, group.statistics, self._weights.newest,
+                    name=self._name, incarnation=self._incarnations.get(runner, 0),
+                )  # fmt: skip
             # Both results belong to this process: what a runner has delivered survives it.
             fragments, report = actor.sample.options(num_returns=2).remote(self._weights.newest)
             self._last_request = time.monotonic()
@@ -174,7 +178,8 @@ class AsyncPPO(Algorithm):
                 raise error.cause from None
             self._restart_runner(runner, str(error.cause))
         elif isinstance(error.cause, RayError):  # the weights were lost with the machine that held them
-            print(f"runner {runner} could not get its weights ({type(error.cause).__name__}): publishing them again")
+            reason = type(error.cause).__name__
+            print(f"runner {runner} could not get its weights ({reason}): they are published again", flush=True)
             if request.start is not None:
                 self._unstarted.add(runner)
             self.learner_group.version += 1

@@ -34,11 +34,12 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
         self._version = -1
 
     def start(
-        self, policy: PolicyConfig, statistics: Statistics, handle: WeightHandle, incarnation: int
+        self, policy: PolicyConfig, statistics: Statistics, handle: WeightHandle, *, name: str, incarnation: int
     ) -> dict[str, Any]:
         """Build policy and simulators and begin the first episodes; returns the simulator's provenance.
 
         Args:
+            name: prefix of episode ids.
             incarnation: how often this runner has been started in this run, over restarts and resumes. It enters the
                 random seed and the episode ids, so that a restarted runner neither repeats nor renames episodes.
 
@@ -53,7 +54,7 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
             agent, settings.make_simulator, settings.simulator,
             simulators=simulators, first_slot=(runner - 1) * simulators, slots=simulators * max(1, self.num_workers),
             seed=(settings.seed or 0, runner, incarnation),
-            name=f"{settings.run_name}-{runner}.{incarnation}",
+            name=f"{name}-{runner}.{incarnation}",
             exit_threshold=settings.exit_threshold,
         )  # fmt: skip
         return self._rollout.provenance()

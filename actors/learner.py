@@ -96,10 +96,11 @@ class Learner:
         rank: int,
         world: int,
         *,
+        threads: int = 1,
         seed: int = 0,
         demonstrations: str | None = None,
     ) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         self._settings, self._engine_settings = settings, engine
         self._policy_config, self._statistics = policy, statistics
         self._rank, self._world, self._seed = rank, world, seed
@@ -210,16 +211,16 @@ class Learner:
             Why the update must be refused (agreed on by all ranks), and what the steps reported.
         """
         settings, engine, meter = self._settings, self._engine, _Meter()
+        size = max(1, settings.minibatch_decisions // self._world)
         # Equal counts on every rank, or the collectives fall out of step.
-        count = int(self._least(torch.tensor(max(1, len(batch.mask) // settings.minibatch_decisions))))
+        count = int(self._least(torch.tensor(max(1, len(batch.mask) // size))))
         weight = settings.demonstration_weight_at(version)
         train_policy = True
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
-        seed = np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]
-        order = torch.Generator().manual_seed(int(seed))
+        torch.manual_seed(int(np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]))
         set_learning_rates(engine, self._rates)
         for epoch in range(settings.epochs):
-            for rows in torch.randperm(len(batch.mask), generator=order).tensor_split(count):
+            for rows in torch.randperm(len(batch.mask)).tensor_split(count):
                 minibatch = batch.rows(rows)
                 if train_policy:
                     demonstration = None if self._stream is None else self._stream.next(weight)

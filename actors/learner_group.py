@@ -176,7 +176,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._ranks = [
             ray.remote(**options)(Learner).remote(
                 PPOSettings.of(config), config.engine, self.policy_config, self.statistics, rank, self._world,
-                seed=config.seed or 0, demonstrations=config.demonstrations,
+                threads=max(1, int(config.num_cpus_per_learner)), seed=config.seed or 0,
+                demonstrations=config.demonstrations,
             )
             for rank in range(self._world)
         ]  # fmt: skip

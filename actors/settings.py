@@ -21,7 +21,7 @@ class PPOSettings:
         lambda_entropy, lambda_delta: weights of the two penalties in the composite reward.
         clip: of the surrogate. importance_limit: truncation of the behaviour-to-proximal weight.
         value_coefficient: of the value loss. epochs: passes over an update's decisions.
-        update_decisions: decisions an update waits for, over all ranks. minibatch_decisions: per rank and step.
+        update_decisions: decisions an update waits for. minibatch_decisions: of a step. Both over all ranks.
         target_kl: once the policy has moved so far from where the update began, only critic and gate go on.
         policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
         train_gate: train the exit gate beside PPO, by binary cross-entropy on the critic's own exit labels. The

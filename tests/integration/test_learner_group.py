@@ -65,13 +65,13 @@ def test_uneven_fragments_make_equal_minibatches(group, lots) -> None:
     assert outcome.refusal is None
     assert not outcome.restarted
     assert outcome.metrics["decisions"] == 84 + 40 + 27
-    # 67 decisions at the lighter rank are four minibatches of 16 or a little more, at either rank, in two epochs.
-    assert outcome.metrics["minibatches"] == 8
+    # 67 decisions at the lighter rank are eight shares of a minibatch, 8 decisions or a little more, at either rank.
+    assert outcome.metrics["minibatches"] == 2 * 8
     assert outcome.metrics["first_kl"] < 1e-6
     assert outcome.version == group.version == version + 1
     after = weights(group)
     np.testing.assert_array_equal(ray.get(outcome.weights).array, after)
-    assert 0 < np.abs(after - before).max() < 1e-3 * 8 * 2
+    assert 0 < np.abs(after - before).max() < 1e-3 * 16 * 2
 
 
 def test_a_rank_that_dies_in_an_update_takes_the_others_along_and_all_come_back(group, lots) -> None:
@@ -84,7 +84,7 @@ def test_a_rank_that_dies_in_an_update_takes_the_others_along_and_all_come_back(
     assert group.restarts == 1
     np.testing.assert_array_equal(ray.get(outcome.weights).array, before)
     group.update_async(lots)
-    assert finished(group).metrics["minibatches"] == 8
+    assert finished(group).metrics["minibatches"] == 2 * 8
 
 
 def test_fragments_that_were_lost_make_no_update(group, lots) -> None:
