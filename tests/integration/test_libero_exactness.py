@@ -1,0 +1,111 @@
+"""Our LIBERO steps to stock LIBERO's states, bit for bit; the reference renderer gives its very pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.libero.adapter import LiberoSimulator, axis_angle
+from tests.support.libero_scenes import ASSETS, psnr, random_actions, stock_episode
+
+pytestmark = pytest.mark.libero
+
+# A drawer and a knob with joints, fixtures that are placed anew at each reset, and a bowl inside the drawer.
+SUITE, TASK, SEED = "libero_spatial", 4, 7
+CHUNK = 5
+
+Make = Callable[..., LiberoSimulator]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[LiberoSimulator] = []
+
+    def build(render: str, assets: str = "bundled", suite: str = SUITE) -> LiberoSimulator:
+        made.append(LiberoSimulator(SimulatorConfig(suite=suite, assets=assets, render=render, image_size=64)))
+        return made[-1]
+
+    yield build
+    for simulator in made:
+        simulator.close()
+
+
+@pytest.mark.parametrize("assets", ASSETS)
+def test_both_renderers_step_to_stock_states_over_100_random_steps(
+    make: Make, assets: str, request: pytest.FixtureRequest
+) -> None:
+    if assets == "official":
+        request.getfixturevalue("real_assets")
+    actions = random_actions(100)
+    ours = {render: make(render, assets) for render in ("fast", "reference")}
+    expected = []
+    with stock_episode(ours["fast"], TASK, 0, SEED, cameras=False) as (stock, _):
+        expected.append(stock.get_sim_state())
+        for action in actions:
+            stock.step(action)
+            expected.append(stock.get_sim_state())
+    assert np.abs(expected[-1][1:8] - expected[0][1:8]).max() > 0.1
+    for render, simulator in ours.items():
+        # Another episode first: nothing of it may be left.
+        simulator.reset(TASK, initial_state=3, seed=1)
+        simulator.run_chunk(random_actions(8, seed=1))
+        simulator.reset(TASK, initial_state=0, seed=SEED)
+        for start in range(0, 100, CHUNK):
+            assert np.array_equal(simulator.env.get_sim_state(), expected[start]), (render, start)
+            simulator.run_chunk(actions[start : start + CHUNK])
+        assert np.array_equal(simulator.env.get_sim_state(), expected[100]), render
+
+
+def test_reference_pictures_and_proprioception_are_stock_although_most_are_never_rendered(make: Make) -> None:
+    actions = random_actions(20)
+    reference, fast = make("reference"), make("fast")
+    with stock_episode(reference, TASK, 0, SEED, cameras=True) as (stock, observation):
+        expected = [observation] + [stock.step(action)[0] for action in actions]
+    for simulator in (reference, fast):
+        observations = [simulator.reset(TASK, initial_state=0, seed=SEED)]
+        observations += [simulator.run_chunk(actions[i : i + CHUNK]).observation for i in range(0, 20, CHUNK)]
+        for theirs, ours in zip(expected[::CHUNK], observations, strict=True):
+            pictures = np.stack([theirs["agentview_image"], theirs["robot0_eye_in_hand_image"]])[:, ::-1, ::-1]
+            if simulator is reference:
+                assert np.array_equal(ours.images, pictures)
+            else:
+                assert 22 < psnr(ours.images, pictures) < 60
+            proprio = np.concatenate(
+                [theirs["robot0_eef_pos"], axis_angle(theirs["robot0_eef_quat"]), theirs["robot0_gripper_qpos"]]
+            )
+            assert np.array_equal(ours.proprio, proprio.astype(np.float32))
+
+
+def test_success_is_stock_success(make: Make) -> None:
+    simulator = make("fast", suite="libero_object")
+    with stock_episode(simulator, 7, 0, SEED, cameras=False) as (stock, _):
+        simulator.reset(7, initial_state=0, seed=SEED)
+        # Half-way into the basket, from where it falls in: the predicate turns true at some step.
+        for env in (stock, simulator.env):
+            above = env.sim.data.body_xpos[env.env.obj_body_id["basket_1"]] + [0.0, 0.0, 0.3]
+            env.sim.data.set_joint_qpos("milk_1_joint0", np.concatenate([above, [1.0, 0.0, 0.0, 0.0]]))
+        action = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
+        for step in range(40):
+            _, reward, done, _ = stock.step(action)
+            result = simulator.run_chunk(action[None])
+            assert (result.success, result.reward) == (done, reward), step
+            if done:
+                break
+        assert done
+        assert step > 0
+
+
+def test_the_fast_model_differs_in_looks_only(make: Make) -> None:
+    fast, reference = make("fast"), make("reference")
+    for simulator in (fast, reference):
+        simulator.reset(TASK, initial_state=0, seed=SEED)
+    assert fast.model.nmeshface < reference.model.nmeshface / 3
+    for name in ("body_mass", "body_inertia", "body_ipos", "dof_armature", "actuator_gear", "jnt_range", "qpos0"):
+        assert np.array_equal(getattr(fast.model, name), getattr(reference.model, name)), name
+    solid = reference.model.geom_group == 0
+    assert np.array_equal(solid, fast.model.geom_group == 0)
+    for name in ("geom_pos", "geom_quat", "geom_size", "geom_friction", "geom_type"):
+        assert np.array_equal(getattr(fast.model, name)[solid], getattr(reference.model, name)[solid]), name
