@@ -25,7 +25,8 @@ class Settings:
     task: int = 0
     demonstrations: int = 30
     """Scripted-expert episodes to clone."""
-    bc_minutes: float = 3.5
+    bc_minutes: float | None = None
+    """Length of cloning; the recipe's when left out."""
     ppo_minutes: float = 3.5
     episodes: int = 10
     """Evaluation episodes a setting."""
@@ -49,13 +50,14 @@ def main(settings: Settings) -> None:
     simulator = ["--suite", settings.suite, "--tasks", settings.task, "--assets", settings.assets]
     common = [*simulator, "--render", settings.render, "--num-runners", settings.num_runners, "--seed", settings.seed]
     tracked = ["--tracking-uri", uri]
+    cloning = [] if settings.bc_minutes is None else ["--minutes", settings.bc_minutes]
     exits = ["--thresholds", *settings.thresholds, "--depths", *settings.depths, "--episodes", settings.episodes]
 
     stages = [
         ("1/5 demonstrations from the scripted expert", "collect_demos",
          [*common, "--episodes", settings.demonstrations, "--output", out / "demos"]),
         ("2/5 behaviour cloning: Ray Train and DeepSpeed", "bc_libero",
-         ["--demos", out / "demos", "--recipe", "demo", "--minutes", settings.bc_minutes, "--seed", settings.seed,
+         ["--demos", out / "demos", "--recipe", "demo", *cloning, "--seed", settings.seed,
           "--output", out / "bc", *tracked]),
         ("3/5 asynchronous PPO from a pool of simulators", "ppo_libero",
          [*common, "--checkpoint", out / "bc/checkpoint", "--demos", out / "demos",
