@@ -275,11 +275,14 @@ def test_closing_frees_environment_renderer_and_handles() -> None:
 
 
 def test_a_process_that_forgets_to_close_ends_quietly() -> None:
-    code = (
-        "from avavla_ray.simulators.base import SimulatorConfig\n"
-        "from avavla_ray.simulators.registry import make_simulator\n"
-        "simulator = make_simulator(SimulatorConfig(image_size=32)); simulator.reset(0)"
-    )
+    code = """
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.registry import make_simulator
+simulators = [make_simulator(SimulatorConfig(image_size=32)) for _ in range(2)]
+for simulator in simulators:
+    simulator.reset(0)
+renderer = simulators[0].env.env.sim._render_context_offscreen
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

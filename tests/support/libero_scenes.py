@@ -43,10 +43,10 @@ def stock_episode(
         # Each hard reset of stock LIBERO adds its drawer and knob samplers once more, and so draws other numbers.
         stock.env.object_property_initializers.clear()
         stock.seed(seed)
-        stock.reset()
+        observation = stock.reset()
     try:
         if initial_state is not None:
-            stock.set_init_state(initial_states(described)[initial_state])
+            observation = stock.set_init_state(initial_states(described)[initial_state])
         for _ in range(simulator.config.settle_steps):
             observation, *_ = stock.step(NULL_ACTION)
         yield stock, observation

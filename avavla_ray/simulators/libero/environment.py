@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import libero.libero
 import numpy as np
@@ -27,7 +28,7 @@ from avavla_ray.simulators.base import SimulatorFailure
 SCENE_CAMERA, WRIST_CAMERA = "agentview", "robot0_eye_in_hand"
 PROPRIOCEPTION = ("robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 # Model arrays that a reset or a step of LIBERO writes: fixtures are moved, sites shown and hidden.
-MUTABLE_MODEL_ARRAYS = ("body_pos", "body_quat", "site_rgba", "site_pos", "geom_rgba")
+MUTABLE_MODEL_ARRAYS = ("body_pos", "body_quat", "site_rgba")
 ARM_NOISE = 0.02  # radians, standard deviation
 PLACEMENT_ATTEMPTS = 100
 
@@ -54,17 +55,30 @@ def numpy_seed(seed: int) -> Iterator[None]:
         np.random.set_state(before)
 
 
+_CONTEXTS: weakref.WeakSet[OwnRenderContext] = weakref.WeakSet()
+
+
+def _release_all() -> None:
+    for context in list(_CONTEXTS):
+        context.release()
+
+
+@functools.cache
+def _release_all_at_exit() -> None:
+    # Registered after robosuite's exit handler, hence run before it: that one takes the display away.
+    atexit.register(_release_all)
+
+
 class OwnRenderContext(MjRenderContextOffscreen):
     """robosuite's renderer with a GL context that lives beside others in one process and is freed once, in order."""
 
-    _alive: ClassVar[weakref.WeakSet[OwnRenderContext]] = weakref.WeakSet()
+    _freed = True  # until the constructor has come to its end
 
     def __init__(self, sim: Any, device_id: int) -> None:
         super().__init__(sim, device_id=device_id)
-        if not self._alive:
-            # Registered after robosuite's own exit handler, hence run before it: that one takes the display away.
-            atexit.register(self._release_all)
-        self._alive.add(self)
+        self._freed = False
+        _CONTEXTS.add(self)
+        _release_all_at_exit()
 
     def render(self, *args: Any, **kwargs: Any) -> None:
         self.gl_ctx.make_current()
@@ -72,16 +86,11 @@ class OwnRenderContext(MjRenderContextOffscreen):
 
     def release(self) -> None:
         """Free the renderer's memory and its GL context; a second call does nothing."""
-        if self in self._alive:
-            self._alive.discard(self)
+        if not self._freed:
+            self._freed = True
             self.gl_ctx.make_current()
             self.con.free()
             self.gl_ctx.free()
-
-    @classmethod
-    def _release_all(cls) -> None:
-        for context in list(cls._alive):
-            context.release()
 
     def __del__(self) -> None:
         self.release()
