@@ -92,6 +92,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._pending: list[tuple[Any, Any]] = []
         self._ranks: list[Any] = []
         self._snapshot: list[Any] = []
+        self._snapshot_version = -1
         self._start()
         # Before the first update: ranks that die early must come back to these weights.
         self._take_snapshot()
@@ -188,19 +189,17 @@ class DeepSpeedLearnerGroup(Checkpointable):
 
     def _replace(self, lost: int) -> Outcome:
         """Replace all ranks; what they had not saved in a snapshot is lost, the version goes on."""
+        print(f"learner: {lost} of {self._world} ranks died; all start again from the last snapshot", flush=True)
         while True:
             self._failures += 1
-            if self._failures > RESTARTS_IN_A_ROW:
-                raise RuntimeError(f"learner ranks died {self._failures} times in a row: see their logs")
-            print(f"learner: {lost} of {self._world} ranks died; all start again from the last snapshot", flush=True)
-            self.shutdown()
             self.restarts += 1
+            self.shutdown()
             try:
                 self._start()
                 weights = self.weights()
             except RayError as error:
-                if isinstance(error, RayTaskError):
-                    raise
+                if self._failures >= RESTARTS_IN_A_ROW:
+                    raise RuntimeError(f"learner ranks were lost {self._failures} times in a row") from error
                 continue
             self.version += 1
             return Outcome(self.version, weights=weights, restarted=True)
@@ -218,8 +217,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
         """Every rank's engine state into the object store, owned by this process: it outlives the ranks."""
         snapshot = [rank.save.remote() for rank in self._ranks]
         ray.wait(snapshot, num_returns=len(snapshot), fetch_local=False)
-        if not any(_error(share) for share in snapshot):
-            self._snapshot = snapshot
+        if not any(_error(share) for share in snapshot):  # ranks that are gone are noticed by the next update
+            self._snapshot, self._snapshot_version = snapshot, self.version
 
     def shutdown(self) -> None:
         for rank in self._ranks:
@@ -253,12 +252,14 @@ class DeepSpeedLearnerGroup(Checkpointable):
         return (self._config,), {}
 
     def save_to_path(self, path: Any = None, *, filesystem: Any = None, **options: Any) -> str:
-        """Write a checkpoint. A running update is waited for first, by its ranks themselves."""
+        """Write a checkpoint: of the newest weights, or, where ranks have just died, of the last snapshot."""
+        if self._snapshot_version != self.version:
+            self._take_snapshot()
         place = super().save_to_path(path, filesystem=filesystem, **options)
         files, folder = _filesystem(place if path is None else path, filesystem)
         files.create_dir(f"{folder}/{ENGINE_FOLDER}", recursive=True)
         files.delete_dir_contents(f"{folder}/{ENGINE_FOLDER}")
-        for share in self._all("save"):
+        for share in ray.get(self._snapshot):
             for name, content in share.items():
                 target = f"{folder}/{ENGINE_FOLDER}/{name}"
                 files.create_dir(str(Path(target).parent), recursive=True)
@@ -285,7 +286,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
                     share[str(Path(entry.path).relative_to(root))] = np.frombuffer(stream.read(), np.uint8)
         snapshot = [ray.put(share)]
         self._all("load", snapshot)
-        self._snapshot = snapshot
+        self._snapshot, self._snapshot_version = snapshot, self.version
 
 
 def _error(reference: Any) -> RayError | None:

@@ -24,9 +24,9 @@ class PPOSettings:
         update_decisions: decisions an update waits for. minibatch_decisions: of a step. Both over all ranks.
         target_kl: once the policy has moved so far from where the update began, only critic and gate go on.
         policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
-        train_gate: train the exit gate beside PPO, by binary cross-entropy on the critic's own exit labels. The
-            paper calibrates it in a separate fourth stage (jobs/calibrate_exit.py); doing it here as well keeps the
-            gate in step with a latent loop that is changing. It moves the gate's own parameters only.
+        train_gate: train the exit gate beside PPO, by binary cross-entropy on the critic's own exit labels, which moves
+            the gate's own parameters only. Off, as in the paper, which calibrates the gate in a separate fourth stage:
+            a gate that learns to leave early also ends the practice of thinking on.
         gate_delta, gate_lookahead: a step is exitable where the value gains less than delta over so many steps.
         gate_coefficient: weight of that loss.
         gate_min_explained_variance: the gate learns only in updates whose returns the critic explains so far; a critic
@@ -54,7 +54,7 @@ class PPOSettings:
     policy_lr: float = 3e-5
     critic_lr: float = 1e-4
     gate_lr: float = 1e-4
-    train_gate: bool = True
+    train_gate: bool = False
     gate_delta: float = 0.05
     gate_lookahead: int = 3
     gate_coefficient: float = 1.0
@@ -94,13 +94,16 @@ class PPOSettings:
 RECIPES: dict[str, dict[str, Any]] = {
     # arXiv 2606.15099, table of hyper-parameters: what the defaults above are.
     "paper": {},
-    # Minutes on two cores: small updates, so that there are some, and rates that show in a dozen of them.
+    # Minutes on two cores: small updates, so that there are some, a critic that learns in a dozen of them, and a gate
+    # to sweep thresholds over without a fourth stage.
     "demo": {
-        "update_decisions": 128, "minibatch_decisions": 32, "critic_lr": 1e-3, "gate_lr": 1e-3,
+        "update_decisions": 128, "minibatch_decisions": 32, "critic_lr": 1e-3, "train_gate": True,
         "demonstration_weight_end": 0.1,
     },
     # Seconds, for tests.
-    "tiny": {"update_decisions": 16, "minibatch_decisions": 8, "epochs": 1, "demonstration_streams": 2},
+    "tiny": {
+        "update_decisions": 16, "minibatch_decisions": 8, "epochs": 1, "demonstration_streams": 2, "train_gate": True,
+    },
 }  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Settings:
     demonstration_weight: float | None = None
     """Weight of the cloning loss on --demos at the start."""
     train_gate: bool | None = None
-    """Train the exit gate too; the paper does it afterwards."""
+    """Train the exit gate too; the paper does it afterwards, and so does the recipe named after it."""
     exit_threshold: float | None = None
     """Of the gate in rollouts; the policy's own when left out."""
     num_runners: int = default_workers()

@@ -110,9 +110,8 @@ def test_learners_that_die_before_the_first_update_come_back_to_the_checkpoint(a
 
 def test_success_rises(algorithm, seen) -> None:
     first = train(algorithm, seen)["rollout/success_rate"]
-    best = train_until(algorithm, seen, lambda point: point["rollout/success_rate"] >= first + 0.35, limit_s=90)
     assert first < 0.5
-    assert best["rollout/success_rate"] > 0.6
+    best = train_until(algorithm, seen, lambda point: point["rollout/success_rate"] > 0.7, limit_s=120)
     assert best["total/episodes"] == len(seen)
     assert best["learner/lag"] <= algorithm.config.max_lag
     assert best["total/fragments_dropped"] == 0

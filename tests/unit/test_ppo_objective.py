@@ -120,7 +120,7 @@ def test_optimizer_groups_own_exactly_what_requires_a_gradient(cloning: bool, tr
 
 
 def test_once_the_policy_has_moved_enough_only_critic_and_gate_go_on() -> None:
-    objective, batch = make_objective()
+    objective, batch = make_objective(train_gate=True)
     objective.optimizer_groups(cloning=True)
     full, parts, _ = objective(batch)
     loss, remaining, belief = objective(batch, demonstration(objective), train_policy=False, train_gate=True)
