@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.experts.blind import BlindSimulator
 from avavla_ray.simulators.libero.adapter import LiberoSimulator
 from avavla_ray.simulators.libero.bundled.build import BUNDLED_SUITES
+from avavla_ray.simulators.libero.bundled.contact_sheet import CAPTION_HEIGHT, SheetSettings, main
 
 pytestmark = pytest.mark.libero
 
@@ -85,6 +87,16 @@ def test_bowls_that_start_inside_a_plates_rim_do_not_jump(suite: str, task: int,
         assert np.linalg.norm((place - poses(start)[name][0])[:2]) < 0.05, name
     simulator.close()
     start.close()
+
+
+def test_the_contact_sheet_shows_the_tasks_in_colour(tmp_path: Path) -> None:
+    main(SheetSettings(tmp_path / "sheet.png", tasks=(0, 7), size=96, columns=2))
+    picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    assert picture.shape == (2 * (96 + CAPTION_HEIGHT), 4 * 96, 3)
+    saturation = picture.max(2) - picture.min(2)
+    for row in np.split(saturation, 2):
+        for cell in np.split(row[CAPTION_HEIGHT:], 4, axis=1):
+            assert (cell > 60).mean() > 0.005
 
 
 @pytest.mark.real_geometry

@@ -23,6 +23,7 @@ class SheetSettings:
     Attributes:
         output: PNG file to write.
         suites: suites whose tasks are shown.
+        tasks: indices of the tasks; all when empty.
         assets: official, bundled, or a directory.
         size: height and width of one camera's picture, pixels.
         columns: tasks in a row; each shows the scene and the wrist camera.
@@ -31,6 +32,7 @@ class SheetSettings:
 
     output: Path
     suites: tuple[str, ...] = BUNDLED_SUITES
+    tasks: tuple[int, ...] = ()
     assets: str = "bundled"
     size: int = 192
     columns: int = 4
@@ -49,13 +51,14 @@ def sheet(settings: SheetSettings) -> Image:
         simulator = make_simulator(
             SimulatorConfig(suite=suite, assets=settings.assets, image_size=settings.size, render="reference")
         )
-        for task, instruction in enumerate(simulator.spec.instructions):
+        instructions = simulator.spec.instructions
+        for task in settings.tasks or range(len(instructions)):
             images = simulator.reset(task, initial_state=settings.initial_state).images
             cell = Image.new("RGB", (2 * settings.size, settings.size + CAPTION_HEIGHT), "white")
             # Observations are mirror images, as policies expect them; people want the true view.
             for column, image in enumerate(images):
                 cell.paste(Image.fromarray(image[:, ::-1]), (column * settings.size, CAPTION_HEIGHT))
-            ImageDraw.Draw(cell).text((3, 1), f"{task} {instruction}", fill="black")
+            ImageDraw.Draw(cell).text((3, 1), f"{task} {instructions[task]}", fill="black")
             cells.append(cell)
         simulator.close()
     width, height = cells[0].size

@@ -16,7 +16,7 @@ def _item(name: str, shapes: tuple[Shape, ...], mass: float, bottom: float, top:
 
 
 def _can(label: str, band: str) -> tuple[Shape, ...]:
-    """65 mm wide, 75 mm tall, along y: silver ends, a label and a band around its middle."""
+    """65 mm wide, 75 mm tall, along y: silver ends, a label, and a band and a mark on the lid in one colour."""
     low, high = -0.0382, 0.037
     return (
         *solid_prism("y", 0.0312, low, high),
@@ -28,6 +28,7 @@ def _can(label: str, band: str) -> tuple[Shape, ...]:
             "silver",
             "y",
         ),
+        Lathe(((0, 0.0345), (0.015, 0.0345), (0.015, 0.035), (0, 0.035)), band, "y"),
     )
 
 
