@@ -6,7 +6,7 @@ Letters: N decisions of all fragments end to end, K latent steps, Z, U, E, O wid
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,3 +113,14 @@ def _normalise(advantages: Tensor, mask: Tensor, reduce: Reduce) -> Tensor:
     mean = total / count
     deviation = (reduce((valid - mean).square().sum()) / count).sqrt()
     return torch.where(mask, ((advantages - mean) / (deviation + 1e-8)).float(), torch.zeros_like(advantages))
+
+
+def deal(lots: list[tuple[Any, int]], world: int) -> list[list[Any]]:
+    """Share out (item, size) lots over `world` ranks, about the same total size each, none without."""
+    shares: list[list[Any]] = [[] for _ in range(world)]
+    totals = [0] * world
+    for item, size in sorted(lots, key=lambda lot: -lot[1]):
+        rank = min(range(world), key=lambda r: (totals[r], len(shares[r])))
+        shares[rank].append(item)
+        totals[rank] += size
+    return shares

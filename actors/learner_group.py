@@ -18,6 +18,7 @@ from ray.rllib.core import COMPONENT_LEARNER
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from actors.batch import deal
 from actors.learner import Learner, Refusal, Update
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
@@ -46,17 +47,6 @@ class Outcome:
     metrics: dict[str, float] | None = None
     refusal: str | None = None
     restarted: bool = False
-
-
-def deal(lots: list[tuple[Any, int]], world: int) -> list[list[Any]]:
-    """Share out (item, size) lots over `world` ranks, about the same total size each, none without."""
-    shares: list[list[Any]] = [[] for _ in range(world)]
-    totals = [0] * world
-    for item, size in sorted(lots, key=lambda lot: -lot[1]):
-        rank = min(range(world), key=lambda r: (totals[r], len(shares[r])))
-        shares[rank].append(item)
-        totals[rank] += size
-    return shares
 
 
 class DeepSpeedLearnerGroup(Checkpointable):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.learner_group import deal
+from actors.batch import deal
 from actors.metrics import EPISODE_WINDOW, RolloutWindow, flat
 from actors.ppo_run import Budget
 from actors.rollout import Report
