@@ -43,12 +43,11 @@ def plot_success_against_cost(path: str | Path, groups: dict[str, list[dict[str,
                     marker=marker, color=colour, markerfacecolor=face, linestyle=line, linewidth=1.2,
                     elinewidth=0.8, capsize=3, alpha=0.9, label=f"{label}, {kind}",
                 )  # fmt: skip
-                for rank, result in enumerate(chosen):
-                    text = f"{result['exit_threshold']:.2f}" if chosen is gated else f"K={result['fixed_depth']}"
+                below = chosen is fixed
+                for (x, y), texts in _labels(chosen, key).items():
                     axis.annotate(
-                        text, (result[key], result["success_rate"]), textcoords="offset points",
-                        xytext=(6, 6 + 9 * (rank % 2)) if chosen is gated else (6, -13 - 9 * (rank % 2)),
-                        fontsize=7, color=colour,
+                        ", ".join(texts), (x, y), textcoords="offset points", fontsize=7, color=colour,
+                        xytext=(6, -13 - 9 * index) if below else (6, 6 + 9 * index),
                     )  # fmt: skip
         axis.set_xlabel(name)
         axis.set_ylim(-0.03, 1.03)
@@ -60,3 +59,12 @@ def plot_success_against_cost(path: str | Path, groups: dict[str, list[dict[str,
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     plt.close(figure)
+
+
+def _labels(results: list[dict[str, Any]], key: str) -> dict[tuple[float, float], list[str]]:
+    """Names of the settings at each point; settings that came out alike share one label."""
+    labels: dict[tuple[float, float], list[str]] = {}
+    for result in results:
+        name = f"K={result['fixed_depth']}" if result["exit_threshold"] is None else f"{result['exit_threshold']:.2f}"
+        labels.setdefault((round(result[key], 2), result["success_rate"]), []).append(name)
+    return labels
