@@ -7,18 +7,24 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
+from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.config import preset
+from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.tokenizer import WordTokenizer
 from avavla_ray.tracking import find_runs, track
 from avavla_ray.training.behaviour_cloning import CHECKPOINT, SETTINGS, TRAIN, check_fit, check_output, train
+from avavla_ray.training.objective import CloningObjective
 from avavla_ray.training.settings import CloningSettings, recipe
+from avavla_ray.training.validation import held_out_errors
 from tests.support.demonstration_data import make_dataset
 
 pytestmark = pytest.mark.ray
@@ -31,7 +37,7 @@ def demos(tmp_path_factory) -> Path:
 
 @pytest.mark.timeout(180)
 def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, tmp_path):
-    settings = recipe("tiny", steps=60, workers=2, streams=8, latent_share=0.3, validations=4, zero_stage=2)
+    settings = recipe("tiny", steps=400, workers=2, streams=8, latent_share=0.2, validations=4, zero_stage=2)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with track("test", kind="bc", uri=uri) as run:
         result = train(
@@ -40,19 +46,23 @@ def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, 
     checkpoint = load_checkpoint(result.checkpoint)
     assert result.checkpoint == tmp_path / "bc" / CHECKPOINT
     assert checkpoint.stage == "bc"
-    assert checkpoint.extra["training"]["step"] == 60
+    assert checkpoint.extra["training"]["step"] == 400
     assert checkpoint.extra["training"]["stage"] == "latent_warm_up"
     assert checkpoint.provenance["demonstrations"]["episodes"] == 8
     assert checkpoint.provenance["cloning"]["workers"] == 2
     assert checkpoint.statistics.name == "libero_object"
     (found,) = find_runs(uri=uri, kind="bc")
     assert {"train/l1", "train/decisions_per_s", "val/l1", "val/l1_gripper", "val/l1_x"} <= set(found.data.metrics)
-    from mlflow.tracking import MlflowClient
+    reader = EpisodeReader(read_metadata(demos))
+    tokenizer = WordTokenizer(checkpoint.policy.config.vocabulary, checkpoint.policy.config.backbone.max_text_tokens)
 
-    client = MlflowClient(tracking_uri=uri)
-    errors = [m.value for m in sorted(client.get_metric_history(run.run_id, "val/l1"), key=lambda m: m.step)]
-    assert len(errors) >= 4
-    assert errors[-1] < 0.8 * errors[0]
+    def error(policy: AvaVlaPolicy) -> float:
+        """Of the first action dimension, which follows from what is seen."""
+        encode = lambda text: tokenizer.encode(text).numpy()  # noqa: E731
+        return held_out_errors(CloningObjective(policy.eval()), reader, encode, range(8), latent_steps=5)[0]
+
+    torch.manual_seed(0)
+    assert error(checkpoint.policy) < 0.6 * error(AvaVlaPolicy(preset("tiny")))
     assert len([path for path in (tmp_path / "bc" / TRAIN).iterdir() if path.is_dir()]) == settings.keep
 
 
@@ -81,7 +91,7 @@ def _kill_after_checkpoints(folder: Path, kills: int, killed: list[int], stop: t
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(540)
 def test_killed_workers_come_back_and_change_nothing(ray_cluster, demos, tmp_path):
     from ray.train import TrainingFailedError
 
@@ -127,10 +137,6 @@ def test_runs_are_not_mixed(tmp_path):
 
 
 def test_demonstrations_must_fit_the_policy(demos):
-    from dataclasses import replace
-
-    from avavla_ray.demonstrations.reader import read_metadata
-
     metadata = read_metadata(demos)
     check_fit(metadata, preset("tiny"))
     with pytest.raises(InputError, match="actions of 7 numbers, the policy takes 6"):
