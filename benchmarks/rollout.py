@@ -151,6 +151,7 @@ def main(settings: Settings) -> None:
     import logging
     import os
 
+    begun = time.perf_counter()
     # A cluster of its own: numbers of a shared one would not be this machine's.
     os.environ["RAY_ADDRESS"] = "local"
     from actors.async_ppo_config import AsyncPPOConfig
@@ -188,13 +189,15 @@ def main(settings: Settings) -> None:
         algorithm = config.build_algo()
     algorithm.train()  # starts simulators, compiles what is compiled at first use
     algorithm.settle()
+    print(f"simulators, runners and learner ready after {time.perf_counter() - begun:.0f} s", flush=True)
     bench = Bench(algorithm, policy.chunk)
     cases = {name: getattr(bench, name) for name in ("simulator_only", "rollout", "with_learner", "serial")}
-    seconds, rounds = (2.0, 2) if settings.quick else (15.0, 5)
+    seconds, rounds = (1.0, 2) if settings.quick else (15.0, 5)
     rates: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, case in cases.items():
             rates[name].append(case(seconds))
+        print(f"turn {turn + 1} of {rounds} done after {time.perf_counter() - begun:.0f} s", flush=True)
     algorithm.stop()
     mean = {name: sum(values) / rounds for name, values in rates.items()}
     result = {
