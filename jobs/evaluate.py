@@ -61,7 +61,8 @@ def main(settings: Settings) -> None:
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.libero.suites import suite_spec
+    from avavla_ray.simulators.libero.assets import resolve_assets
+    from avavla_ray.simulators.libero.suites import suite_spec, task_at
     from avavla_ray.simulators.registry import check_config
     from avavla_ray.tracking import check_store, default_uri, track
 
@@ -74,6 +75,9 @@ def main(settings: Settings) -> None:
         image_size=policy.backbone.image_size, max_steps=settings.max_steps,
     )  # fmt: skip
     check_config(config)
+    for task in settings.tasks:
+        task_at(settings.suite, task)
+    resolve_assets(settings.assets, settings.suite)
     suite = suite_spec(settings.suite)
     tasks = settings.tasks or tuple(range(len(suite.instructions)))
     if not 1 <= settings.episodes <= suite.num_initial_states:

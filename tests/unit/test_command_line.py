@@ -40,6 +40,10 @@ def test_jobs_are_executable(job):
     ("words", "message"),
     [
         (("evaluate", "--checkpoint", "nowhere"), "nowhere"),
+        (("bc_libero", "--demos", "nowhere"), "jobs/collect_demos.py --output nowhere"),
+        (("bc_libero", "--demos", "nowhere", "--preset", "smal"), "did you mean 'small'?"),
+        (("ppo_libero", "--tasks", "99"), "libero_object has tasks 0 to 9"),
+        (("collect_demos", "--suite", "libero_goal"), "bundled assets do not cover libero_goal"),
         (("compare", "--suite", "libero_objects"), "did you mean 'libero_object'?"),
         (("compare", "--tracking-uri", "plain/folder"), "sqlite:///PATH.db"),
     ],
