@@ -56,15 +56,29 @@ def update_controller(controller: Controller, force: bool = False) -> None:
     controller.new_update = False
 
 
-def control(robot: SingleArm, action: np.ndarray, policy_step: bool = False) -> None:
-    """`SingleArm.control` without its history of forces and velocities, which LIBERO does not read."""
-    dimensions = robot.controller.control_dim
-    if policy_step:
-        robot.controller.set_goal(action[:dimensions])
-    low, high = robot.torque_limits
-    robot.torques = np.clip(robot.controller.run_controller(), low, high)
-    robot.grip_action(gripper=robot.gripper, gripper_action=action[dimensions:])
-    robot.sim.data.ctrl[robot._ref_joint_actuator_indexes] = robot.torques
+class Arm:
+    """What `SingleArm.control` does for the torques, without looking up names each time.
+
+    The history of forces and velocities that robosuite keeps there is left out: LIBERO does not read it.
+    """
+
+    def __init__(self, robot: SingleArm) -> None:
+        model = robot.sim.model
+        self.robot, self.dimensions = robot, robot.controller.control_dim
+        self.joints = robot._ref_joint_actuator_indexes
+        self.fingers = [model.actuator_name2id(actuator) for actuator in robot.gripper.actuators]
+        self.weakest, self.strongest = robot.torque_limits
+        low, high = model.actuator_ctrlrange[self.fingers].T
+        self.centre, self.reach = 0.5 * (high + low), 0.5 * (high - low)
+
+    def drive(self, action: np.ndarray, new_goal: bool) -> None:
+        """Set the torques and finger positions for the next physics step."""
+        controller, control = self.robot.controller, self.robot.sim.data.ctrl
+        if new_goal:
+            controller.set_goal(action[: self.dimensions])
+        control[self.joints] = np.clip(controller.run_controller(), self.weakest, self.strongest)
+        fingers = self.robot.gripper.format_action(action[self.dimensions :])
+        control[self.fingers] = self.centre + self.reach * fingers
 
 
 class ExactSteps(DecisionCameras):
@@ -72,9 +86,9 @@ class ExactSteps(DecisionCameras):
 
     def _reset_internal(self) -> None:
         super()._reset_internal()
-        for robot in self.robots:
-            robot.control = types.MethodType(control, robot)
-            robot.controller.update = types.MethodType(update_controller, robot.controller)
+        (robot,) = self.robots
+        robot.controller.update = types.MethodType(update_controller, robot.controller)
+        self._arm = Arm(robot)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, dict]:
         """Run one environment step of 50 ms.
@@ -86,12 +100,11 @@ class ExactSteps(DecisionCameras):
             observation, reward (1 on success), success, and an empty dictionary.
         """
         model, data = self.sim.model._model, self.sim.data._data
-        robot = self.robots[0]
         self.timestep += 1
         for substep in range(int(self.control_timestep / self.model_timestep)):
             mujoco.mj_step1(model, data)
             solve_accelerations(model, data)
-            robot.control(action, policy_step=substep == 0)
+            self._arm.drive(action, new_goal=substep == 0)
             mujoco.mj_step2(model, data)
             self._update_observables()
         self.cur_time += self.control_timestep
