@@ -95,7 +95,7 @@ def _kill_after_checkpoints(folder: Path, kills: int, killed: list[int], stop: t
 def test_killed_workers_come_back_and_change_nothing(ray_cluster, demos, tmp_path):
     from ray.train import TrainingFailedError
 
-    settings = recipe("tiny", steps=150, latent_share=0.5, checkpoints=50, validations=1, max_failures=1, seed=3)
+    settings = recipe("tiny", steps=150, latent_share=0.5, checkpoints=10, validations=1, max_failures=1, seed=3)
     policy = preset("tiny")
     whole = load_checkpoint(train(settings, policy, demos, tmp_path / "whole").checkpoint)
 
