@@ -76,7 +76,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "default": {"steps": 20_000},
     # One task and some thirty demonstrations on two cores: where success lies clearly between 0 and 1. The steps make
     # the outcome the same on faster machines, the minutes end it on slower ones.
-    "demo": {"steps": 600, "minutes": 3.5, "streams": 16},
+    "demo": {"steps": 1000, "minutes": 3.5, "streams": 16},
     # Seconds, for tests.
     "tiny": {"steps": 12, "streams": 4, "shift": 1, "validations": 2, "checkpoints": 3, "workers": 1},
 }
