@@ -97,4 +97,11 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
                 f"no Ray cluster answers at {address} ({first}): start it, or unset RAY_ADDRESS; "
                 "if it asks for a token, export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from error
+        offered = int(ray.cluster_resources().get("CPU", 0))
+        if offered < (cpus or 1):
+            print(
+                f"the cluster at {address} has {offered} CPUs and this work reserves {cpus}: it waits until there are "
+                "more; without an autoscaler, stop it and lower --num-runners or --workers",
+                flush=True,
+            )
     return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}

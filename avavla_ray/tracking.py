@@ -115,13 +115,15 @@ def track(
     tags: Mapping[str, Any] | None = None,
     params: Mapping[str, Any] | None = None,
     run_key: str | None = None,
+    resume: bool = False,
     experiment: str = EXPERIMENT,
 ) -> Iterator[Run]:
     """Open a run, close it as FINISHED, or as FAILED on an exception.
 
     Args:
         kind: "bc", "ppo", "evaluation", ...: becomes the tag "kind".
-        run_key: identity of the work (a job's --run-id); a run with the same key and kind is continued.
+        run_key: identity of the work (a job's --run-id).
+        resume: continue the newest run of the same key and kind, if there is one, instead of opening another.
 
     Raises:
         InputError: the store can't be opened.
@@ -141,7 +143,7 @@ def track(
     except Exception as error:
         raise InputError(f"MLflow store {uri} can't be opened ({type(error).__name__}: {error})") from error
     earlier = []
-    if run_key is not None:
+    if run_key is not None and resume:
         earlier = client.search_runs([experiment_id], f"tags.run_key = '{run_key}' and tags.kind = '{kind}'")
     if earlier:
         run_id = earlier[0].info.run_id
@@ -163,7 +165,7 @@ def track(
 def find_runs(
     *, uri: str | None = None, kind: str, filters: str = "", experiment: str = EXPERIMENT, limit: int = 1000
 ) -> list[Any]:
-    """Finished runs of a kind, newest first, as MLflow entities.
+    """Runs of a kind, newest first, as MLflow entities.
 
     Raises:
         InputError: no such experiment.

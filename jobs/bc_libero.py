@@ -53,6 +53,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from avavla_ray.demonstrations.reader import read_metadata
+    from avavla_ray.errors import InputError
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.policy.config import preset
     from avavla_ray.training.settings import recipe
@@ -68,10 +69,13 @@ def main(settings: Settings) -> None:
     from actors.cluster import connect
     from avavla_ray.provenance import provenance
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
-    from avavla_ray.training.behaviour_cloning import train
+    from avavla_ray.training.behaviour_cloning import SETTINGS, check_fit, train
 
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
+    check_fit(metadata, policy)
+    if (settings.output / SETTINGS).is_file() and not settings.resume:
+        raise InputError(f"{settings.output} holds a run already: add --resume, or give another --output")
     connect(cpus=chosen.workers * chosen.threads)
     described = provenance(seed=chosen.seed, precision=chosen.precision)
     print(
@@ -81,7 +85,8 @@ def main(settings: Settings) -> None:
         flush=True,
     )
     with track(
-        f"bc {settings.output.name}", kind="bc", uri=uri, run_key=settings.run_id or settings.output.name,
+        f"bc {settings.output.name}", kind="bc", uri=uri,
+        run_key=settings.run_id or settings.output.name, resume=settings.resume,
         params={"preset": policy.preset, "suite": metadata.name, **{name: getattr(chosen, name) for name in names}},
         tags={**described, "demonstrations": metadata.manifest.get("provenance", {})},
     ) as run:  # fmt: skip

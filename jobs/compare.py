@@ -38,7 +38,8 @@ def main(settings: Settings) -> None:
     uri = settings.tracking_uri or default_uri()
     groups: dict[str, list[dict]] = {}
     chosen, seen = [], set()
-    for run in find_runs(uri=uri, kind="evaluation", filters=f"params.suite = '{settings.suite}'"):
+    finished = f"params.suite = '{settings.suite}' and attributes.status = 'FINISHED'"
+    for run in find_runs(uri=uri, kind="evaluation", filters=finished):
         label, setting = run.data.tags["label"], run.data.params["exit_setting"]
         evaluation = run.data.tags["run_key"].rsplit("/", 1)[0]
         if (settings.labels and label not in settings.labels) or (label, setting) in seen:

@@ -6,6 +6,7 @@ Runs the other jobs one after another, as a user would type them, and prints eac
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -36,17 +37,31 @@ class Settings:
     render: str = "fast"
     num_runners: int = 2
     seed: int = 0
-    output: Path = Path("runs/demo")
+    output: Path | None = None
+    """Folder of everything; the first of runs/demo, runs/demo-2, ... that is free when left out."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
 def main(settings: Settings) -> None:
+    from avavla_ray.errors import InputError
+    from avavla_ray.evaluation.episode import exit_settings
+    from avavla_ray.policy.config import preset
+    from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.libero.assets import resolve_assets
+    from avavla_ray.simulators.libero.suites import task_at
+    from avavla_ray.simulators.registry import check_config
     from avavla_ray.tracking import check_store, default_uri
 
     uri = settings.tracking_uri or default_uri()
     check_store(uri)
-    out, start = settings.output, time.monotonic()
+    check_config(SimulatorConfig(suite=settings.suite, render=settings.render))
+    task_at(settings.suite, settings.task)
+    resolve_assets(settings.assets, settings.suite)
+    exit_settings(settings.thresholds, settings.depths, preset("small"))
+    out, start = settings.output or _free_folder(), time.monotonic()
+    if out.exists():
+        raise InputError(f"{out} exists: give another --output")
     simulator = ["--suite", settings.suite, "--tasks", settings.task, "--assets", settings.assets]
     common = [*simulator, "--render", settings.render, "--num-runners", settings.num_runners, "--seed", settings.seed]
     tracked = ["--tracking-uri", uri]
@@ -79,6 +94,12 @@ def main(settings: Settings) -> None:
     for path in [out / "compare/success_against_latent_steps.png", *sorted(out.glob("evaluate-*/videos/*.mp4"))]:
         print(f"  {path}")
     print(f"Open the runs with: {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}")
+
+
+def _free_folder() -> Path:
+    """A finished demo is never overwritten."""
+    names = itertools.chain(["runs/demo"], (f"runs/demo-{n}" for n in itertools.count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
 
 
 def _run(title: str, job: str, words: list[str]) -> None:

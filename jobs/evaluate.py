@@ -77,7 +77,7 @@ def main(settings: Settings) -> None:
     check_config(config)
     for task in settings.tasks:
         task_at(settings.suite, task)
-    resolve_assets(settings.assets, settings.suite)
+    assets = resolve_assets(settings.assets, settings.suite)
     suite = suite_spec(settings.suite)
     tasks = settings.tasks or tuple(range(len(suite.instructions)))
     if not 1 <= settings.episodes <= suite.num_initial_states:
@@ -87,7 +87,8 @@ def main(settings: Settings) -> None:
 
     label = settings.label or checkpoint.stage
     identity = {
-        "suite": settings.suite, "checkpoint": checkpoint.digest, "assets": settings.assets,
+        "suite": settings.suite, "checkpoint": checkpoint.digest,
+        "assets": settings.assets, "assets_digest": assets.digest,
         "render": settings.render, "max_steps": settings.max_steps or suite.max_steps, "seed": settings.seed,
     }  # fmt: skip
     ledger = Ledger(settings.output / "episodes.jsonl", identity, settings.resume)
@@ -132,9 +133,10 @@ def main(settings: Settings) -> None:
     )  # fmt: skip
     instructions = dict(enumerate(suite.instructions))
     results = []
+    asked = [r for r in ledger.records.values() if r.task in tasks and r.initial_state < settings.episodes]
     for setting in exits:
         result = summarise(
-            setting, ledger.records.values(), instructions,
+            setting, asked, instructions,
             label=label, stage=checkpoint.stage, checkpoint_path=str(settings.checkpoint),
             **identity, provenance=described,
         )  # fmt: skip
@@ -143,7 +145,7 @@ def main(settings: Settings) -> None:
         write_json(path, result)
         with track(
             f"{label} {setting.title}", kind="evaluation", uri=uri,
-            run_key=f"{settings.run_id or settings.output.name}/{setting.label}",
+            run_key=f"{settings.run_id or settings.output.name}/{setting.label}", resume=settings.resume,
             # The scatter tab of MLflow's compare page opens on the first parameter by name: keep it the threshold's.
             params={
                 "exit_setting": setting.title, "suite": settings.suite, "tasks": ",".join(map(str, tasks)),

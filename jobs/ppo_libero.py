@@ -51,8 +51,8 @@ class Settings:
     """Train the exit gate too; the paper does it afterwards, and so does the recipe named after it."""
     exit_threshold: float | None = None
     """Of the gate in rollouts; the policy's own when left out."""
-    num_runners: int = default_workers()
-    """Rollout processes."""
+    num_runners: int = max(1, default_workers() - 1)
+    """Rollout processes; one core is left to the learner."""
     simulators: int = 2
     """Simulators in each of them."""
     fragment_decisions: int = 16
@@ -166,7 +166,7 @@ def main(settings: Settings) -> None:
         flush=True,
     )
     with track(
-        f"ppo {settings.output.name}", kind="ppo", uri=uri, run_key=config.run_name,
+        f"ppo {settings.output.name}", kind="ppo", uri=uri, run_key=config.run_name, resume=settings.resume,
         params={"suite": settings.suite, "preset": start.policy.config.preset, **asdict(ppo)},
         tags={"trained_from": start.digest},
     ) as run:  # fmt: skip

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting
 from avavla_ray.evaluation.intervals import wilson
+from avavla_ray.files import write_text
 
 
 def summarise(
@@ -65,15 +67,16 @@ def summarise(
 class Ledger:
     """Finished episodes of one evaluation, one JSON line each, so that a stopped evaluation goes on where it was.
 
-    The first line names what is evaluated; a ledger of something else is refused.
+    The first line names what is evaluated. A ledger of something else is refused, and so is one with episodes in it
+    where nobody asked to resume: they would be lost.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
-        from avavla_ray.errors import InputError
-
         self.path = path
         self.records: dict[tuple[str, int, int], EpisodeRecord] = {}
         head = json.dumps({"evaluates": identity}, sort_keys=True)
+        if path.exists() and not resume and path.read_text(encoding="utf-8").count("\n") > 1:
+            raise InputError(f"{path} holds finished episodes: add --resume to keep them, or give another --output")
         if path.exists() and resume:
             first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
             if first != head:
@@ -86,9 +89,8 @@ class Ledger:
                 except json.JSONDecodeError:
                     continue  # the line that a killed process was writing: its episode is played again
                 self.records[record.setting, record.task, record.initial_state] = record
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [json.dumps(record.to_json()) for record in self.records.values()]
-        path.write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
+        write_text(path, "\n".join([head, *kept]) + "\n")
 
     def add(self, record: EpisodeRecord) -> None:
         self.records[record.setting, record.task, record.initial_state] = record

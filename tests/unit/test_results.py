@@ -69,9 +69,11 @@ def test_ledger_of_another_checkpoint_is_refused(tmp_path):
         Ledger(tmp_path / "l.jsonl", {"checkpoint": "def"}, resume=True)
 
 
-def test_without_resume_the_ledger_starts_over(tmp_path):
+def test_without_resume_finished_episodes_are_not_thrown_away(tmp_path):
     Ledger(tmp_path / "l.jsonl", {}, resume=False).add(RECORDS[0])
-    assert not Ledger(tmp_path / "l.jsonl", {}, resume=False).records
+    with pytest.raises(InputError, match="add --resume"):
+        Ledger(tmp_path / "l.jsonl", {}, resume=False)
+    assert len(Ledger(tmp_path / "l.jsonl", {}, resume=True).records) == 1
 
 
 @pytest.mark.parametrize(

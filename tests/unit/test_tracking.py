@@ -25,13 +25,13 @@ def test_a_run_keeps_what_it_was_told(uri, tmp_path):
     assert not find_runs(uri=uri, kind="bc")
 
 
-def test_the_same_key_continues_the_run(uri):
+def test_the_same_key_continues_the_run_only_when_resumed(uri):
     ids = []
-    for value in (1.0, 2.0):
-        with track("keyed", kind="ppo", uri=uri, run_key="k1", params={"a": value}) as run:
+    for value, resume in ((1.0, False), (2.0, True), (3.0, False), (4.0, True)):
+        with track("keyed", kind="ppo", uri=uri, run_key="k1", resume=resume, params={"a": value}) as run:
             run.log_metrics({"loss": value}, step=int(value))
             ids.append(run.run_id)
-    assert ids[0] == ids[1]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
 
 
 def test_a_failed_run_says_so(uri):
