@@ -53,7 +53,6 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from avavla_ray.demonstrations.reader import read_metadata
-    from avavla_ray.errors import InputError
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.policy.config import preset
     from avavla_ray.training.settings import recipe
@@ -69,13 +68,12 @@ def main(settings: Settings) -> None:
     from actors.cluster import connect
     from avavla_ray.provenance import provenance
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
-    from avavla_ray.training.behaviour_cloning import SETTINGS, check_fit, train
+    from avavla_ray.training.behaviour_cloning import check_fit, check_unused, train
 
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
     check_fit(metadata, policy)
-    if (settings.output / SETTINGS).is_file() and not settings.resume:
-        raise InputError(f"{settings.output} holds a run already: add --resume, or give another --output")
+    check_unused(settings.output, settings.resume)
     connect(cpus=chosen.workers * chosen.threads)
     described = provenance(seed=chosen.seed, precision=chosen.precision)
     print(

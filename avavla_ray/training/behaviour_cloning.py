@@ -48,8 +48,7 @@ def check_output(output: Path, identity: dict[str, Any], resume: bool) -> None:
             raise InputError(f"{output} holds no run to resume: leave --resume out, or give the run's --output")
         write_json(path, identity)
         return
-    if not resume:
-        raise InputError(f"{output} holds a run already: add --resume to continue it, or give another --output")
+    check_unused(output, resume)
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -61,6 +60,12 @@ def check_output(output: Path, identity: dict[str, Any], resume: bool) -> None:
         raise InputError(
             f"{output} was begun with other settings ({changes}): resume with those, or give another --output"
         )
+
+
+def check_unused(output: Path, resume: bool) -> None:
+    """Raise InputError when `output` holds a run that nobody asked to resume. Writes nothing."""
+    if (output / SETTINGS).is_file() and not resume:
+        raise InputError(f"{output} holds a run already: add --resume to continue it, or give another --output")
 
 
 def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
