@@ -81,7 +81,6 @@ def measure(settings: Settings, seconds: float) -> dict[str, Any]:
     import numpy as np
 
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.experts.blind import BlindSimulator
     from avavla_ray.simulators.libero.adapter import LiberoSimulator
 
     def config(render: str) -> SimulatorConfig:
@@ -93,7 +92,7 @@ def measure(settings: Settings, seconds: float) -> dict[str, Any]:
     ours: dict[str, LiberoSimulator] = {
         "reference": LiberoSimulator(config("reference")),
         "fast": LiberoSimulator(config("fast")),
-        "physics": BlindSimulator(config("fast")),
+        "physics": LiberoSimulator(config("none")),
     }
     built: dict[str, float] = {}
     reset: dict[str, float] = {}

@@ -50,25 +50,20 @@ def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
     from avavla_ray.progress import Progress
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.libero.assets import resolve_assets
-    from avavla_ray.simulators.libero.suites import suite_spec, task_at
-    from avavla_ray.simulators.registry import check_config
+    from avavla_ray.simulators.registry import identify, suite_spec
 
     config = SimulatorConfig(
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
         image_size=settings.image_size,
     )  # fmt: skip
-    check_config(config)
+    data = identify(config)
     instructions = suite_spec(settings.suite).instructions
     tasks = tuple(dict.fromkeys(settings.tasks)) or tuple(range(len(instructions)))
-    for task in tasks:
-        task_at(settings.suite, task)
     if settings.num_runners < 1:
         raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
     folder = settings.output or Path("runs/demos") / settings.suite
-    assets = resolve_assets(settings.assets, settings.suite)
     identity = {
-        "suite": settings.suite, "assets": assets.kind, "assets_digest": assets.digest, "render": settings.render,
+        "suite": settings.suite, **data, "render": settings.render,
         "image_size": settings.image_size, "noise": settings.noise, "seed": settings.seed,
     }  # fmt: skip
     if not settings.resume and folder.is_dir() and any(folder.iterdir()):

@@ -30,11 +30,10 @@ def main(settings: Settings) -> None:
     from avavla_ray.evaluation.plots import plot_success_against_cost
     from avavla_ray.evaluation.results import markdown_table
     from avavla_ray.files import write_text
-    from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.registry import check_config
+    from avavla_ray.simulators.registry import entry_of
     from avavla_ray.tracking import compare_link, default_uri, find_runs
 
-    check_config(SimulatorConfig(suite=settings.suite))
+    entry_of(settings.suite)
     uri = settings.tracking_uri or default_uri()
     groups: dict[str, list[dict]] = {}
     chosen, seen = [], set()

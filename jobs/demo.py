@@ -48,16 +48,14 @@ def main(settings: Settings) -> None:
     from avavla_ray.evaluation.episode import exit_settings
     from avavla_ray.policy.config import preset
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.libero.assets import resolve_assets
-    from avavla_ray.simulators.libero.suites import task_at
-    from avavla_ray.simulators.registry import check_config
+    from avavla_ray.simulators.registry import identify
     from avavla_ray.tracking import check_store, default_uri
 
     uri = settings.tracking_uri or default_uri()
     check_store(uri)
-    check_config(SimulatorConfig(suite=settings.suite, render=settings.render))
-    task_at(settings.suite, settings.task)
-    resolve_assets(settings.assets, settings.suite)
+    identify(
+        SimulatorConfig(suite=settings.suite, tasks=(settings.task,), assets=settings.assets, render=settings.render)
+    )
     exit_settings(settings.thresholds, settings.depths, preset("small"))
     out, start = settings.output or _free_folder(), time.monotonic()
     if out.exists():

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import default_workers, run_job
+
+if TYPE_CHECKING:
+    from avavla_ray.simulators.base import SuiteSpec
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.libero.assets import resolve_assets
-    from avavla_ray.simulators.libero.suites import suite_spec, task_at
-    from avavla_ray.simulators.registry import check_config
+    from avavla_ray.simulators.registry import identify, suite_spec
     from avavla_ray.tracking import check_store, default_uri, track
 
     # Everything that can be wrong is looked at before anything slow starts.
@@ -74,10 +75,7 @@ def main(settings: Settings) -> None:
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
         image_size=policy.backbone.image_size, max_steps=settings.max_steps,
     )  # fmt: skip
-    check_config(config)
-    for task in settings.tasks:
-        task_at(settings.suite, task)
-    assets = resolve_assets(settings.assets, settings.suite)
+    data = identify(config)
     suite = suite_spec(settings.suite)
     tasks = settings.tasks or tuple(range(len(suite.instructions)))
     if not 1 <= settings.episodes <= suite.num_initial_states:
@@ -88,8 +86,7 @@ def main(settings: Settings) -> None:
     label = settings.label or checkpoint.stage
     identity = {
         "suite": settings.suite, "checkpoint": checkpoint.digest,
-        "assets": settings.assets, "assets_digest": assets.digest,
-        "render": settings.render, "max_steps": settings.max_steps or suite.max_steps, "seed": settings.seed,
+        **data, "render": settings.render, "max_steps": settings.max_steps or suite.max_steps, "seed": settings.seed,
     }  # fmt: skip
     ledger = Ledger(settings.output / "episodes.jsonl", identity, settings.resume)
 
@@ -129,7 +126,7 @@ def main(settings: Settings) -> None:
 
     described = provenance(
         seed=settings.seed, simulator=simulator, trained=checkpoint.provenance,
-        deviations=_deviations(settings, suite.max_steps, suite.num_initial_states),
+        deviations=_deviations(settings, suite, data),
     )  # fmt: skip
     instructions = dict(enumerate(suite.instructions))
     results = []
@@ -177,17 +174,17 @@ def main(settings: Settings) -> None:
     )
 
 
-def _deviations(settings: Settings, published_steps: int, states: int) -> list[str]:
+def _deviations(settings: Settings, suite: SuiteSpec, data: dict[str, Any]) -> list[str]:
     """How this evaluation differs from the benchmark's published protocol."""
     found = []
     if settings.render != "reference":
         found.append(f"render {settings.render} instead of reference")
-    if settings.assets != "official":
+    if data.get("assets", "official") != "official":
         found.append(f"assets {settings.assets} instead of official")
-    if settings.max_steps not in (None, published_steps):
-        found.append(f"{settings.max_steps} steps instead of {published_steps}")
-    if settings.episodes < states:
-        found.append(f"{settings.episodes} initial states a task instead of {states}")
+    if settings.max_steps not in (None, suite.max_steps):
+        found.append(f"{settings.max_steps} steps instead of {suite.max_steps}")
+    if settings.episodes < suite.num_initial_states:
+        found.append(f"{settings.episodes} initial states a task instead of {suite.num_initial_states}")
     if settings.tasks:
         found.append(f"tasks {list(settings.tasks)} only")
     return found

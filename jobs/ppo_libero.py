@@ -99,9 +99,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError, check_fraction
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.libero.assets import resolve_assets
-    from avavla_ray.simulators.libero.suites import task_at
-    from avavla_ray.simulators.registry import check_config
+    from avavla_ray.simulators.registry import identify
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.behaviour_cloning import check_output
 
@@ -111,10 +109,7 @@ def main(settings: Settings) -> None:
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
         max_steps=settings.max_steps,
     )  # fmt: skip
-    check_config(simulator)
-    for task in settings.tasks:
-        task_at(settings.suite, task)
-    resolve_assets(settings.assets, settings.suite)
+    identify(simulator)
     if settings.num_runners < 1 or settings.simulators < 1 or settings.learners < 1:
         raise InputError("--num-runners, --simulators and --learners need to be at least 1 each")
     if settings.exit_threshold is not None:

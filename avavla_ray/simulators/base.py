@@ -12,7 +12,20 @@ import numpy as np
 
 
 class SimulatorFailure(RuntimeError):
-    """The simulator itself broke (physics diverged, renderer died); the episode in it is lost, the run is not."""
+    """The simulator itself broke; the episode in it is lost, the run is not.
+
+    Attributes:
+        kind: "physics" (the simulation diverged or its engine gave up), "crash" (its process died), "memory" (killed
+            for memory), "hang" (a step or a reset passed its deadline) or "garbage" (values or pictures that no
+            simulator sends).
+    """
+
+    def __init__(self, message: str, kind: str = "physics") -> None:
+        super().__init__(message, kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,8 @@ class SimulatorConfig:
         suite: name of the task suite, for instance "libero_object".
         tasks: indices of the tasks in the suite that may be reset to; empty means all.
         assets: "official", "bundled", or a directory laid out like LIBERO's assets.
-        render: "reference" (the simulator's own settings) or "fast".
+        render: "reference" (the simulator's own settings), "fast", or "none" (black images, for those who don't
+            look, such as scripted experts).
         image_size: height and width of the square camera images, pixels.
         max_steps: environment steps after which an episode is truncated; None takes the suite's published limit.
         settle_steps: null actions after a reset, before the first observation.
@@ -106,6 +120,26 @@ class Simulator(Protocol):
 
     spec: SuiteSpec
     config: SimulatorConfig
+
+    def __init__(self, config: SimulatorConfig) -> None: ...
+
+    @classmethod
+    def suite_spec(cls, suite: str) -> SuiteSpec:
+        """Fixed facts of `suite`, without starting anything.
+
+        Raises:
+            InputError: the simulator is not installed.
+        """
+        ...
+
+    @classmethod
+    def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
+        """Refuse, without starting anything, what this simulator can't do; name the data that it would run on.
+
+        Raises:
+            InputError: the data is absent or does not cover the suite.
+        """
+        ...
 
     def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
         """Start an episode.

@@ -1,22 +1,106 @@
-"""Suites by name, and the simulator that runs each. Importing this module imports no simulator."""
+"""Suites by name, the simulator that runs each and the expert that can demonstrate it.
+
+Importing this module imports no simulator. A suite of one's own needs no entry here: its name is then
+"package.module:Class", the place of a class with the methods of `Simulator` (docs/simulators.md).
+"""
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
 from avavla_ray.errors import InputError, check_known
-from avavla_ray.simulators.base import Simulator, SimulatorConfig
+from avavla_ray.simulators.base import Simulator, SimulatorConfig, SuiteSpec
 
 LIBERO_SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
+CALVIN_SUITES = ("calvin_a", "calvin_b", "calvin_c", "calvin_d")
+TABLETOP_SUITES = ("tabletop", "tabletop_memory")
 ASSETS_HELP = "official, bundled, or a directory"
-RENDERERS = ("reference", "fast")
+RENDERERS = ("reference", "fast", "none")
+
+
+@dataclass(frozen=True)
+class SuiteEntry:
+    """Where to find what runs a suite, as "module:name".
+
+    Attributes:
+        simulator: a class with the methods of `Simulator`.
+        expert: a function (simulator, *, seed, noise) -> Expert; None when nobody has written one.
+    """
+
+    simulator: str
+    expert: str | None = None
+
+
+_LIBERO = SuiteEntry(
+    "avavla_ray.simulators.libero.adapter:LiberoSimulator", "avavla_ray.simulators.experts.libero:make_libero_expert"
+)
+_CALVIN = SuiteEntry(
+    "avavla_ray.simulators.calvin.adapter:CalvinSimulator", "avavla_ray.simulators.calvin.experts:make_calvin_expert"
+)
+_TABLETOP = SuiteEntry(
+    "avavla_ray.simulators.tabletop.adapter:TabletopSimulator",
+    "avavla_ray.simulators.tabletop.expert:make_tabletop_expert",
+)
+SUITES: dict[str, SuiteEntry] = {
+    **dict.fromkeys(LIBERO_SUITES, _LIBERO),
+    **dict.fromkeys(CALVIN_SUITES, _CALVIN),
+    **dict.fromkeys(TABLETOP_SUITES, _TABLETOP),
+}
+
+
+def entry_of(suite: str) -> SuiteEntry:
+    """Raises InputError when no suite is called so."""
+    if ":" in suite:
+        return SuiteEntry(suite)
+    check_known("suite", suite, SUITES)
+    return SUITES[suite]
+
+
+def load(place: str) -> Any:
+    """The object at "module:name".
+
+    Raises:
+        InputError: there is no such module, or nothing of that name in it.
+    """
+    module, _, name = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        # A module that is absent further down is the module's own trouble, and says so better than we can.
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise InputError(f"no module {error.name!r} for {place}: put its folder on PYTHONPATH") from error
+    except AttributeError as error:
+        raise InputError(f"module {module} has no {name!r}: give a suite as package.module:Class") from error
+
+
+def simulator_class(suite: str) -> type[Simulator]:
+    """The class that runs `suite`.
+
+    Raises:
+        InputError: unknown suite.
+    """
+    return load(entry_of(suite).simulator)
+
+
+def suite_spec(suite: str) -> SuiteSpec:
+    """Fixed facts of `suite`, without starting its simulator.
+
+    Raises:
+        InputError: unknown suite, or its simulator is not installed.
+    """
+    return simulator_class(suite).suite_spec(suite)
 
 
 def check_config(config: SimulatorConfig) -> None:
-    """Refuse what can be refused without starting a simulator.
+    """Refuse what is wrong for any simulator.
 
     Raises:
         InputError: unknown suite or renderer, or a number out of range.
     """
-    check_known("suite", config.suite, LIBERO_SUITES)
+    entry_of(config.suite)
     check_known("renderer", config.render, RENDERERS)
     if config.image_size < 16:
         raise InputError(f"image size {config.image_size} is too small: give at least 16 pixels")
@@ -26,13 +110,28 @@ def check_config(config: SimulatorConfig) -> None:
         raise InputError(f"settle_steps {config.settle_steps} is negative: give 0 or more")
 
 
+def identify(config: SimulatorConfig) -> dict[str, Any]:
+    """Check everything about `config` that can be checked without starting a simulator.
+
+    Returns:
+        what tells apart results of different data under one suite name (for LIBERO: assets and their digest).
+
+    Raises:
+        InputError: unknown suite, task or renderer, a number out of range, or what the simulator's `identify` refuses.
+    """
+    check_config(config)
+    count = len(suite_spec(config.suite).instructions)
+    for task in config.tasks:
+        if not 0 <= task < count:
+            raise InputError(f"task {task} does not exist: {config.suite} has tasks 0 to {count - 1}")
+    return simulator_class(config.suite).identify(config)
+
+
 def make_simulator(config: SimulatorConfig) -> Simulator:
-    """Start the simulator of `config.suite`.
+    """Start the simulator of `config.suite` in this process.
 
     Raises:
         InputError: unknown suite or task, assets that do not cover the suite, no OpenGL, simulator not installed.
     """
     check_config(config)
-    from avavla_ray.simulators.libero.adapter import LiberoSimulator
-
-    return LiberoSimulator(config)
+    return simulator_class(config.suite)(config)

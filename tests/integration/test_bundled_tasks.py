@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.experts.blind import BlindSimulator
 from avavla_ray.simulators.libero.adapter import LiberoSimulator
 from avavla_ray.simulators.libero.bundled.build import BUNDLED_SUITES
 from avavla_ray.simulators.libero.bundled.contact_sheet import CAPTION_HEIGHT, SheetSettings, main
@@ -31,7 +30,7 @@ OBJECT_JOINTS_OF_TASK_0 = [
 
 
 def simulator_of(suite: str, assets: str = "bundled") -> LiberoSimulator:
-    return BlindSimulator(SimulatorConfig(suite=suite, assets=assets, image_size=16))
+    return LiberoSimulator(SimulatorConfig(suite=suite, assets=assets, render="none"))
 
 
 def poses(simulator: LiberoSimulator) -> dict[str, tuple[np.ndarray, np.ndarray]]:

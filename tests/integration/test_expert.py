@@ -9,17 +9,17 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.experts.blind import BlindSimulator
 from avavla_ray.simulators.experts.destination import destination_of
 from avavla_ray.simulators.experts.expert import make_expert
 from avavla_ray.simulators.experts.report import ReportSettings, main, run_task
+from avavla_ray.simulators.libero.adapter import LiberoSimulator
 
 pytestmark = pytest.mark.libero
 
 
 @pytest.fixture
 def simulator():
-    simulator = BlindSimulator(SimulatorConfig(suite="libero_object", image_size=16))
+    simulator = LiberoSimulator(SimulatorConfig(suite="libero_object", render="none"))
     yield simulator
     simulator.close()
 

@@ -1,36 +1,40 @@
-"""Experts by simulator: something that acts well enough to demonstrate."""
+"""Experts by suite: something that acts well enough to demonstrate."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from avavla_ray.errors import InputError
-
-if TYPE_CHECKING:
-    from avavla_ray.simulators.libero.adapter import LiberoSimulator
+from avavla_ray.simulators.base import Simulator
+from avavla_ray.simulators.registry import entry_of, load
 
 
 class Expert(Protocol):
     """Acts one environment step at a time, with access to the true state of its simulator."""
 
     def act(self) -> np.ndarray:
-        """(7,) float32 action in [-1, 1], in the environment's own convention."""
+        """(A,) float32 action in [-1, 1], in the environment's own convention."""
+        ...
+
+    @property
+    def phase_name(self) -> str:
+        """What it is doing, in a word; reports name it when the episode fails."""
         ...
 
 
-def make_expert(simulator: LiberoSimulator, *, seed: int = 0, noise: float = 0.0) -> Expert:
+def make_expert(simulator: Simulator, *, seed: int = 0, noise: float = 0.0) -> Expert:
     """An expert for the episode that `simulator` has just been reset to.
 
     Args:
         seed: of the noise. noise: standard deviation of the noise on the motion, in action units.
 
     Raises:
-        InputError: the simulator has not been reset, or its task has no expert.
+        InputError: the simulator has not been reset, its suite or its task has no expert.
     """
-    if simulator.task is None:
-        raise InputError("the simulator has no task yet: reset it before making an expert")
-    from avavla_ray.simulators.experts.pick_place import PickPlaceExpert
-
-    return PickPlaceExpert(simulator, seed=seed, noise=noise)
+    suite = simulator.config.suite
+    place: Any = entry_of(suite).expert or getattr(type(simulator), "expert", None)
+    if place is None:
+        raise InputError(f"{suite} has no scripted expert: collect its demonstrations another way")
+    return load(place)(simulator, seed=seed, noise=noise)

@@ -113,6 +113,10 @@ class PickPlaceExpert:
         self._rotation = self._hand.pointing_down(self.grasp.turn)
         self._enter(Phase.REACH)
 
+    @property
+    def phase_name(self) -> str:
+        return self.phase.name.lower()
+
     def _enter(self, phase: Phase) -> None:
         self.phase, self._steps, self._opening = phase, 0, np.inf
         self._anchor = self._hand.position

@@ -61,15 +61,15 @@ class TaskReport:
 def run_task(settings: ReportSettings, task: int) -> TaskReport:
     """Run the expert through the episodes of one task."""
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.experts.blind import BlindSimulator
-    from avavla_ray.simulators.experts.pick_place import PickPlaceExpert
+    from avavla_ray.simulators.experts.expert import make_expert
+    from avavla_ray.simulators.registry import make_simulator
 
-    simulator = BlindSimulator(SimulatorConfig(suite=settings.suite, assets=settings.assets, image_size=32))
+    simulator = make_simulator(SimulatorConfig(suite=settings.suite, assets=settings.assets, render="none"))
     report = TaskReport(task, simulator.spec.instructions[task])
     begin = time.monotonic()
     for episode in range(settings.episodes):
         simulator.reset(task, initial_state=None if settings.drawn else episode, seed=episode)
-        expert = PickPlaceExpert(simulator, seed=episode, noise=settings.noise)
+        expert = make_expert(simulator, seed=episode, noise=settings.noise)
         steps = 0
         while True:
             result = simulator.run_chunk(expert.act()[None])
@@ -79,7 +79,7 @@ def run_task(settings: ReportSettings, task: int) -> TaskReport:
         if result.success:
             report.steps.append(steps)
         else:
-            report.failures.append(f"{episode} ({expert.phase.name.lower()})")
+            report.failures.append(f"{episode} ({expert.phase_name})")
     report.seconds = time.monotonic() - begin
     simulator.close()
     return report
@@ -88,7 +88,7 @@ def run_task(settings: ReportSettings, task: int) -> TaskReport:
 def main(settings: ReportSettings) -> None:
     """Print a row a task, and the total."""
     from avavla_ray.files import write_json
-    from avavla_ray.simulators.libero.suites import suite_spec
+    from avavla_ray.simulators.registry import suite_spec
 
     if settings.episodes < 1:
         raise InputError(f"{settings.episodes} episodes is nothing to run: give at least 1")

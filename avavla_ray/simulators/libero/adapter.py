@@ -11,7 +11,7 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.provenance import package_versions
-from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
 from avavla_ray.simulators.libero.assets import AssetSource, resolve_assets
 from avavla_ray.simulators.libero.installation import prepare
 from avavla_ray.simulators.libero.suites import Task, initial_states, suite_spec, task_at
@@ -64,6 +64,17 @@ class LiberoSimulator:
         self._steps = 0
         self._frames: list[np.ndarray] = []
 
+    @classmethod
+    def suite_spec(cls, suite: str) -> SuiteSpec:
+        """See `Simulator.suite_spec`."""
+        return suite_spec(suite)
+
+    @classmethod
+    def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
+        """See `Simulator.identify`: the kind of assets and their digest."""
+        assets = resolve_assets(config.assets, config.suite)
+        return {"assets": assets.kind, "assets_digest": assets.digest}
+
     @property
     def model(self) -> Any:
         """MuJoCo's MjModel of the current task."""
@@ -80,7 +91,7 @@ class LiberoSimulator:
         from avavla_ray.simulators.libero.stepping import ExactSteps
 
         self.close()
-        mixin = {"reference": ExactSteps, "fast": FastRendering}[self.config.render]
+        mixin = {"reference": ExactSteps, "fast": FastRendering, "none": FastRendering}[self.config.render]
         try:
             self.env = LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixin)
         except (FileNotFoundError, ValueError) as error:
@@ -126,8 +137,9 @@ class LiberoSimulator:
         return self._observation(raw)
 
     def _watch(self, deciding: bool, recording: bool = False) -> None:
-        """Choose what the next step renders; a simulator for those who do not look overrides it."""
-        self.env.env.watch(deciding=deciding, recording=recording)
+        """Choose what the next step renders."""
+        seen = self.config.render != "none"
+        self.env.env.watch(deciding=deciding and seen, recording=recording and seen)
 
     @contextlib.contextmanager
     def _failing_loudly(self) -> Iterator[None]:
