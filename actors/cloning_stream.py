@@ -54,7 +54,7 @@ class CloningStream:
         device: torch.device | str = "cpu",
     ) -> None:
         metadata = read_metadata(folder)
-        _check_units(folder, metadata.statistics, statistics)
+        check_units(folder, metadata.statistics, statistics)
         config: PolicyConfig = policy.config
         tokenizer = WordTokenizer(config.vocabulary, config.backbone.max_text_tokens)
         windows = WindowSettings(
@@ -90,7 +90,8 @@ class CloningStream:
         self.belief = Belief(*(part.to(self._device) for part in state["belief"]))
 
 
-def _check_units(folder: str | Path, found: Statistics, wanted: Statistics) -> None:
+def check_units(folder: str | Path, found: Statistics, wanted: Statistics) -> None:
+    """Raise InputError when the demonstrations in `folder` are in other units than a policy that has `wanted`."""
     for kind in ("action", "proprio"):
         mine, theirs = getattr(wanted, kind), getattr(found, kind)
         same = mine.q01.shape == theirs.q01.shape and all(

@@ -23,6 +23,7 @@ from actors.learner import Learner, Refusal, Update
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import load_checkpoint
+from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import flatten, load_flat
 
@@ -49,6 +50,12 @@ class Outcome:
     restarted: bool = False
 
 
+def check_trainable(policy: PolicyConfig, checkpoint: str | Path) -> None:
+    """Raise InputError when PPO has nothing to train in the policy of `checkpoint`."""
+    if not policy.latent.enabled:
+        raise InputError(f"{checkpoint} has no latent loop, which is what PPO trains: give one that has")
+
+
 class DeepSpeedLearnerGroup(Checkpointable):
     """Learner ranks on DeepSpeed engines.
 
@@ -72,8 +79,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if not config.checkpoint:
             raise InputError("no policy to start from: set the checkpoint folder")
         checkpoint = load_checkpoint(config.checkpoint)
-        if not checkpoint.policy.config.latent.enabled:
-            raise InputError(f"{config.checkpoint} has no latent loop, which is what PPO trains: give one that has")
+        check_trainable(checkpoint.policy.config, config.checkpoint)
         self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics
         self.version, self.restarts = 0, 0
         self._config, self._world = config, max(1, config.num_learners)

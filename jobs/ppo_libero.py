@@ -94,6 +94,8 @@ OPEN_ENDED = ("env_steps", "minutes", "updates", "save_minutes", "num_runners", 
 def main(settings: Settings) -> None:
     from dataclasses import asdict, replace
 
+    from actors.cloning_stream import check_units
+    from actors.learner_group import check_trainable
     from actors.settings import recipe
     from avavla_ray.demonstrations.reader import read_metadata
     from avavla_ray.errors import InputError, check_fraction
@@ -114,10 +116,14 @@ def main(settings: Settings) -> None:
         raise InputError("--num-runners, --simulators and --learners need to be at least 1 each")
     if settings.exit_threshold is not None:
         check_fraction("exit threshold", settings.exit_threshold)
+    metadata = None if settings.demos is None else read_metadata(settings.demos)
     if settings.checkpoint is not None:
-        load_checkpoint(settings.checkpoint)
-    if settings.demos is not None:
-        read_metadata(settings.demos)
+        given = load_checkpoint(settings.checkpoint)
+        check_trainable(given.policy.config, settings.checkpoint)
+        if metadata is not None:
+            check_units(metadata.folder, metadata.statistics, given.statistics)
+    elif metadata is not None:
+        raise InputError("--demos goes with the --checkpoint that was cloned from them: give that too")
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
 

@@ -21,10 +21,14 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import cache_folder
-from avavla_ray.policy.checkpoint import load_checkpoint
+from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
+from avavla_ray.policy.config import preset
+from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import flatten
 from avavla_ray.tracking import find_runs
 from jobs.ppo_libero import Settings, main
+from tests.support.demonstration_data import make_dataset
+from tests.support.point_simulator import point_statistics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -188,3 +192,16 @@ def test_bad_input_is_named_before_anything_starts(changes: dict, message: str, 
     settings = replace(Settings(output=tmp_path / "run", tracking_uri=uri), **changes)
     with pytest.raises(InputError, match=message):
         main(settings)
+    assert not (tmp_path / "run").exists(), "a refused run must not use up its folder"
+
+
+def test_demonstrations_must_go_with_the_checkpoint(tmp_path: Path) -> None:
+    demos = make_dataset(tmp_path / "demos", episodes=2)
+    settings = Settings(output=tmp_path / "run", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", demos=demos)
+    with pytest.raises(InputError, match="give that too"):
+        main(settings)
+    policy = AvaVlaPolicy(preset("tiny"))
+    save_checkpoint(tmp_path / "bc", policy, point_statistics(), stage="bc", provenance={})
+    with pytest.raises(InputError, match="in other units"):
+        main(replace(settings, checkpoint=tmp_path / "bc"))
+    assert not (tmp_path / "run").exists()
