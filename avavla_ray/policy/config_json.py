@@ -24,12 +24,17 @@ def from_json(value: Any) -> PolicyConfig:
         InputError: not an object, a field that this version does not know, a value of another type, or a
             configuration that no policy can be built from.
     """
-    config = _build(PolicyConfig, value, "config.json")
+    config = build(PolicyConfig, value, "config.json")
     check_config(config)
     return config
 
 
-def _build(kind: type[_T], value: Any, place: str) -> _T:
+def build(kind: type[_T], value: Any, place: str) -> _T:
+    """A configuration dataclass from decoded JSON; `place` opens the message of what is wrong.
+
+    Raises:
+        InputError: not an object, an unknown field, or a value of another type.
+    """
     if not isinstance(value, dict):
         raise InputError(f"{place} is not an object: it was not written by this project")
     hints = typing.get_type_hints(kind)
@@ -41,7 +46,7 @@ def _build(kind: type[_T], value: Any, place: str) -> _T:
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, place)  # type: ignore[arg-type]
+        return build(hint, value, place)  # type: ignore[arg-type]
     if typing.get_origin(hint) is tuple:
         member = typing.get_args(hint)[0]
         if isinstance(value, (list, tuple)):

@@ -15,30 +15,25 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avavla_ray.errors import InputError, check_fraction
 from avavla_ray.policy.action_head import ActionTokens, ChunkHead, LatentConditioning
 from avavla_ray.policy.attention import ActiveVisualAttention, log_bias, prune
+from avavla_ray.policy.backbone import Reading, SmallBackbone
 from avavla_ray.policy.config import PolicyConfig, check_config, check_depth
 from avavla_ray.policy.encoding import ObservationEncoder
 from avavla_ray.policy.latent_loop import LatentLoop, empty_trace, final_latent
 from avavla_ray.policy.reasoning import ValueHead, clamped_entropy, gaussian_log_prob
-from avavla_ray.policy.tokenizer import PADDING, vocabulary_size
-from avavla_ray.policy.transformer import Transformer
 from avavla_ray.policy.types import Belief, Decision, LatentContext, PolicyInputs
-from avavla_ray.policy.vision import VisionEncoder
 
 
 class _Observed(NamedTuple):
-    """Observation side of a decision: visual (B, N, D), text (B, L', D) with padding (B, L'), its mean (B, D),
-    proprio (B, 1, D), the belief that is used, psi (B, E) and z_0 (B, Z)."""
+    """Observation side of a decision: visual (B, N, D), the instruction, proprio (B, 1, D), the belief that is used,
+    psi (B, E) and z_0 (B, Z)."""
 
     visual: Tensor
-    text: Tensor
-    padding: Tensor
-    text_mean: Tensor
+    text: Reading
     proprio: Tensor
     belief: Belief
     encoding: Tensor
@@ -56,18 +51,14 @@ class AvaVlaPolicy(nn.Module):
         super().__init__()
         check_config(config)
         self.config = config
-        backbone, D = config.backbone, config.backbone.width
-        self.vision = VisionEncoder(backbone)
-        self.words = nn.Embedding(vocabulary_size(config.vocabulary), D, padding_idx=PADDING)
-        self.word_positions = nn.Parameter(0.02 * torch.randn(backbone.max_text_tokens, D))
-        self.proprio = nn.Sequential(nn.Linear(config.proprio_dim, D), nn.GELU(approximate="tanh"), nn.Linear(D, D))
-        self.transformer = Transformer(D, backbone.layers, backbone.heads, backbone.mlp_ratio, backbone.dropout)
+        backbone = config.backbone
+        self.backbone = SmallBackbone(backbone, config.vocabulary, config.proprio_dim)
         self.attention = ActiveVisualAttention(config.attention, backbone) if config.attention.enabled else None
         self.action_tokens = ActionTokens(config)
         self.conditioning = LatentConditioning(config)
         self.head = ChunkHead(config)
-        visual_width = backbone.num_cameras * VisionEncoder.pooled_width(backbone)
-        self.encoder = ObservationEncoder(config.latent, visual_width, D, config.proprio_dim)
+        visual_width = backbone.num_cameras * self.backbone.pooled_width
+        self.encoder = ObservationEncoder(config.latent, visual_width, backbone.width, config.proprio_dim)
         self.loop = LatentLoop(config.latent) if config.latent.enabled else None
         self.value_head = ValueHead(config.latent)
 
@@ -195,7 +186,7 @@ class AvaVlaPolicy(nn.Module):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Every parameter once, by the part it belongs to; a part that is switched off has none."""
         parts: dict[str, tuple[nn.Module | None, ...]] = {
-            "backbone": (self.vision, self.words, self.proprio, self.transformer),
+            "backbone": (self.backbone,),
             "attention": (self.attention,),
             "action": (self.action_tokens, self.conditioning, self.head),
             "encoder": (self.encoder,),
@@ -204,12 +195,10 @@ class AvaVlaPolicy(nn.Module):
             "gate": (self.loop and self.loop.exit_gate,),
             "value": (self.value_head,),
         }
-        groups = {
+        return {
             name: [parameter for module in modules if module is not None for parameter in module.parameters()]
             for name, modules in parts.items()
         }
-        groups["backbone"].append(self.word_positions)
-        return groups
 
     # Inside a decision
 
@@ -237,16 +226,9 @@ class AvaVlaPolicy(nn.Module):
     def _observe(self, inputs: PolicyInputs, belief: Belief) -> _Observed:
         if not self.config.recurrent:
             belief = Belief(*(torch.zeros_like(part) for part in belief))
-        features = self.vision(inputs.images)
-        # Columns that are padding in every row cost attention and say nothing.
-        present = inputs.text.ne(PADDING)
-        ids = inputs.text[:, : max(int(present.sum(1).max()), 1)]
-        present = present[:, : ids.shape[1]]
-        words = self.words(ids) + self.word_positions[: ids.shape[1]]
-        text_mean = (words * present[..., None]).sum(1) / present.sum(1, keepdim=True).clamp_min(1)
-        encoding, z0 = self.encoder(features.pooled.flatten(1), text_mean, inputs.proprio, belief.history)
-        proprio = self.proprio(inputs.proprio)[:, None]
-        return _Observed(features.tokens, words, ~present, text_mean, proprio, belief, encoding, z0)
+        features, text = self.backbone.see(inputs.images), self.backbone.read(inputs.text)
+        encoding, z0 = self.encoder(features.pooled.flatten(1), text.mean, inputs.proprio, belief.history)
+        return _Observed(features.tokens, text, self.backbone.feel(inputs.proprio), belief, encoding, z0)
 
     def _decode(
         self, observed: _Observed, z: Tensor, temperature: float, keep_ratio: float
@@ -256,19 +238,14 @@ class AvaVlaPolicy(nn.Module):
         B, N = visual.shape[:2]
         push = self.conditioning(z)
         actions = self.action_tokens(belief.hidden) + push
-        text = observed.text + push
         bias = None
         if self.attention is None:
             weights = visual.new_ones(B, N)
         else:
-            weights = self.attention(visual, observed.text_mean, belief.hidden, temperature)
+            weights = self.attention(visual, observed.text.mean, belief.hidden, temperature)
             visual, kept = prune(visual, weights, keep_ratio, self.config.attention.sink_tokens)
-            bias = F.pad(log_bias(kept), (0, text.shape[1] + 1 + actions.shape[1]))
-        if bool(observed.padding.any()):
-            start = visual.shape[1]
-            masked = torch.zeros_like(observed.padding, dtype=visual.dtype).masked_fill(observed.padding, -torch.inf)
-            silence = F.pad(masked, (start, 1 + actions.shape[1]))
-            bias = silence if bias is None else bias + silence
-        sequence = torch.cat([visual, text, observed.proprio, actions], dim=1)
-        hidden, output = self.transformer(sequence, bias, last=actions.shape[1])
+            bias = log_bias(kept)
+        hidden, output = self.backbone.mix(
+            visual, bias, observed.text.tokens + push, observed.text.present, observed.proprio, actions
+        )
         return self.head(output), hidden, weights

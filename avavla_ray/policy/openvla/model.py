@@ -1,0 +1,199 @@
+"""`OpenVla`: vision towers, projector, Llama, and OFT's proprioception token and L1 head.
+
+A decision is `encode_images`, `embed_text` and `decode`; they are apart so that a policy can look at the visual and
+text tokens before it says how much attention they get and what the action tokens start as.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from avavla_ray.errors import InputError
+from avavla_ray.policy.openvla.actions import ActionBins
+from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
+from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
+from avavla_ray.policy.openvla.sequence import Sequence, TextBatch, assemble, attention_mask
+from avavla_ray.policy.openvla.vision import FusedVision, Projector
+
+
+class Decoded(NamedTuple):
+    """Hidden states that the actions are read from, (B, M, D) each.
+
+    before: output of the last-but-one layer, the belief of arXiv 2511.18960. last: of the last layer, normalised.
+    """
+
+    before: Tensor
+    last: Tensor
+
+
+def llama_config(config: OpenVlaConfig) -> LlamaConfig:
+    """The language model's configuration as transformers knows it."""
+    language = config.language
+    return LlamaConfig(
+        hidden_size=language.width, num_hidden_layers=language.layers, num_attention_heads=language.heads,
+        num_key_value_heads=language.key_value_heads, intermediate_size=language.mlp_width,
+        vocab_size=language.vocabulary, rms_norm_eps=language.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": language.rope_theta},
+        max_position_embeddings=language.max_positions, bos_token_id=language.bos, eos_token_id=language.stop,
+        pad_token_id=language.padding, tie_word_embeddings=False, attn_implementation="sdpa",
+    )  # fmt: skip
+
+
+class OpenVla(nn.Module):
+    """OpenVLA, or OpenVLA-OFT with `config.parallel`. Build it under `torch.device("meta")` to allocate nothing.
+
+    Raises:
+        InputError: the configuration is inconsistent.
+    """
+
+    def __init__(self, config: OpenVlaConfig) -> None:
+        super().__init__()
+        check_config(config)
+        self.config = config
+        self.vision = FusedVision(config)
+        self.projector = Projector(config)
+        self.language = LlamaForCausalLM(llama_config(config))
+        self.proprio = ProprioProjector(config) if config.proprio_dim else None
+        self.head = L1Head(config) if config.head_blocks else None
+        self.bins = ActionBins(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the language model's weights."""
+        return self.language.lm_head.weight.dtype
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, V, H, W, 3) uint8 at the configured size -> visual tokens (B, N, D)."""
+        return self.projector(self.vision(images))
+
+    def embed_text(self, ids: Tensor) -> Tensor:
+        """Token ids (...) -> (..., D)."""
+        return self.language.model.embed_tokens(ids)
+
+    def decode(
+        self,
+        visual: Tensor,
+        text: Tensor,
+        present: Tensor,
+        *,
+        proprio: Tensor | None = None,
+        actions: Tensor | None = None,
+        push: Tensor | None = None,
+        visual_bias: Tensor | None = None,
+        visual_index: Tensor | None = None,
+    ) -> Decoded:
+        """Run the language model once over the whole sequence.
+
+        Args:
+            visual: (B, N', D), possibly pruned. text: (B, L, D) embeddings of a `TextBatch`. present: (B, L) bool.
+            proprio: (B, P) normalised; needed where the model has a proprioception token.
+            actions: (B, M, D) input embeddings of the action tokens; None starts them empty (zeros) as OFT does. A
+                model without `parallel` needs those of the actions themselves (teacher forcing).
+            push: (B, 1, D), added to the text and the action embeddings.
+            visual_bias: (B, N') added to the attention logits of every query for a visual token, in every layer;
+                log w multiplies its share of attention by w, renormalised.
+            visual_index: (B, N') which visual tokens these are, where some were pruned.
+
+        Raises:
+            InputError: proprioception, or teacher-forced actions, are missing.
+        """
+        config = self.config
+        if actions is None:
+            if not config.parallel:
+                raise InputError("this model decodes one token at a time: give decode() the actions' embeddings")
+            actions = text.new_zeros(len(text), config.action_tokens, config.language.width)
+        if push is not None:
+            text, actions = text + push, actions + push
+        sequence = self._sequence(visual, text, present, proprio, actions, True, visual_bias, visual_index)
+        mask = attention_mask(sequence.key_bias, sequence.embeddings.shape[1], not config.parallel)
+        hidden = self._run(sequence.embeddings, sequence.positions, mask)
+        read = slice(sequence.first_read, sequence.first_read + actions.shape[1])
+        return Decoded(hidden.before[:, read], hidden.last[:, read])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Last hidden states (..., D) -> (..., vocabulary) float32."""
+        return self.language.lm_head(hidden).float()
+
+    def read_actions(self, last: Tensor) -> Tensor:
+        """`Decoded.last` (B, M, D) -> chunk (B, C, A) in the normalised space; float32 for the L1 head, and float64
+        bin centres for a vocabulary head."""
+        if self.head is not None:
+            return self.head(last).float()
+        ids = self.logits(last).argmax(dim=-1)
+        return self.bins.decode(ids).unflatten(1, (self.config.chunk, self.config.action_dim))
+
+    @torch.no_grad()
+    def generate(
+        self, visual: Tensor, text: Tensor, present: Tensor, *, visual_bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """OpenVLA's greedy decoding, one token at a time: token ids (B, A) and logits (B, A, vocabulary)."""
+        config = self.config
+        cache = DynamicCache(config=self.language.config)
+        sequence = self._sequence(visual, text, present, None, text[:, :0], False, visual_bias, None)
+        x, positions, bias = sequence.embeddings, sequence.positions, sequence.key_bias
+        ids, logits = [], []
+        for _ in range(config.action_dim):
+            mask = attention_mask(bias, x.shape[1], causal=True)
+            last = self._run(x, positions, mask, cache).last[:, -1:]
+            logits.append(self.logits(last))
+            ids.append(logits[-1].argmax(dim=-1))
+            x, positions = self.embed_text(ids[-1]), positions[:, -1:] + 1
+            bias = None if bias is None else torch.cat([bias, torch.zeros_like(bias[:, :1])], dim=1)
+        return torch.cat(ids, dim=1), torch.cat(logits, dim=1)
+
+    @torch.no_grad()
+    def act(self, images: Tensor, text: TextBatch, proprio: Tensor | None = None) -> Tensor:
+        """The plain decision, as the reference makes it: images, prompts and proprioception -> chunk (B, C, A)."""
+        visual, words = self.encode_images(images), self.embed_text(text.ids)
+        if self.config.parallel:
+            return self.read_actions(self.decode(visual, words, text.present, proprio=proprio).last)
+        ids, _ = self.generate(visual, words, text.present)
+        return self.bins.decode(ids)[:, None]
+
+    def _sequence(
+        self,
+        visual: Tensor,
+        text: Tensor,
+        present: Tensor,
+        proprio: Tensor | None,
+        actions: Tensor,
+        with_stop: bool,
+        visual_bias: Tensor | None,
+        visual_index: Tensor | None,
+    ) -> Sequence:
+        language = self.config.language
+        token = None
+        if self.proprio is not None:
+            if proprio is None:
+                raise InputError("this model reads proprioception: give decode() the normalised proprio (B, P)")
+            token = self.proprio(proprio).to(visual.dtype)
+        special = self.embed_text(torch.tensor([[language.bos], [language.stop]], device=visual.device))
+        return assemble(
+            special[:1], visual, token, text, present, actions, special[1:] if with_stop else None,
+            visual_bias=visual_bias, visual_index=visual_index, visual_total=self.config.visual_tokens,
+        )  # fmt: skip
+
+    def _run(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: DynamicCache | None = None) -> Decoded:
+        """All layers; without a mask the kernel's own causal one is used, or none with `parallel`."""
+        model = self.language.model
+        rotary = model.rotary_emb(x, position_ids=positions)
+        for layer in model.layers[:-1]:
+            x = self._layer(layer, x, mask, rotary, cache)
+        return Decoded(x, model.norm(self._layer(model.layers[-1], x, mask, rotary, cache)))
+
+    def _layer(
+        self,
+        layer: nn.Module,
+        x: Tensor,
+        mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        cache: DynamicCache | None,
+    ) -> Tensor:
+        return layer(
+            x, attention_mask=mask, position_embeddings=rotary, past_key_values=cache,
+            is_causal=not self.config.parallel,
+        )  # fmt: skip

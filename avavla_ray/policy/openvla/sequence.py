@@ -1,0 +1,97 @@
+"""The language model's sequence: [BOS, visual, proprioception, text, actions, stop], with positions and mask.
+
+Texts of a batch differ in length. The shorter ones are padded on their left, inside the sequence, so that the prompt
+ends and the actions begin at the same place in every row; positions skip the padding and no query attends to it, so
+each row computes what it would compute alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class TextBatch(NamedTuple):
+    """Prompts without their BOS: ids (B, L) int64, padded on the left; present (B, L) bool, False where padded."""
+
+    ids: Tensor
+    present: Tensor
+
+
+class Sequence(NamedTuple):
+    """embeddings (B, S, D); positions (B, S) int64; key_bias (B, S) float, or None where every key counts alike.
+
+    first_read: index of the position whose hidden state belongs to the first action token. As in any language model
+    that is the position before it, so M actions are read at first_read .. first_read + M - 1.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    key_bias: Tensor | None
+    first_read: int
+
+
+def assemble(
+    bos: Tensor,
+    visual: Tensor,
+    proprio: Tensor | None,
+    text: Tensor,
+    present: Tensor,
+    actions: Tensor,
+    stop: Tensor | None,
+    *,
+    visual_bias: Tensor | None = None,
+    visual_index: Tensor | None = None,
+    visual_total: int | None = None,
+) -> Sequence:
+    """Join the parts.
+
+    Args:
+        bos, stop: (1, 1, D). visual: (B, N', D). proprio: (B, 1, D). text: (B, L, D). actions: (B, M, D).
+        present: (B, L) bool.
+        visual_bias: (B, N') float, added to every query's attention logits for these tokens.
+        visual_index: (B, N') places of the visual tokens among the `visual_total` that there were before pruning:
+            they keep their positions, so that a dropped token is the same as one with a bias of -inf.
+    """
+    B, N = visual.shape[:2]
+    device = visual.device
+    parts = [bos.expand(B, -1, -1), visual, proprio, text, actions, None if stop is None else stop.expand(B, -1, -1)]
+    embeddings = torch.cat([part for part in parts if part is not None], dim=1)
+    index = torch.arange(N, device=device).expand(B, -1) if visual_index is None else visual_index
+    after = 1 + (N if visual_total is None else visual_total)
+    places = [torch.zeros(B, 1, dtype=torch.int64, device=device), 1 + index]
+    if proprio is not None:
+        places.append(torch.full((B, 1), after, device=device))
+        after += 1
+    count = present.cumsum(dim=1)
+    places.append((after + count - 1).clamp_min(0))
+    tail = actions.shape[1] + (stop is not None)
+    places.append(after + count[:, -1:] + torch.arange(tail, device=device))
+    start = embeddings.shape[1] - tail - text.shape[1]
+    bias = None
+    padded = not bool(present.all())
+    if visual_bias is not None or padded:
+        bias = embeddings.new_zeros(embeddings.shape[:2])
+        if visual_bias is not None:
+            bias[:, 1 : 1 + N] = visual_bias.to(bias.dtype)
+        if padded:
+            bias[:, start : start + text.shape[1]].masked_fill_(~present, -torch.inf)
+    return Sequence(embeddings, torch.cat(places, dim=1), bias, embeddings.shape[1] - tail - 1)
+
+
+def attention_mask(key_bias: Tensor | None, queries: int, causal: bool) -> Tensor | None:
+    """Additive mask (B, 1, 1 or Q, S) for the last `queries` positions; None where the kernel needs none.
+
+    A bidirectional bias stays one row that broadcasts over queries.
+    """
+    if key_bias is None:
+        return None
+    bias = key_bias[:, None, None, :]
+    S = key_bias.shape[1]
+    if not causal or queries == 1:
+        return bias
+    rows = torch.arange(S - queries, S, device=bias.device)[:, None]
+    later = torch.arange(S, device=bias.device) > rows
+    return bias.expand(-1, -1, queries, -1).masked_fill(later, -torch.inf)
