@@ -117,7 +117,7 @@ def measure_pruning(policy: Any, batch: int, keep: float, seconds: float) -> dic
 
     inputs, belief = make_inputs(policy.config, batch), policy.initial_belief(batch)
     seen: list[tuple[Any, Any]] = []
-    hook = policy.transformer.register_forward_pre_hook(
+    hook = policy.backbone.transformer.register_forward_pre_hook(
         lambda module, given, options: seen.append((given, options)), with_kwargs=True
     )
     for ratio in (1.0, keep):
@@ -128,7 +128,7 @@ def measure_pruning(policy: Any, batch: int, keep: float, seconds: float) -> dic
     def transform(ratio: float) -> None:
         given, options = sequences[ratio]
         with torch.no_grad():
-            policy.transformer(*given, **options)
+            policy.backbone.transformer(*given, **options)
 
     taken = time_in_turns(
         {

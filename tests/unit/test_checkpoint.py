@@ -134,7 +134,7 @@ def test_no_folder(tmp_path):
 
 def test_weights_of_another_shape_are_listed(folder):
     tensors = load_file(folder / "model.safetensors")
-    del tensors["word_positions"]
+    del tensors["backbone.word_positions"]
     tensors["head.layers.0.bias"] = torch.zeros(3)
     tensors["stranger"] = torch.zeros(1)
     save_file(tensors, folder / "model.safetensors")

@@ -219,7 +219,7 @@ def test_pruning_shortens_the_sequence_and_reports_all_weights():
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 2), random_belief(policy, 2)
     lengths = []
-    policy.transformer.register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1]))
+    policy.backbone.transformer.register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1]))
     whole, pruned = policy.act(inputs, belief), policy.act(inputs, belief, keep_ratio=0.5)
     assert lengths[0] - lengths[1] == config.backbone.visual_tokens // 2
     assert torch.equal(whole.visual_weights, pruned.visual_weights)
@@ -254,7 +254,7 @@ def test_acting_leaves_training_mode_and_gradients_alone():
     assert torch.equal(one, two)
     assert not one.requires_grad
     assert policy.training
-    assert policy.transformer.training
+    assert policy.backbone.transformer.training
 
 
 def test_same_seed_same_policy_same_decision():
