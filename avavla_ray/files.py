@@ -83,6 +83,23 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def fingerprint(path: str | Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as manifests list them."""
+    return {"size": Path(path).stat().st_size, "sha256": sha256(path)}
+
+
+def damage(path: Path, entry: dict[str, Any]) -> str | None:
+    """What is wrong with a file that should have this `fingerprint`; None if nothing is."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    size = path.stat().st_size
+    if size != entry["size"]:
+        return f"{path.name} has {size} bytes instead of {entry['size']}"
+    if sha256(path) != entry["sha256"]:
+        return f"{path.name} was altered after it was written"
+    return None
+
+
 def cache_folder() -> Path:
     """Where generated data (assets, reduced meshes) are kept: AVAVLA_CACHE or ~/.cache/avavla_ray."""
     return Path(os.environ.get("AVAVLA_CACHE", Path.home() / ".cache" / "avavla_ray"))

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from avavla_ray import normalisation
 from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path, sha256, write_json
+from avavla_ray.files import atomic_path, damage, fingerprint, write_json
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.config_json import from_json, to_json
@@ -74,9 +74,7 @@ def save_checkpoint(
         save_file(tensors, temporary / WEIGHTS)
         write_json(temporary / CONFIG, to_json(policy.config))
         statistics.save(temporary)
-        files = {
-            name: {"size": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)} for name in MEMBERS
-        }
+        files = {name: fingerprint(temporary / name) for name in MEMBERS}
         manifest = {"format": FORMAT, "version": VERSION, "stage": stage, "files": files}
         write_json(temporary / MANIFEST, manifest | {"provenance": provenance, "extra": extra or {}})
 
@@ -90,7 +88,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     manifest = _read_manifest(folder)
     files = manifest["files"]
-    problems = [problem for name in MEMBERS if (problem := _damage(folder / name, files[name]))]
+    problems = [problem for name in MEMBERS if (problem := damage(folder / name, files[name]))]
     if problems:
         raise InputError(f"checkpoint {folder} is damaged ({'; '.join(problems)}): copy or write it again")
     try:
@@ -131,17 +129,6 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if broken:
         raise InputError(f"{path} lacks {', '.join(broken)}: copy or write the checkpoint again")
     return manifest
-
-
-def _damage(path: Path, entry: dict[str, Any]) -> str | None:
-    if not path.is_file():
-        return f"{path.name} is missing"
-    size = path.stat().st_size
-    if size != entry["size"]:
-        return f"{path.name} has {size} bytes instead of {entry['size']}"
-    if sha256(path) != entry["sha256"]:
-        return f"{path.name} was altered after it was written"
-    return None
 
 
 def _load_weights(path: Path, config: PolicyConfig) -> AvaVlaPolicy:

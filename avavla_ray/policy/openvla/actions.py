@@ -13,7 +13,7 @@ class ActionBins:
 
     def __init__(self, config: OpenVlaConfig) -> None:
         self.words = config.words
-        self.edges = torch.linspace(-1.0, 1.0, config.bins, dtype=torch.float64)
+        self.edges = torch.linspace(-1.0, 1.0, config.bins, dtype=torch.float64, device="cpu")
         self.centres = (self.edges[:-1] + self.edges[1:]) / 2
 
     def encode(self, actions: Tensor) -> Tensor:

@@ -1,0 +1,92 @@
+"""Instructions to token ids, in the words that OpenVLA was trained with, by the checkpoint's own Llama tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from avavla_ray.errors import InputError
+from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.openvla.sequence import TextBatch
+
+PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
+
+
+def _read(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise InputError(f"{path} is missing: copy tokenizer.json from the OpenVLA checkpoint's folder")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001  tokenizers raises nothing narrower than Exception
+        raise InputError(f"{path} is not a tokenizer ({error}): copy it from the checkpoint's folder again") from error
+
+
+def empty_token(path: Path) -> int:
+    """Id of Llama's lone space, which training sequences have between prompt and actions (29871 in Llama 2).
+
+    Raises:
+        InputError: no such file, or no such token in it.
+    """
+    found = _read(path).token_to_id("▁")
+    if found is None:
+        raise InputError(f"{path} has no token '▁': it is not a Llama tokenizer")
+    return found
+
+
+class PromptTokenizer:
+    """Token ids of prompts.
+
+    Args:
+        path: of tokenizer.json.
+
+    Raises:
+        InputError: the file is missing, broken, or of another vocabulary than the model's.
+    """
+
+    def __init__(self, path: Path, config: OpenVlaConfig) -> None:
+        self.config = config
+        self._tokenizer = _read(path)
+        self._encoded: dict[str, list[int]] = {}
+        size = self._tokenizer.get_vocab_size()
+        if size > config.language.vocabulary:
+            raise InputError(f"{path} has {size} tokens, the model {config.language.vocabulary}: they do not belong together")
+
+    def ids(self, instruction: str) -> list[int]:
+        """Prompt of an instruction, lower-cased, without BOS and with the empty token at its end.
+
+        Raises:
+            InputError: the instruction is empty or leaves no room for the images and actions.
+        """
+        if instruction not in self._encoded:
+            self._encoded[instruction] = self._encode(instruction)
+        return self._encoded[instruction]
+
+    def batch(self, instructions: Sequence[str]) -> TextBatch:
+        """Prompts of B instructions, padded on the left."""
+        rows = [self.ids(instruction) for instruction in instructions]
+        longest = max(len(row) for row in rows)
+        ids = torch.full((len(rows), longest), self.config.language.padding)
+        present = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, longest - len(row) :] = torch.tensor(row)
+            present[index, longest - len(row) :] = True
+        return TextBatch(ids, present)
+
+    def _encode(self, instruction: str) -> list[int]:
+        language = self.config.language
+        if not instruction.strip():
+            raise InputError(f"instruction {instruction!r} has no words: say what to do")
+        ids = self._tokenizer.encode(PROMPT.format(instruction=instruction.lower())).ids
+        if ids and ids[0] == language.bos:
+            ids = ids[1:]
+        if ids[-1:] != [language.empty]:
+            ids = [*ids, language.empty]
+        if len(ids) > self.config.max_text_tokens:
+            raise InputError(
+                f"instruction of {len(ids)} tokens with its prompt, the policy reads at most "
+                f"{self.config.max_text_tokens}: shorten {instruction!r}"
+            )
+        return ids
