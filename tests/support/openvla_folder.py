@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tests.support.openvla_weights import Sizes, head_shapes, model_shapes, proprio_shapes, statistics, weights
 
 SMALL = Sizes(vocabulary=704, image_size=56)
-WORDS = "In: What action should the robot take to Out: pick up bowl place it".split()
+WORDS = ["In:", "What", "action", "should", "the", "robot", "take", "to", "Out:", "pick", "up", "bowl", "place", "it"]
 
 
 def write_tokenizer(path: Path, empty: int) -> None:
@@ -34,7 +34,9 @@ def write_published(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: torch.from_numpy(v).to(dtype) for k, v in weights(model_shapes(sizes)).items()}
     names = sorted(tensors)
-    places = {name: f"model-{1 + i * shards // len(names):05d}-of-{shards:05d}.safetensors" for i, name in enumerate(names)}
+    places = {
+        name: f"model-{1 + i * shards // len(names):05d}-of-{shards:05d}.safetensors" for i, name in enumerate(names)
+    }
     for file in sorted(set(places.values())):
         save_file({n: tensors[n] for n in names if places[n] == file}, folder / file, metadata={"format": "pt"})
     _json(folder / "model.safetensors.index.json", {"metadata": {"total_size": 0}, "weight_map": places})
@@ -61,7 +63,8 @@ def published_config(sizes: Sizes) -> dict[str, Any]:
         "intermediate_size": sizes.mlp_width,
     }  # fmt: skip
     return {
-        "architectures": ["OpenVLAForActionPrediction"], "model_type": "openvla", "arch_specifier": "no-align+fused-gelu-mlp",
+        "architectures": ["OpenVLAForActionPrediction"], "model_type": "openvla",
+        "arch_specifier": "no-align+fused-gelu-mlp",
         "vision_backbone_id": "dinosiglip-vit-so-224px", "llm_backbone_id": "llama2-7b-pure",
         "image_resize_strategy": "resize-naive", "image_sizes": [sizes.image_size] * 2, "n_action_bins": 256,
         "timm_override_act_layers": [None, None], "use_fused_vision_backbone": True, "pad_to_multiple_of": 64,

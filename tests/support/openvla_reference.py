@@ -43,7 +43,7 @@ def _package(name: str, folder: Path | None = None) -> None:
 
 def _reference(flavour: str) -> tuple[Any, Any, Any]:
     # A torchvision without its compiled operators will do: only its Python transforms are used.
-    with mock.patch.object(torch.library, "register_fake", lambda *_, **__: lambda function: function):
+    with mock.patch.object(torch.library, "register_fake", return_value=lambda function: function):
         importlib.import_module("torchvision")
     root = next(Path(p) for p in sys.path if (Path(p) / "prismatic").is_dir())
     folders = ["", "/extern", "/extern/hf", "/models", "/training", "/vla"]
@@ -140,7 +140,7 @@ def main(flavour: str, output: str) -> None:
             logits = outputs[0].logits[0, read]
             tokens, _ = model.predict_action(prompt, **arguments, **{**extra, "action_head": None})
             keep("token_actions", tokens)
-        keep("logits", logits[::8 if flavour == "oft" else 1, 31744:32000])
+        keep("logits", logits[:: 8 if flavour == "oft" else 1, 31744:32000])
         keep("largest", logits.argmax(-1))
         keep("largest_logit", logits.max(-1).values)
     np.savez_compressed(output, **{name: np.stack(values) for name, values in kept.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,8 @@ class ActionBins:
 
     def __init__(self, config: OpenVlaConfig) -> None:
         self.words = config.words
-        self.edges = torch.linspace(-1.0, 1.0, config.bins, dtype=torch.float64, device="cpu")
+        # NumPy's linspace, as the reference: torch's differs in the last bit, which moves values on an edge.
+        self.edges = torch.from_numpy(np.linspace(-1.0, 1.0, config.bins))
         self.centres = (self.edges[:-1] + self.edges[1:]) / 2
 
     def encode(self, actions: Tensor) -> Tensor:

@@ -121,6 +121,12 @@ class OpenVlaConfig:
         return self.language.max_positions - taken
 
 
+def _oft(config: OpenVlaConfig, name: str) -> OpenVlaConfig:
+    return dataclasses.replace(
+        config, preset=name, images=2, chunk=8, proprio_dim=8, parallel=True, head_blocks=2
+    )  # fmt: skip
+
+
 def preset(name: str) -> OpenVlaConfig:
     """The named preset; the `tiny` ones have the same parts at sizes for tests.
 
@@ -139,12 +145,11 @@ def preset(name: str) -> OpenVlaConfig:
         ),
         image_size=56,
     )  # fmt: skip
-    oft = {"images": 2, "chunk": 8, "proprio_dim": 8, "parallel": True, "head_blocks": 2}
     presets = {
         "openvla_7b": full,
-        "openvla_oft_7b": dataclasses.replace(full, preset="openvla_oft_7b", **oft),
+        "openvla_oft_7b": _oft(full, "openvla_oft_7b"),
         "openvla_tiny": tiny,
-        "openvla_oft_tiny": dataclasses.replace(tiny, preset="openvla_oft_tiny", **oft),
+        "openvla_oft_tiny": _oft(tiny, "openvla_oft_tiny"),
     }
     check_known("preset", name, presets)
     return presets[name]

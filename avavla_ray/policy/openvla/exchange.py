@@ -16,7 +16,15 @@ from torch import Tensor
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path
 from avavla_ray.policy.openvla import source as published
-from avavla_ray.policy.openvla.folder import SHARD_BYTES, SOURCE, TOKENIZER, UNUSED, OpenVlaFolder, open_folder, write_folder
+from avavla_ray.policy.openvla.folder import (
+    SHARD_BYTES,
+    SOURCE,
+    TOKENIZER,
+    UNUSED,
+    OpenVlaFolder,
+    open_folder,
+    write_folder,
+)
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.source import Source
 
@@ -39,11 +47,10 @@ def import_checkpoint(
     Raises:
         InputError: the output cannot be written.
     """
-    kept = [path for path in sorted(source.folder.iterdir()) if path.suffix == ".json" or path.name == "tokenizer.model"]
-    components = {
-        name: {"file": part.file, "prefix": part.prefix}
-        for name, part in source.components.items()
-    }
+    kept = [
+        path for path in sorted(source.folder.iterdir()) if path.suffix == ".json" or path.name == "tokenizer.model"
+    ]
+    components = {name: {"file": part.file, "prefix": part.prefix} for name, part in source.components.items()}
     write_folder(
         output, source.config, _converted(source, tick), source.statistics, source.folder / TOKENIZER,
         stage="import", provenance=provenance, source_files=kept, extra={"components": components},

@@ -178,7 +178,9 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): copy or write the checkpoint again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path} is not of an OpenVLA model: run jobs/import_openvla.py on a published checkpoint first")
+        raise InputError(
+            f"{path} is not of an OpenVLA model: run jobs/import_openvla.py on a published checkpoint first"
+        )
     if manifest.get("version") != VERSION:
         raise InputError(f"{path} has version {manifest.get('version')}, this release reads {VERSION}: update")
     kinds = {"stage": str, "provenance": dict, "extra": dict, "files": dict}

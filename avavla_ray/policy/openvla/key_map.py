@@ -140,7 +140,9 @@ def component_entries(config: OpenVlaConfig) -> dict[str, list[Entry]]:
         for i in range(config.head_blocks):
             entries += _pairs(f"model.mlp_resnet_blocks.{i}.ffn.0", f"head.blocks.{i}.norm")
             entries += _pairs(f"model.mlp_resnet_blocks.{i}.ffn.1", f"head.blocks.{i}.linear")
-        components["action_head"] = entries + _pairs("model.layer_norm2", "head.norm2") + _pairs("model.fc2", "head.fc2")
+        components["action_head"] = (
+            entries + _pairs("model.layer_norm2", "head.norm2") + _pairs("model.fc2", "head.fc2")
+        )
     return components
 
 
@@ -150,7 +152,9 @@ def _linear(name: str, rows: int, columns: int) -> dict[str, Shape]:
 
 def _last_block(name: str, tower: TowerConfig) -> dict[str, Shape]:
     D, block = tower.width, f"{name}.blocks.{tower.layers - 1}"
-    shapes = {f"{x}.{part}": (D,) for x in (f"{block}.norm1", f"{block}.norm2", f"{name}.norm") for part in PARTS}
+    shapes: dict[str, Shape] = {
+        f"{x}.{part}": (D,) for x in (f"{block}.norm1", f"{block}.norm2", f"{name}.norm") for part in PARTS
+    }
     shapes |= _linear(f"{block}.attn.qkv", 3 * D, D) | _linear(f"{block}.attn.proj", D, D)
     return shapes | _linear(f"{block}.mlp.fc1", tower.mlp_width, D) | _linear(f"{block}.mlp.fc2", D, tower.mlp_width)
 

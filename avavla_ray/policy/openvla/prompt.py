@@ -20,7 +20,7 @@ def _read(path: Path) -> Tokenizer:
         raise InputError(f"{path} is missing: copy tokenizer.json from the OpenVLA checkpoint's folder")
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001  tokenizers raises nothing narrower than Exception
+    except Exception as error:
         raise InputError(f"{path} is not a tokenizer ({error}): copy it from the checkpoint's folder again") from error
 
 
@@ -52,7 +52,9 @@ class PromptTokenizer:
         self._encoded: dict[str, list[int]] = {}
         size = self._tokenizer.get_vocab_size()
         if size > config.language.vocabulary:
-            raise InputError(f"{path} has {size} tokens, the model {config.language.vocabulary}: they do not belong together")
+            raise InputError(
+                f"{path} has {size} tokens, the model {config.language.vocabulary}: they do not belong together"
+            )
 
     def ids(self, instruction: str) -> list[int]:
         """Prompt of an instruction, lower-cased, without BOS and with the empty token at its end.

@@ -139,7 +139,7 @@ def _header(folder: Path, weight_map: dict[str, str]) -> dict[str, Shape]:
 
 
 def _components(folder: Path) -> dict[str, Component]:
-    found = {}
+    found: dict[str, Component] = {}
     for path in sorted(folder.glob("*--*checkpoint.pt")):
         name = path.name.split("--")[0]
         if name in UNSUPPORTED:
@@ -163,9 +163,7 @@ def _component(path: Path) -> Component:
     return Component(path.name, prefix, {name.removeprefix(prefix): value for name, value in state.items()})
 
 
-def _check(
-    folder: Path, config: OpenVlaConfig, shapes: dict[str, Shape], components: dict[str, Component]
-) -> None:
+def _check(folder: Path, config: OpenVlaConfig, shapes: dict[str, Shape], components: dict[str, Component]) -> None:
     ours = model_shapes(config)
     expected = {entry.source: entry.source_shape(ours) for entry in model_entries(config)} | unused_shapes(config)
     problems = differences(expected, shapes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.config_json import build
 from avavla_ray.policy.openvla.config import LanguageConfig, OpenVlaConfig, TowerConfig, check_config
 from avavla_ray.policy.openvla.key_map import DINO, SIGLIP
 from avavla_ray.policy.openvla.prompt import empty_token
@@ -55,7 +57,7 @@ def read_config(
         siglip=_tower(SIGLIP, shapes, means[1], stds[1]),
         language=LanguageConfig(
             width=text["hidden_size"], layers=text["num_hidden_layers"], heads=text["num_attention_heads"],
-            key_value_heads=text.get("num_key_value_heads", text["num_attention_heads"]),
+            key_value_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
             mlp_width=text["intermediate_size"], vocabulary=text["vocab_size"],
             padding_rows=config.get("pad_to_multiple_of", 64), norm_eps=float(text["rms_norm_eps"]),
             rope_theta=float(text["rope_theta"]), max_positions=text["max_position_embeddings"],
@@ -72,8 +74,10 @@ def read_config(
         parallel=head is not None,
         head_blocks=0 if head is None else len({name for name in head if name.endswith(".ffn.1.weight")}),
     )  # fmt: skip
-    check_config(result)
-    return result
+    # The fields came from a file: one of another type is said to be so.
+    checked = build(OpenVlaConfig, dataclasses.asdict(result), "config.json")
+    check_config(checked)
+    return checked
 
 
 def _check_kind(config: Any) -> None:
@@ -88,7 +92,10 @@ def _check_kind(config: Any) -> None:
             config.get("image_resize_strategy", "resize-naive") != "resize-naive",
             f"image_resize_strategy {config.get('image_resize_strategy')!r}, only 'resize-naive' is",
         ),
-        (text.get("model_type", "llama") != "llama", f"text_config.model_type {text.get('model_type')!r}, only llama is"),
+        (
+            text.get("model_type", "llama") != "llama",
+            f"text_config.model_type {text.get('model_type')!r}, only llama is",
+        ),
         (text.get("rope_scaling") is not None, "text_config.rope_scaling,"),
         (bool(text.get("attention_bias")), "text_config.attention_bias,"),
         (any(config.get("timm_override_act_layers") or ()), "timm_override_act_layers,"),

@@ -45,7 +45,9 @@ def pick_statistics(content: dict[str, Any], key: str | None = None) -> Statisti
 
 def _field(value: dict[str, Any]) -> FieldStatistics:
     q01 = np.asarray(value["q01"], np.float64)
-    parts = {key: np.asarray(value.get(key, np.full_like(q01, np.nan)), np.float64) for key in ("mean", "std", "min", "max")}
+    parts = {
+        key: np.asarray(value.get(key, np.full_like(q01, np.nan)), np.float64) for key in ("mean", "std", "min", "max")
+    }
     field = FieldStatistics(
         q01=q01, q99=np.asarray(value["q99"], np.float64), mean=parts["mean"], std=parts["std"],
         minimum=parts["min"], maximum=parts["max"], mask=np.asarray(value.get("mask", np.ones(q01.shape)), bool),

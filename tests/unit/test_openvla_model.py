@@ -1,0 +1,181 @@
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from avavla_ray.errors import InputError
+from avavla_ray.policy.attention import log_bias, prune
+from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config, preset
+from avavla_ray.policy.openvla.key_map import unused_shapes
+from avavla_ray.policy.openvla.model import OpenVla
+from avavla_ray.policy.openvla.sequence import TextBatch
+from avavla_ray.policy.openvla.shapes import build_on_meta
+
+
+def _model(name: str) -> OpenVla:
+    torch.manual_seed(0)
+    model = OpenVla(preset(name)).eval()
+    with torch.no_grad():  # transformers starts weights so small that nothing would depend on anything
+        for parameter in model.language.model.layers.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(8)
+    return model
+
+
+@pytest.fixture(scope="module")
+def oft() -> OpenVla:
+    return _model("openvla_oft_tiny")
+
+
+@pytest.fixture(scope="module")
+def plain() -> OpenVla:
+    return _model("openvla_tiny")
+
+
+def _observation(config: OpenVlaConfig) -> tuple[Tensor, TextBatch, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    size = (2, config.images, config.image_size, config.image_size, 3)
+    images = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+    ids = torch.randint(3, 290, (2, 9), generator=generator)
+    present = torch.ones(2, 9, dtype=torch.bool)
+    present[1, :4] = False
+    return images, TextBatch(ids, present), torch.randn(2, 8, generator=generator)
+
+
+def _inputs(model: OpenVla) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    images, text, proprio = _observation(model.config)
+    visual, words = model.encode_images(images), model.embed_text(text.ids)
+    return visual.detach(), words.detach(), text.present, proprio if model.config.proprio_dim else None
+
+
+@pytest.mark.parametrize("name", ["openvla_7b", "openvla_oft_7b"])
+def test_full_sizes_build_without_memory_and_count_as_published(name: str) -> None:
+    model = build_on_meta(preset(name))
+    assert all(parameter.is_meta for parameter in model.parameters())
+    built = sum(parameter.numel() for parameter in model.parameters())
+    unused = sum(torch.Size(shape).numel() for shape in unused_shapes(model.config).values())
+    class_position = model.config.dino.width
+    added = sum(p.numel() for part in (model.proprio, model.head) if part is not None for p in part.parameters())
+    # openvla/openvla-7b holds 15,082,474,368 bytes of bfloat16.
+    assert built - added - class_position + unused == 15_082_474_368 // 2
+    assert (added > 0) == model.config.parallel
+
+
+def test_weights_as_attention_bias_equal_multiplying_and_renormalising(
+    oft: OpenVla, plain: OpenVla, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for model in (oft, plain):
+        visual, text, present, proprio = _inputs(model)
+        generator = torch.Generator().manual_seed(2)
+        weights = 2 * torch.rand(visual.shape[:2], generator=generator)
+        weights[:, 3] = 0.0
+        actions = torch.randn(2, model.config.action_tokens, 64, generator=generator)
+        inputs = {"proprio": proprio, "actions": actions}
+        with torch.no_grad():
+            fused = model.decode(visual, text, present, **inputs, visual_bias=log_bias(weights))
+            unweighted = model.decode(visual, text, present, **inputs)
+
+        def explicit(
+            module: torch.nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, **_: object
+        ) -> tuple[Tensor, None]:
+            assert mask is not None  # of the padding, and of causality where there is any
+            shares = (q @ k.transpose(2, 3) * scaling + mask).softmax(dim=-1)
+            every = torch.ones(2, k.shape[2])
+            every[:, 1 : 1 + weights.shape[1]] = weights  # noqa: B023
+            shares = shares * every[:, None, None]
+            shares = shares / shares.sum(dim=-1, keepdim=True)
+            return (shares @ v).transpose(1, 2).contiguous(), None
+
+        AttentionInterface.register("explicit", explicit)
+        monkeypatch.setattr(model.language.config, "_attn_implementation", "explicit")
+        with torch.no_grad():
+            slow = model.decode(visual, text, present, **inputs)
+        monkeypatch.setattr(model.language.config, "_attn_implementation", "sdpa")
+        for a, b, c in zip(fused, slow, unweighted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+            assert (a - c).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_pruned_tokens_are_the_same_as_weightless_ones(oft: OpenVla) -> None:
+    visual, text, present, proprio = _inputs(oft)
+    weights = torch.rand(visual.shape[:2], generator=torch.Generator().manual_seed(3)) + 0.5
+    gone = weights < weights.median(dim=1, keepdim=True).values
+    places = torch.arange(visual.shape[1], dtype=visual.dtype).expand(2, -1)[..., None]
+    silent = oft.decode(visual, text, present, proprio=proprio, visual_bias=log_bias(weights.masked_fill(gone, 0.0)))
+    ratio = 1 - int(gone[0].sum()) / visual.shape[1]
+    short, kept = prune(visual, weights, ratio, sink_tokens=0)
+    index, _ = prune(places, weights, ratio, sink_tokens=0)
+    pruned = oft.decode(
+        short, text, present, proprio=proprio, visual_bias=log_bias(kept), visual_index=index[..., 0].long()
+    )
+    assert short.shape[1] < visual.shape[1]
+    for a, b in zip(silent, pruned, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_feel_each_other(oft: OpenVla, plain: OpenVla) -> None:
+    for model in (oft, plain):
+        images, text, proprio = _observation(model.config)
+        together = model.act(images, text, proprio)
+        for row, length in ((0, 9), (1, 5)):
+            alone_text = TextBatch(text.ids[row, -length:][None], text.present[row, -length:][None])
+            alone = model.act(images[row : row + 1], alone_text, proprio[row : row + 1])
+            torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_empty_action_tokens_are_zeros_and_push_is_added_to_text_and_actions(oft: OpenVla) -> None:
+    visual, text, present, proprio = _inputs(oft)
+    zeros, push = torch.zeros(2, 56, 64), torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(4))
+    empty = oft.decode(visual, text, present, proprio=proprio)
+    given = oft.decode(visual, text, present, proprio=proprio, actions=zeros)
+    torch.testing.assert_close(empty.last, given.last, rtol=0, atol=0)
+    pushed = oft.decode(visual, text, present, proprio=proprio, push=push)
+    by_hand = oft.decode(visual, text + push, present, proprio=proprio, actions=zeros + push)
+    torch.testing.assert_close(pushed.last, by_hand.last, rtol=0, atol=0)
+    assert (pushed.last - empty.last).abs().max() > 1e-2
+
+
+def test_gradients_reach_the_bias_the_action_tokens_and_the_push(oft: OpenVla) -> None:
+    visual, text, present, proprio = _inputs(oft)
+    bias = torch.zeros(visual.shape[:2], requires_grad=True)
+    actions, push = torch.zeros(2, 56, 64, requires_grad=True), torch.zeros(2, 1, 64, requires_grad=True)
+    decoded = oft.decode(visual, text, present, proprio=proprio, actions=actions, push=push, visual_bias=bias)
+    oft.read_actions(decoded.last).abs().sum().backward()
+    for part in (bias, actions, push):
+        assert part.grad is not None
+        assert part.grad.abs().sum() > 0
+    assert decoded.before.shape == decoded.last.shape == (2, 56, 64)
+
+
+def test_causal_model_sees_no_later_token_and_oft_does(oft: OpenVla, plain: OpenVla) -> None:
+    for model, later_matters in ((oft, True), (plain, False)):
+        visual, text, present, proprio = _inputs(model)
+        actions = torch.randn(2, model.config.action_tokens, 64, generator=torch.Generator().manual_seed(5))
+        changed = actions.clone()
+        changed[:, -1] += 1.0
+        with torch.no_grad():
+            a, b = (model.decode(visual, text, present, proprio=proprio, actions=x).last for x in (actions, changed))
+        assert bool((a - b).abs().max() > 1e-4) == later_matters
+
+
+def test_missing_inputs_and_inconsistent_sizes_are_refused(oft: OpenVla, plain: OpenVla) -> None:
+    visual, text, present, _ = _inputs(oft)
+    with pytest.raises(InputError, match="proprio"):
+        oft.decode(visual, text, present)
+    visual, text, present, _ = _inputs(plain)
+    with pytest.raises(InputError, match="one token at a time"):
+        plain.decode(visual, text, present)
+    tiny = preset("openvla_oft_tiny")
+    with pytest.raises(InputError, match=r"dino\.width 65"):
+        check_config(dataclasses.replace(tiny, dino=dataclasses.replace(tiny.dino, width=65)))
+    with pytest.raises(InputError, match="max_text_tokens"):
+        check_config(dataclasses.replace(tiny, chunk=64))
+    with pytest.raises(InputError, match="set parallel"):
+        check_config(dataclasses.replace(tiny, parallel=False))
+    with pytest.raises(InputError, match="did you mean 'openvla_7b'"):
+        preset("openvla_7")
