@@ -122,7 +122,7 @@ def test_rows_of_a_batch_do_not_feel_each_other(oft: OpenVla, plain: OpenVla) ->
         images, text, proprio = _observation(model.config)
         together = model.act(images, text, proprio)
         for row, length in ((0, 9), (1, 5)):
-            alone_text = TextBatch(text.ids[row, -length:][None], text.present[row, -length:][None])
+            alone_text = TextBatch(text.ids[row, -length:][None], None)
             alone = model.act(images[row : row + 1], alone_text, proprio[row : row + 1])
             torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-5, atol=1e-5)
 
@@ -152,6 +152,22 @@ def test_gradients_reach_the_bias_the_action_tokens_and_the_push(oft: OpenVla) -
     assert decoded.before.shape == decoded.last.shape == (2, 56, 64)
 
 
+def test_gradient_checkpointing_changes_no_gradient(oft: OpenVla) -> None:
+    visual, text, present, proprio = _inputs(oft)
+    weight = oft.language.model.layers[0].mlp.up_proj.weight
+    gradients = []
+    oft.train()
+    for checkpointing in (False, True):
+        if checkpointing:
+            oft.language.gradient_checkpointing_enable()
+        decoded = oft.decode(visual, text, present, proprio=proprio, push=torch.ones(2, 1, 64))
+        gradients += torch.autograd.grad(decoded.last.square().sum(), weight)
+    oft.language.gradient_checkpointing_disable()
+    oft.eval()
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0].abs().sum() > 0
+
+
 def test_causal_model_sees_no_later_token_and_oft_does(oft: OpenVla, plain: OpenVla) -> None:
     for model, later_matters in ((oft, True), (plain, False)):
         visual, text, present, proprio = _inputs(model)
@@ -165,8 +181,13 @@ def test_causal_model_sees_no_later_token_and_oft_does(oft: OpenVla, plain: Open
 
 def test_missing_inputs_and_inconsistent_sizes_are_refused(oft: OpenVla, plain: OpenVla) -> None:
     visual, text, present, _ = _inputs(oft)
-    with pytest.raises(InputError, match="proprio"):
+    with pytest.raises(InputError, match=r"proprio: expected normalised \(2, 8\), got none"):
         oft.decode(visual, text, present)
+    with pytest.raises(InputError, match=r"got shape \(2, 7\)"):
+        oft.decode(visual, text, present, proprio=torch.zeros(2, 7))
+    for wrong in (torch.zeros(1, 2, 56, 56, 3), torch.zeros(1, 2, 3, 56, 56, dtype=torch.uint8)):
+        with pytest.raises(InputError, match=r"images .* expected \(B, \*\(2, 56, 56, 3\)\) uint8"):
+            oft.encode_images(wrong)
     visual, text, present, _ = _inputs(plain)
     with pytest.raises(InputError, match="one token at a time"):
         plain.decode(visual, text, present)

@@ -30,10 +30,12 @@ def test_prompt_is_lower_cased_without_bos_and_ends_with_the_empty_token(tokeniz
 
 def test_batch_is_padded_on_the_left(tokenizer: PromptTokenizer) -> None:
     batch = tokenizer.batch(["pick up bowl", "place it"])
+    assert batch.present is not None
     assert batch.ids.shape == batch.present.shape == (2, 12)
     assert batch.present.sum(1).tolist() == [12, 11]
     assert batch.ids[1, 0] == TINY.language.padding
     assert batch.ids[:, -1].tolist() == [300, 300]
+    assert tokenizer.batch(["place it", "place it"]).present is None
 
 
 def test_empty_and_endless_instructions_are_refused(tokenizer: PromptTokenizer) -> None:

@@ -67,7 +67,17 @@ class OpenVla(nn.Module):
         return self.language.lm_head.weight.dtype
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """(B, V, H, W, 3) uint8 at the configured size -> visual tokens (B, N, D)."""
+        """(B, V, H, W, 3) uint8 at the configured size -> visual tokens (B, N, D).
+
+        Raises:
+            InputError: images of another number, size, channel order or type.
+        """
+        config = self.config
+        expected = (config.images, config.image_size, config.image_size, 3)
+        if images.dtype != torch.uint8 or images.shape[1:] != expected:
+            raise InputError(
+                f"images have shape {tuple(images.shape)} and {images.dtype}, expected (B, *{expected}) uint8"
+            )
         return self.projector(self.vision(images))
 
     def embed_text(self, ids: Tensor) -> Tensor:
@@ -78,7 +88,7 @@ class OpenVla(nn.Module):
         self,
         visual: Tensor,
         text: Tensor,
-        present: Tensor,
+        present: Tensor | None,
         *,
         proprio: Tensor | None = None,
         actions: Tensor | None = None,
@@ -89,7 +99,8 @@ class OpenVla(nn.Module):
         """Run the language model once over the whole sequence.
 
         Args:
-            visual: (B, N', D), possibly pruned. text: (B, L, D) embeddings of a `TextBatch`. present: (B, L) bool.
+            visual: (B, N', D), possibly pruned. text: (B, L, D) embeddings of a `TextBatch`. present: (B, L) bool
+                or None, as in that batch.
             proprio: (B, P) normalised; needed where the model has a proprioception token.
             actions: (B, M, D) input embeddings of the action tokens; None starts them empty (zeros) as OFT does. A
                 model without `parallel` needs those of the actions themselves (teacher forcing).
@@ -128,7 +139,7 @@ class OpenVla(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, visual: Tensor, text: Tensor, present: Tensor, *, visual_bias: Tensor | None = None
+        self, visual: Tensor, text: Tensor, present: Tensor | None, *, visual_bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """OpenVLA's greedy decoding, one token at a time: token ids (B, A) and logits (B, A, vocabulary)."""
         config = self.config
@@ -158,7 +169,7 @@ class OpenVla(nn.Module):
         self,
         visual: Tensor,
         text: Tensor,
-        present: Tensor,
+        present: Tensor | None,
         proprio: Tensor | None,
         actions: Tensor,
         with_stop: bool,
@@ -168,8 +179,10 @@ class OpenVla(nn.Module):
         language = self.config.language
         token = None
         if self.proprio is not None:
-            if proprio is None:
-                raise InputError("this model reads proprioception: give decode() the normalised proprio (B, P)")
+            P = self.config.proprio_dim
+            if proprio is None or proprio.shape != (len(visual), P):
+                got = "none" if proprio is None else f"shape {tuple(proprio.shape)}"
+                raise InputError(f"proprio: expected normalised ({len(visual)}, {P}), got {got}")
             token = self.proprio(proprio).to(visual.dtype)
         special = self.embed_text(torch.tensor([[language.bos], [language.stop]], device=visual.device))
         return assemble(

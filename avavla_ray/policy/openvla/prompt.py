@@ -67,7 +67,7 @@ class PromptTokenizer:
         return self._encoded[instruction]
 
     def batch(self, instructions: Sequence[str]) -> TextBatch:
-        """Prompts of B instructions, padded on the left."""
+        """Prompts of B instructions, padded on the left where their lengths differ."""
         rows = [self.ids(instruction) for instruction in instructions]
         longest = max(len(row) for row in rows)
         ids = torch.full((len(rows), longest), self.config.language.padding)
@@ -75,7 +75,7 @@ class PromptTokenizer:
         for index, row in enumerate(rows):
             ids[index, longest - len(row) :] = torch.tensor(row)
             present[index, longest - len(row) :] = True
-        return TextBatch(ids, present)
+        return TextBatch(ids, None if bool(present.all()) else present)
 
     def _encode(self, instruction: str) -> list[int]:
         language = self.config.language

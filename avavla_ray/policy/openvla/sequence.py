@@ -14,10 +14,11 @@ from torch import Tensor
 
 
 class TextBatch(NamedTuple):
-    """Prompts without their BOS: ids (B, L) int64, padded on the left; present (B, L) bool, False where padded."""
+    """Prompts without their BOS: ids (B, L) int64, padded on the left; present (B, L) bool, False where padded, or
+    None where no row is, which spares the attention kernels a mask."""
 
     ids: Tensor
-    present: Tensor
+    present: Tensor | None
 
 
 class Sequence(NamedTuple):
@@ -38,7 +39,7 @@ def assemble(
     visual: Tensor,
     proprio: Tensor | None,
     text: Tensor,
-    present: Tensor,
+    present: Tensor | None,
     actions: Tensor,
     stop: Tensor | None,
     *,
@@ -50,7 +51,7 @@ def assemble(
 
     Args:
         bos, stop: (1, 1, D). visual: (B, N', D). proprio: (B, 1, D). text: (B, L, D). actions: (B, M, D).
-        present: (B, L) bool.
+        present: (B, L) bool, or None for no padding.
         visual_bias: (B, N') float, added to every query's attention logits for these tokens.
         visual_index: (B, N') places of the visual tokens among the `visual_total` that there were before pruning:
             they keep their positions, so that a dropped token is the same as one with a bias of -inf.
@@ -65,19 +66,19 @@ def assemble(
     if proprio is not None:
         places.append(torch.full((B, 1), after, device=device))
         after += 1
-    count = present.cumsum(dim=1)
+    L = text.shape[1]
+    count = torch.arange(1, L + 1, device=device).expand(B, -1) if present is None else present.cumsum(dim=1)
     places.append((after + count - 1).clamp_min(0))
     tail = actions.shape[1] + (stop is not None)
     places.append(after + count[:, -1:] + torch.arange(tail, device=device))
-    start = embeddings.shape[1] - tail - text.shape[1]
     bias = None
-    padded = not bool(present.all())
-    if visual_bias is not None or padded:
+    if visual_bias is not None or present is not None:
+        start = embeddings.shape[1] - tail - L
         bias = embeddings.new_zeros(embeddings.shape[:2])
         if visual_bias is not None:
             bias[:, 1 : 1 + N] = visual_bias.to(bias.dtype)
-        if padded:
-            bias[:, start : start + text.shape[1]].masked_fill_(~present, -torch.inf)
+        if present is not None:
+            bias[:, start : start + L].masked_fill_(~present, -torch.inf)
     return Sequence(embeddings, torch.cat(places, dim=1), bias, embeddings.shape[1] - tail - 1)
 
 
