@@ -61,6 +61,7 @@ def fill_buffers(model: OpenVla, device: torch.device | str) -> None:
     language.rotary_emb = type(language.rotary_emb)(config=model.language.config).to(device)
     embeddings: nn.Module = model.vision.siglip.embeddings  # type: ignore[assignment]
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
+    model.special = model.special.to(device)
     left = [name for name, tensor in (*model.named_buffers(), *model.named_parameters()) if tensor.is_meta]
     if left:
         raise RuntimeError(f"transformers {', '.join(left)} have no values: this version keeps a constant of its own")

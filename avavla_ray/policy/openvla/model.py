@@ -50,6 +50,8 @@ class OpenVla(nn.Module):
         InputError: the configuration is inconsistent.
     """
 
+    special: Tensor
+
     def __init__(self, config: OpenVlaConfig) -> None:
         super().__init__()
         check_config(config)
@@ -60,6 +62,9 @@ class OpenVla(nn.Module):
         self.proprio = ProprioProjector(config) if config.proprio_dim else None
         self.head = L1Head(config) if config.head_blocks else None
         self.bins = ActionBins(config)
+        # With a device of its own, so that a model built on `meta` has it too.
+        special = torch.tensor([[config.language.bos], [config.language.stop]], device="cpu")
+        self.register_buffer("special", special, persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -176,7 +181,6 @@ class OpenVla(nn.Module):
         visual_bias: Tensor | None,
         visual_index: Tensor | None,
     ) -> Sequence:
-        language = self.config.language
         token = None
         if self.proprio is not None:
             P = self.config.proprio_dim
@@ -184,7 +188,7 @@ class OpenVla(nn.Module):
                 got = "none" if proprio is None else f"shape {tuple(proprio.shape)}"
                 raise InputError(f"proprio: expected normalised ({len(visual)}, {P}), got {got}")
             token = self.proprio(proprio).to(visual.dtype)
-        special = self.embed_text(torch.tensor([[language.bos], [language.stop]], device=visual.device))
+        special = self.embed_text(self.special)
         return assemble(
             special[:1], visual, token, text, present, actions, special[1:] if with_stop else None,
             visual_bias=visual_bias, visual_index=visual_index, visual_total=self.config.visual_tokens,

@@ -43,9 +43,10 @@ def _siglip(config: OpenVlaConfig) -> nn.Module:
 
 def normalise(images: Tensor, tower: TowerConfig) -> Tensor:
     """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 by the tower's mean and std."""
-    mean = torch.tensor(tower.mean, device=images.device)
-    std = torch.tensor(tower.std, device=images.device)
-    return ((images.float() / 255 - mean) / std).movedim(-1, -3)
+    values = images.float() / 255
+    # Numbers instead of tensors: nothing to copy to the device, which a captured CUDA graph would not allow.
+    channels = [(values[..., c] - tower.mean[c]) / tower.std[c] for c in range(3)]
+    return torch.stack(channels, dim=-3)
 
 
 class FusedVision(nn.Module):
