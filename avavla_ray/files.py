@@ -66,6 +66,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_space(path: str | Path, needed: int) -> None:
+    """Raise InputError when the disk that `path` will be on has fewer free bytes than `needed`."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            f"{path} needs {needed / 1e9:.1f} GB, its disk has {free / 1e9:.1f} GB left: free some or choose another"
+        )
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     with atomic_path(path) as temporary:

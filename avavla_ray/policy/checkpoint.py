@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from avavla_ray import normalisation
 from avavla_ray.errors import InputError
@@ -27,6 +27,7 @@ from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.config_json import from_json, to_json
 from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.tensors import save_tensors
 
 FORMAT = "avavla_ray.policy"
 VERSION = 1
@@ -71,7 +72,7 @@ def save_checkpoint(
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         tensors = {name: tensor.float().cpu().contiguous() for name, tensor in policy.state_dict().items()}
-        save_file(tensors, temporary / WEIGHTS)
+        save_tensors(tensors, temporary / WEIGHTS)
         write_json(temporary / CONFIG, to_json(policy.config))
         statistics.save(temporary)
         files = {name: fingerprint(temporary / name) for name in MEMBERS}

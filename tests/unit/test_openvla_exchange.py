@@ -2,9 +2,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from avavla_ray.errors import InputError
@@ -153,6 +155,23 @@ def test_folders_that_are_not_whole_are_refused_in_one_line(tmp_path: Path, dama
     assert "\n" not in str(caught.value)
 
 
+def test_a_full_disk_is_said_before_and_during_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_published(tmp_path / "published")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        with pytest.raises(InputError, match=r"needs 0\.0 GB, its disk has 0\.0 GB left"):
+            _import(tmp_path / "published", tmp_path / "ours")
+
+    def full(*_: object, **__: object) -> None:
+        # What safetensors raises, measured on a full tmpfs.
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("avavla_ray.policy.tensors.save_file", full)
+    with pytest.raises(InputError, match="no space left on the disk"):
+        _import(tmp_path / "published", tmp_path / "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     write_published(tmp_path)
     torch.save({"module.fc1.weight": print}, tmp_path / "proprio_projector--1_checkpoint.pt")
@@ -196,6 +215,7 @@ def test_statistics_of_one_of_many_data_sets(tmp_path: Path) -> None:
 _MEASURE = """
 import re, sys
 from pathlib import Path
+from types import SimpleNamespace
 from avavla_ray.policy.openvla.exchange import export_checkpoint, import_checkpoint
 from avavla_ray.policy.openvla.loading import load_openvla
 from avavla_ray.policy.openvla.source import open_source

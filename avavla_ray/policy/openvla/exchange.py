@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -10,11 +11,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path
+from avavla_ray.files import atomic_path, check_space
 from avavla_ray.policy.openvla import source as published
 from avavla_ray.policy.openvla.folder import (
     SHARD_BYTES,
@@ -27,6 +27,7 @@ from avavla_ray.policy.openvla.folder import (
 )
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.source import Source
+from avavla_ray.policy.tensors import save_tensors
 
 Tick = Callable[[], None]
 
@@ -47,6 +48,8 @@ def import_checkpoint(
     Raises:
         InputError: the output cannot be written.
     """
+    files = {*source.weight_map.values(), *(part.file for part in source.components.values())}
+    check_space(output, sum((source.folder / file).stat().st_size for file in files))
     kept = [
         path for path in sorted(source.folder.iterdir()) if path.suffix == ".json" or path.name == "tokenizer.model"
     ]
@@ -94,6 +97,7 @@ def export_checkpoint(folder: str | Path, output: str | Path, *, tick: Tick = la
     lacking = [name for name in unused if UNUSED + name not in opened.weight_map]
     if lacking or not (opened.path / SOURCE / "config.json").is_file():
         raise InputError(f"{folder} was not imported from a published checkpoint, and that layout needs parts it lacks")
+    check_space(output, sum((opened.path / file).stat().st_size for file in set(opened.weight_map.values())))
     weight_map = _published_map(opened, [*entries, *unused])
     shards: dict[str, list[str]] = defaultdict(list)
     for name, file in weight_map.items():
@@ -105,11 +109,14 @@ def export_checkpoint(folder: str | Path, output: str | Path, *, tick: Tick = la
             for name in sorted(shards[file]):
                 held[name] = _restored(opened, entries[name]) if name in entries else _read(opened, UNUSED + name)
                 tick()
-            save_file(held, temporary / file, metadata={"format": "pt"})
+            save_tensors(held, temporary / file)
         for name, parts in component_entries(opened.config).items():
             about = opened.extra["components"][name]
             state = {about["prefix"] + entry.source: _restored(opened, entry).clone() for entry in parts}
-            torch.save(state, temporary / Path(about["file"]).name)
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            # Not by torch itself, which reports a full disk as a RuntimeError about positions.
+            (temporary / Path(about["file"]).name).write_bytes(buffer.getbuffer())
             for _ in state:
                 tick()
 

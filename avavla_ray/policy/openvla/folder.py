@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from avavla_ray import normalisation
@@ -33,6 +32,7 @@ from avavla_ray.policy.config_json import build
 from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
 from avavla_ray.policy.openvla.shapes import summary
 from avavla_ray.policy.openvla.statistics import check_statistics
+from avavla_ray.policy.tensors import save_tensors
 
 FORMAT, VERSION = "avavla_ray.openvla", 1
 CONFIG, INDEX, MANIFEST = "config.json", "model.safetensors.index.json", "manifest.json"
@@ -89,7 +89,7 @@ class _ShardWriter:
             return
         self._files += 1
         file = f"model-{self._files:05d}.safetensors"
-        save_file(self._held, self.folder / file, metadata={"format": "pt"})
+        save_tensors(self._held, self.folder / file)
         self.weight_map |= dict.fromkeys(self._held, file)
         self._held, self._size = {}, 0
 
