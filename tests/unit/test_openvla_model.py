@@ -46,8 +46,9 @@ def _observation(config: OpenVlaConfig) -> tuple[Tensor, TextBatch, Tensor]:
 
 def _inputs(model: OpenVla) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     images, text, proprio = _observation(model.config)
-    visual, words = model.encode_images(images), model.embed_text(text.ids)
-    return visual.detach(), words.detach(), text.present, proprio if model.config.proprio_dim else None
+    with torch.no_grad():
+        visual, words = model.encode_images(images), model.embed_text(text.ids)
+        return visual, words, text.present, model.embed_proprio(proprio)
 
 
 @pytest.mark.parametrize("name", ["openvla_7b", "openvla_oft_7b"])
@@ -181,13 +182,14 @@ def test_causal_model_sees_no_later_token_and_oft_does(oft: OpenVla, plain: Open
 
 def test_missing_inputs_and_inconsistent_sizes_are_refused(oft: OpenVla, plain: OpenVla) -> None:
     visual, text, present, _ = _inputs(oft)
-    with pytest.raises(InputError, match=r"proprio: expected normalised \(2, 8\), got none"):
+    with pytest.raises(InputError, match="proprio: this model needs the token"):
         oft.decode(visual, text, present)
-    with pytest.raises(InputError, match=r"got shape \(2, 7\)"):
-        oft.decode(visual, text, present, proprio=torch.zeros(2, 7))
-    for wrong in (torch.zeros(1, 2, 56, 56, 3), torch.zeros(1, 2, 3, 56, 56, dtype=torch.uint8)):
-        with pytest.raises(InputError, match=r"images .* expected \(B, \*\(2, 56, 56, 3\)\) uint8"):
-            oft.encode_images(wrong)
+    for wrong, got in ((None, "none"), (torch.zeros(2, 7), r"shape \(2, 7\)")):
+        with pytest.raises(InputError, match=rf"proprio: expected normalised \(B, 8\), got {got}"):
+            oft.embed_proprio(wrong)
+    for images in (torch.zeros(1, 2, 56, 56, 3), torch.zeros(1, 2, 3, 56, 56, dtype=torch.uint8)):
+        with pytest.raises(InputError, match=r"images: expected \(B, 2, 56, 56, 3\) torch.uint8, got \(1, 2,"):
+            oft.encode_images(images)
     visual, text, present, _ = _inputs(plain)
     with pytest.raises(InputError, match="one token at a time"):
         plain.decode(visual, text, present)

@@ -85,7 +85,7 @@ def test_oft_hidden_states_logits_and_chunk(oft: LoadedOpenVla) -> None:
     _close(model.vision(images)[:, ::16], golden["features"])
     visual = model.encode_images(images)
     _close(visual[:, ::16], golden["visual"])
-    decoded = model.decode(visual, model.embed_text(text.ids), text.present, proprio=proprio)
+    decoded = model.decode(visual, model.embed_text(text.ids), text.present, proprio=model.embed_proprio(proprio))
     _close(decoded.before, golden["before"])
     _close(decoded.last, golden["hidden"])
     logits = model.logits(decoded.last)

@@ -77,17 +77,25 @@ class OpenVla(nn.Module):
         Raises:
             InputError: images of another number, size, channel order or type.
         """
-        config = self.config
-        expected = (config.images, config.image_size, config.image_size, 3)
-        if images.dtype != torch.uint8 or images.shape[1:] != expected:
-            raise InputError(
-                f"images have shape {tuple(images.shape)} and {images.dtype}, expected (B, *{expected}) uint8"
-            )
         return self.projector(self.vision(images))
 
     def embed_text(self, ids: Tensor) -> Tensor:
         """Token ids (...) -> (..., D)."""
         return self.language.model.embed_tokens(ids)
+
+    def embed_proprio(self, proprio: Tensor | None) -> Tensor | None:
+        """Normalised (B, P) -> (B, 1, D); None for a model without a proprioception token, whatever is given.
+
+        Raises:
+            InputError: the model has the token, and proprioception is missing or of another width.
+        """
+        if self.proprio is None:
+            return None
+        P = self.config.proprio_dim
+        if proprio is None or proprio.ndim != 2 or proprio.shape[1] != P:
+            got = "none" if proprio is None else f"shape {tuple(proprio.shape)}"
+            raise InputError(f"proprio: expected normalised (B, {P}), got {got}")
+        return self.proprio(proprio).to(self.dtype)
 
     def decode(
         self,
@@ -106,7 +114,7 @@ class OpenVla(nn.Module):
         Args:
             visual: (B, N', D), possibly pruned. text: (B, L, D) embeddings of a `TextBatch`. present: (B, L) bool
                 or None, as in that batch.
-            proprio: (B, P) normalised; needed where the model has a proprioception token.
+            proprio: (B, 1, D) from `embed_proprio`; needed where the model has a proprioception token.
             actions: (B, M, D) input embeddings of the action tokens; None starts them empty (zeros) as OFT does. A
                 model without `parallel` needs those of the actions themselves (teacher forcing).
             push: (B, 1, D), added to the text and the action embeddings.
@@ -115,7 +123,7 @@ class OpenVla(nn.Module):
             visual_index: (B, N') which visual tokens these are, where some were pruned.
 
         Raises:
-            InputError: proprioception, or teacher-forced actions, are missing.
+            InputError: the proprioception token, or teacher-forced actions, are missing.
         """
         config = self.config
         if actions is None:
@@ -166,7 +174,8 @@ class OpenVla(nn.Module):
         """The plain decision, as the reference makes it: images, prompts and proprioception -> chunk (B, C, A)."""
         visual, words = self.encode_images(images), self.embed_text(text.ids)
         if self.config.parallel:
-            return self.read_actions(self.decode(visual, words, text.present, proprio=proprio).last)
+            token = self.embed_proprio(proprio)
+            return self.read_actions(self.decode(visual, words, text.present, proprio=token).last)
         ids, _ = self.generate(visual, words, text.present)
         return self.bins.decode(ids)[:, None]
 
@@ -181,16 +190,12 @@ class OpenVla(nn.Module):
         visual_bias: Tensor | None,
         visual_index: Tensor | None,
     ) -> Sequence:
-        token = None
-        if self.proprio is not None:
-            P = self.config.proprio_dim
-            if proprio is None or proprio.shape != (len(visual), P):
-                got = "none" if proprio is None else f"shape {tuple(proprio.shape)}"
-                raise InputError(f"proprio: expected normalised ({len(visual)}, {P}), got {got}")
-            token = self.proprio(proprio).to(visual.dtype)
+        if (proprio is None) != (self.proprio is None):
+            wrong = "needs the token of embed_proprio()" if proprio is None else "has no proprioception token"
+            raise InputError(f"proprio: this model {wrong}")
         special = self.embed_text(self.special)
         return assemble(
-            special[:1], visual, token, text, present, actions, special[1:] if with_stop else None,
+            special[:1], visual, proprio, text, present, actions, special[1:] if with_stop else None,
             visual_bias=visual_bias, visual_index=visual_index, visual_total=self.config.visual_tokens,
         )  # fmt: skip
 

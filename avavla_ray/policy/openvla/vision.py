@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel, SiglipVisionConfig, SiglipVisionModel
 
+from avavla_ray.errors import InputError
 from avavla_ray.policy.openvla.config import OpenVlaConfig, TowerConfig
 
 
@@ -59,8 +60,16 @@ class FusedVision(nn.Module):
         self.siglip = _siglip(config)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, V, H, W, 3) uint8 -> (B, N, dino width + siglip width), image by image in row-major order."""
+        """(B, V, H, W, 3) uint8 -> (B, N, dino width + siglip width), image by image in row-major order.
+
+        Raises:
+            InputError: images of another number, size, channel order or type.
+        """
         config = self.config
+        expected = (config.images, config.image_size, config.image_size, 3)
+        if images.dtype != torch.uint8 or images.shape[1:] != expected:
+            got = f"{tuple(images.shape)} {images.dtype}"
+            raise InputError(f"images: expected (B, {', '.join(map(str, expected))}) torch.uint8, got {got}")
         flat = images.flatten(0, 1)
         dino = self.dino(normalise(flat, config.dino)).last_hidden_state[:, 1 + config.dino.registers :]
         siglip = self.siglip(normalise(flat, config.siglip)).last_hidden_state
