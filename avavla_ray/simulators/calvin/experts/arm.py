@@ -1,0 +1,126 @@
+"""The robot's arm as an expert moves it: generators that yield one action for each environment step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+# One unit of a normalised action, as CALVIN's controller is set up: metres and radians.
+POSITION_UNIT, ROTATION_UNIT = 0.02, 0.05
+OPEN, CLOSE = 1.0, -1.0
+# Pose in which the hand points down and the fingers close along the world's x axis: Euler angles, radians.
+HOME_YAW = np.pi / 2
+# How close the commanded pose gets before only the arm's lag is left; metres and radians.
+COMMAND_REACHED, TURN_REACHED = 1e-3, 1e-2
+# Speeds in action units: through free space, towards something, and pushing.
+FAST, CAREFUL, PUSHING = 0.7, 0.5, 0.35
+
+Motion = Iterator[np.ndarray]
+
+
+def pointing_down(turn: float = 0.0, pitch: float = 0.0) -> np.ndarray:
+    """(3,) Euler angles of a hand that points down, turned about the vertical and tipped away from the cabinet."""
+    return np.array([np.pi, pitch, HOME_YAW + turn])
+
+
+def out_of_palm(turn: float, pitch: float) -> np.ndarray:
+    """(3,) unit vector from the fingertips to the palm of such a hand: the way it comes from."""
+    sin, cos = np.sin(pitch), np.cos(pitch)
+    return np.array([-sin * np.sin(turn), sin * np.cos(turn), cos])
+
+
+def wrapped(angle: np.ndarray) -> np.ndarray:
+    """The same angles in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+class Arm:
+    """Turns poses into actions.
+
+    CALVIN adds every action to a commanded pose that the arm follows with some lag, so actions are chosen to bring
+    the commanded pose to its goal, and a motion is over when the tip has followed.
+
+    Attributes:
+        phase: what the arm is doing, in a word.
+        moving: whether the motion may be disturbed; not while the fingers open or close.
+        gripper: OPEN or CLOSE.
+    """
+
+    def __init__(self, env: Any) -> None:
+        """Move the robot of `env`, a `PlayTableSimEnv`."""
+        self._env, self._robot = env, env.robot
+        self.phase, self.moving = "start", False
+        self.gripper = CLOSE if float(np.squeeze(env.robot.gripper_action)) < 0 else OPEN
+
+    @property
+    def tip(self) -> np.ndarray:
+        """(3,) between the fingertips, metres."""
+        robot = self._robot
+        state = self._env.p.getLinkState(robot.robot_uid, robot.tcp_link_id, physicsClientId=self._env.cid)
+        return np.array(state[0])
+
+    @property
+    def commanded(self) -> np.ndarray:
+        """(3,) where the tip is to be, metres."""
+        return np.array(self._robot.target_pos, float)
+
+    @property
+    def commanded_turn(self) -> np.ndarray:
+        """(3,) Euler angles that the hand is to have, radians."""
+        return np.array(self._robot.target_orn, float)
+
+    def action(self, position: np.ndarray | None, euler: np.ndarray | None, speed: float) -> np.ndarray:
+        """(7,) float32 in [-1, 1] towards a pose, in a straight line; None keeps what is commanded."""
+        action = np.zeros(7, np.float32)
+        if position is not None:
+            step = (position - self.commanded) / POSITION_UNIT
+            action[:3] = step * min(1.0, speed / max(float(np.abs(step).max()), 1e-9))
+        if euler is not None:
+            turn = wrapped(euler - self.commanded_turn) / ROTATION_UNIT
+            action[3:6] = turn * min(1.0, 1.0 / max(float(np.abs(turn).max()), 1e-9))
+        action[6] = self.gripper
+        return action
+
+    def go(
+        self,
+        phase: str,
+        position: np.ndarray,
+        euler: np.ndarray | None = None,
+        *,
+        speed: float = FAST,
+        tolerance: float = 0.006,
+        limit: int = 80,
+        settle: int = 3,
+    ) -> Motion:
+        """Bring the tip to `position` (3,) and the hand to `euler` (3,).
+
+        Args:
+            tolerance: distance of the tip that is close enough, metres.
+            limit: steps after which to give up. settle: steps to wait for an arm that lags behind or is blocked.
+        """
+        self.phase, self.moving = phase, True
+        waited = 0
+        for _ in range(limit):
+            yield self.action(position, euler, speed)
+            arrived = np.abs(position - self.commanded).max() < COMMAND_REACHED
+            turned = euler is None or np.abs(wrapped(euler - self.commanded_turn)).max() < TURN_REACHED
+            if arrived and turned:
+                waited += 1
+                if waited > settle or np.linalg.norm(self.tip - position) < tolerance:
+                    return
+
+    def wait(self, phase: str, steps: int) -> Motion:
+        """Keep the pose, for instance while the fingers move."""
+        self.phase, self.moving = phase, False
+        for _ in range(steps):
+            yield self.action(None, None, 1.0)
+
+    def close(self, steps: int = 6) -> Motion:
+        self.gripper = CLOSE
+        return self.wait("grip", steps)
+
+    def open(self, steps: int = 8) -> Motion:
+        self.gripper = OPEN
+        return self.wait("release", steps)

@@ -1,0 +1,48 @@
+"""The switch of the light bulb and the button of the LED."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down
+from avavla_ray.simulators.calvin.experts.retreat import free_hand
+from avavla_ray.simulators.calvin.experts.scene import SWITCH_BAR, PlayTable
+
+OVER_BUTTON, PRESSED = 0.10, -0.005
+# The hand is tipped so that the fingers get under or onto the bar of the switch; radians.
+TIP_UNDER, TIP_ONTO = -0.75, -0.4
+
+
+def press_button(arm: Arm, table: PlayTable, attempt: int) -> Motion:
+    """Press once from above; of the older CALVIN a light that is on from the start needs it twice."""
+    yield from free_hand(arm, table)
+    arm.gripper = CLOSE
+    button, _ = table.link("button_link")
+    down = pointing_down()
+    yield from arm.go("reach", button + [0, 0, OVER_BUTTON], down)
+    yield from arm.go("press", button + [0, 0, PRESSED], down, speed=CAREFUL, settle=6, limit=25)
+    yield from arm.go("release", button + [0, 0, OVER_BUTTON], down, settle=4)
+
+
+def switch_on(arm: Arm, table: PlayTable, attempt: int) -> Motion:
+    """Push the bar of the switch up from below."""
+    yield from free_hand(arm, table)
+    arm.gripper = CLOSE
+    bar = table.place_on("switch_link", SWITCH_BAR)
+    tipped = pointing_down(pitch=TIP_UNDER)
+    yield from arm.go("reach", bar + [0, -0.15, 0.05], tipped)
+    yield from arm.go("reach", bar + [0, -0.11, -0.05], tipped)
+    yield from arm.go("under", bar + [0, -0.01, -0.042], tipped, speed=CAREFUL)
+    yield from arm.go("push", bar + [0, 0.04, 0.073], tipped, speed=PUSHING, limit=40, settle=6)
+    yield from arm.go("push", bar + [0, 0.05, 0.118], tipped, speed=PUSHING, limit=20, settle=6)
+
+
+def switch_off(arm: Arm, table: PlayTable, attempt: int) -> Motion:
+    """Push the bar of the switch down from above."""
+    yield from free_hand(arm, table)
+    arm.gripper = CLOSE
+    bar = table.place_on("switch_link", SWITCH_BAR)
+    tipped = pointing_down(pitch=TIP_ONTO)
+    yield from arm.go("reach", bar + [0, -0.07, 0.10], tipped)
+    yield from arm.go("over", bar + [0, -0.005, 0.053], tipped, speed=CAREFUL)
+    yield from arm.go("push", bar + [0, -0.054, -0.062], tipped, speed=PUSHING, limit=40, settle=6)
