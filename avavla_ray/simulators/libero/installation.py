@@ -100,7 +100,7 @@ def preload() -> None:
     """
     root = libero_root()
     check_opengl()
-    _choose_renderer()
+    choose_renderer()
     _write_libero_config(root)
     _check_robosuite_log()
     # Compiling robosuite's controllers takes 12 s; site-packages may be read-only, so the result is kept here.
