@@ -23,7 +23,6 @@ def make_calvin_expert(simulator: CalvinSimulator, *, seed: int = 0, noise: floa
     from avavla_ray.simulators.calvin.experts.skilled import SkillExpert
     from avavla_ray.simulators.calvin.experts.tasks import SKILLS
 
-    task = simulator.task_name
-    if task is None:
+    if simulator.env is None:
         raise InputError("the simulator has no task yet: reset it before making an expert")
-    return SkillExpert(simulator, SKILLS[task], seed=seed, noise=noise)
+    return SkillExpert(simulator, SKILLS[simulator.task_name], seed=seed, noise=noise)
