@@ -16,7 +16,11 @@ from avavla_ray.simulators.libero.bundled.contact_sheet import CAPTION_HEIGHT, S
 pytestmark = pytest.mark.libero
 
 # Seven objects with free joints; four objects and a bowl more, three drawers and a knob. The robot has nine joints.
-SIZES = {"libero_object": (9 + 7 * 7, 9 + 7 * 6), "libero_spatial": (9 + 5 * 7 + 4, 9 + 5 * 6 + 4)}
+SIZES = {
+    "libero_object": (9 + 7 * 7, 9 + 7 * 6),
+    "libero_spatial": (9 + 5 * 7 + 4, 9 + 5 * 6 + 4),
+    "libero_goal": (9 + 4 * 7 + 4, 9 + 4 * 6 + 4),
+}
 # Names, in the order of the state vector, after the robot's own.
 SPATIAL_JOINTS = [
     "akita_black_bowl_1_joint0", "akita_black_bowl_2_joint0", "cookies_1_joint0",
@@ -89,7 +93,8 @@ def test_bowls_that_start_inside_a_plates_rim_do_not_jump(suite: str, task: int,
 
 
 def test_the_contact_sheet_shows_the_tasks_in_colour(tmp_path: Path) -> None:
-    main(SheetSettings(tmp_path / "sheet.png", tasks=(0, 7), size=96, columns=2))
+    suites = ("libero_object", "libero_spatial")
+    main(SheetSettings(tmp_path / "sheet.png", suites=suites, tasks=(0, 7), size=96, columns=2))
     picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
     assert picture.shape == (2 * (96 + CAPTION_HEIGHT), 4 * 96, 3)
     saturation = picture.max(2) - picture.min(2)

@@ -9,22 +9,21 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from avavla_ray.simulators.libero.bundled.furniture import FURNITURE
-from avavla_ray.simulators.libero.bundled.groceries import GROCERIES
+from avavla_ray.simulators.libero.bundled.items import ITEMS
 from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
 from avavla_ray.simulators.libero.bundled.mjcf import Body
 from avavla_ray.simulators.libero.bundled.shapes import (
     Box,
     Lathe,
     Prism,
+    Rod,
+    bent_rod,
+    moved,
     quaternion,
     solid_prism,
     solid_ring,
     volume,
 )
-from avavla_ray.simulators.libero.bundled.tableware import TABLEWARE
-
-ITEMS = (*GROCERIES, *TABLEWARE, *FURNITURE)
 
 
 def enclosed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
@@ -61,6 +60,31 @@ def test_a_lathe_away_from_its_axis_is_a_ring() -> None:
 def test_a_squashed_lathe_is_flatter_across_its_second_direction() -> None:
     vertices, _ = lathe_mesh(Lathe(((0, 0), (1, 0), (1, 1), (0, 1)), "red", "y", squash=0.5))
     assert np.ptp(vertices, axis=0) == pytest.approx([1.0, 1.0, 2.0])
+
+
+def test_a_lathe_of_few_segments_can_be_turned() -> None:
+    square = ((0, 0), (math.sqrt(2), 0), (math.sqrt(2), 1), (0, 1))
+    vertices, _ = lathe_mesh(Lathe(square, "red", segments=4, phase=45.0))
+    assert np.ptp(vertices, axis=0) == pytest.approx([2.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_moved_shapes_keep_their_form(axis: str) -> None:
+    by = (0.1, 0.2, 0.3)
+    lathe = Lathe(((0, -1), (0.5, -1), (0.5, 1), (0, 1)), "red", axis, offset=(0.7, 0.8))
+    prism = Prism(((0, 0), (2, 0), (0, 1)), 1.5, "red", axis, centre=4.0)
+    box, rod = Box((0, 0, 0), (1, 1, 1), turn=("z", 10.0)), Rod((0, 0, 0), (0, 0, 1), 0.1, "red")
+    there = moved((lathe, prism, box, rod), by)
+    for mesh, before, after in ((lathe_mesh, lathe, there[0]), (prism_mesh, prism, there[1])):
+        assert mesh(after)[0] == pytest.approx(mesh(before)[0] + by)
+    assert there[2] == Box(by, (1, 1, 1), turn=("z", 10.0))
+    assert there[3].start == by
+    assert there[3].end == pytest.approx((0.1, 0.2, 1.3))
+
+
+def test_a_bent_rod_hangs_together() -> None:
+    first, second = bent_rod([(0, 0, 0), (1, 0, 0), (1, 1, 0)], 0.1, "red")
+    assert first.end == second.start == (1, 0, 0)
 
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])

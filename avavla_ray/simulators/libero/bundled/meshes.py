@@ -18,7 +18,7 @@ def lathe_mesh(shape: Lathe) -> tuple[np.ndarray, np.ndarray]:
     for radius, level in shape.profile:
         row = []
         for i in range(shape.segments if radius > 0 else 1):
-            angle = 2 * math.pi * i / shape.segments
+            angle = math.radians(shape.phase) + 2 * math.pi * i / shape.segments
             vertex = np.zeros(3)
             vertex[first] = shape.offset[0] + radius * math.cos(angle)
             vertex[second] = shape.offset[1] + radius * shape.squash * math.sin(angle)

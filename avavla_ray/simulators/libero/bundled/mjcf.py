@@ -14,11 +14,14 @@ import numpy as np
 
 from avavla_ray.simulators.libero.bundled.colours import COLOURS
 from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Shape, Vector, quaternion, volume
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Rod, Shape, Vector, quaternion, volume
 
 # Contact of every LIBERO object: hard, grippy, and heavy enough only through its volume.
 CONTACT = {"solimp": "0.998 0.998 0.001", "solref": "0.001 1", "friction": "0.95 0.3 0.1"}
 FIXTURE_DENSITY = 100.0
+# A fixture's parts touch hands and objects, never each other: their joints' ranges keep them apart, and looking for
+# contacts between a drawer and its frame would cost more than everything else on the table.
+FIXTURE_CONTACT = {**CONTACT, "contype": "0", "conaffinity": "1"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ def item_xml(item: Item) -> str:
         file = "../" * item.path.count("/") + material.file
         add_material(asset, material.name, f"tex-{material.name}", file, kind="cube")
     outer = ET.SubElement(ET.SubElement(root, "worldbody"), "body")
+    solid = FIXTURE_CONTACT if item.mass is None else CONTACT
     density = FIXTURE_DENSITY if item.mass is None else item.mass / volume(item.body.shapes)
-    _add_body(outer, asset, item.body, density)
+    _add_body(outer, asset, item.body, {**solid, "density": f"{density:.6g}"})
     for site, centre in (
         ("bottom_site", (0, 0, item.bottom)),
         ("top_site", (0, 0, item.top)),
@@ -121,7 +125,7 @@ def add_material(asset: ET.Element, name: str, texture: str, file: str, kind: st
     material.attrib.update(specular="0.1", shininess="0.1", texuniform="true" if repeat > 1 else "false")
 
 
-def _add_body(parent: ET.Element, asset: ET.Element, body: Body, density: float) -> None:
+def _add_body(parent: ET.Element, asset: ET.Element, body: Body, solid: dict[str, str]) -> None:
     element = ET.SubElement(parent, "body", name=body.name, pos=numbers(body.centre))
     if body.quaternion is not None:
         element.set("quat", numbers(body.quaternion))
@@ -152,25 +156,33 @@ def _add_body(parent: ET.Element, asset: ET.Element, body: Body, density: float)
             rgba=site.rgba,
         )
     for index, shape in enumerate(body.shapes):
-        add_shape(element, asset, shape, f"{body.name}_{index}", density)
+        add_shape(element, asset, shape, f"{body.name}_{index}", solid)
     for child in body.children:
-        _add_body(element, asset, child, density)
+        _add_body(element, asset, child, solid)
 
 
-def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, density: float) -> None:
-    """Append the geoms of `shape` to `parent`; a surface's triangles go to `asset` under `label`."""
+def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, solid: dict[str, str]) -> None:
+    """Append the geoms of `shape` to `parent`; a surface's triangles go to `asset` under `label`.
+
+    Args:
+        solid: attributes of the geoms that take part in contacts.
+    """
     if isinstance(shape, Box):
         place = {"type": "box", "pos": numbers(shape.centre), "size": numbers(shape.half)}
         if shape.turn or shape.lean:
             place["quat"] = numbers(quaternion(shape))
         if shape.solid:
-            ET.SubElement(parent, "geom", place, group="0", density=f"{density:.6g}", **CONTACT)
+            ET.SubElement(parent, "geom", place, group="0", **solid)
         if shape.colour or shape.material:
             _look(ET.SubElement(parent, "geom", place), shape.colour, shape.material)
-        return
-    vertices, faces = lathe_mesh(shape) if isinstance(shape, Lathe) else prism_mesh(shape)
-    _add_mesh(asset, label, vertices, faces)
-    _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour)
+    elif isinstance(shape, Rod):
+        ends = numbers((*shape.start, *shape.end))
+        _look(ET.SubElement(parent, "geom", type="capsule", fromto=ends, size=numbers([shape.radius])), shape.colour)
+    else:
+        vertices, faces = lathe_mesh(shape) if isinstance(shape, Lathe) else prism_mesh(shape)
+        _add_mesh(asset, label, vertices, faces)
+        material = shape.material if isinstance(shape, Lathe) else ""
+        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour, material)
 
 
 def _look(geom: ET.Element, colour: str, material: str = "") -> None:

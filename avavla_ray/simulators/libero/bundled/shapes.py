@@ -1,13 +1,15 @@
 """The primitives of which bundled objects are made. Lengths in metres, angles in degrees, body frame.
 
-A `Box` may be solid, visible or both. Surfaces (`Lathe`, `Prism`) are only ever looked at: contact is always with
-boxes, which MuJoCo handles fastest and which stand still on a table.
+A `Box` may be solid, visible or both. The others (`Lathe`, `Prism`, `Rod`) are only ever looked at: contact is always
+with boxes, which MuJoCo handles fastest and which stand still on a table.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Vector = tuple[float, float, float]
@@ -48,6 +50,8 @@ class Lathe:
             is closed by itself, any other is closed back to its first point (a ring, a bowl's wall).
         squash: scale of the second of the two directions across the axis (a bottle that is flatter than wide).
         offset: of the axis, across it.
+        phase: angle of the first of the segments' corners (few segments make a faceted pot).
+        material: name of a texture's material, instead of a colour.
     """
 
     profile: tuple[tuple[float, float], ...]
@@ -56,6 +60,8 @@ class Lathe:
     squash: float = 1.0
     offset: tuple[float, float] = (0.0, 0.0)
     segments: int = 20
+    phase: float = 0.0
+    material: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,47 @@ class Prism:
     centre: float = 0.0
 
 
-Shape: TypeAlias = Box | Lathe | Prism
+@dataclass(frozen=True)
+class Rod:
+    """A round bar with round ends from `start` to `end`."""
+
+    start: Vector
+    end: Vector
+    radius: float
+    colour: str
+
+
+Shape: TypeAlias = Box | Lathe | Prism | Rod
+
+
+def plus(a: Vector, b: Vector) -> Vector:
+    """The sum of two vectors."""
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+
+
+def moved(shapes: Iterable[Shape], by: Vector) -> tuple[Shape, ...]:
+    """`shapes` shifted, for objects whose frame is not where they are built most easily."""
+    result: list[Shape] = []
+    for shape in shapes:
+        if isinstance(shape, Box):
+            result.append(replace(shape, centre=plus(shape.centre, by)))
+        elif isinstance(shape, Rod):
+            result.append(replace(shape, start=plus(shape.start, by), end=plus(shape.end, by)))
+        else:
+            first, second, height = (by[index] for index in FRAMES[shape.axis])
+            if isinstance(shape, Lathe):
+                profile = tuple((radius, level + height) for radius, level in shape.profile)
+                offset = (shape.offset[0] + first, shape.offset[1] + second)
+                result.append(replace(shape, profile=profile, offset=offset))
+            else:
+                polygon = tuple((a + first, b + second) for a, b in shape.polygon)
+                result.append(replace(shape, polygon=polygon, centre=shape.centre + height))
+    return tuple(result)
+
+
+def bent_rod(points: Iterable[Vector], radius: float, colour: str) -> tuple[Rod, ...]:
+    """A handle: rods from each point to the next."""
+    return tuple(Rod(start, end, radius, colour) for start, end in itertools.pairwise(points))
 
 
 def along(axis: Axis, first: float, second: float, height: float) -> Vector:

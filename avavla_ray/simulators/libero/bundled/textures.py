@@ -98,4 +98,10 @@ TEXTURES: dict[str, Wood | Plaster] = {
     "textures/bundled_walnut.png": Wood(
         (0.29, 0.19, 0.12), (0.17, 0.10, 0.06), boards=1, joint=(0, 0, 0), grain=18, size=128, seed=4
     ),
+    "textures/bundled_white_wood.png": Wood(
+        (0.93, 0.93, 0.93), (0.80, 0.81, 0.82), boards=1, joint=(0, 0, 0), grain=22, size=128, seed=5
+    ),
+    "textures/bundled_maple.png": Wood(
+        (0.86, 0.68, 0.45), (0.70, 0.49, 0.28), boards=4, joint=(0.55, 0.37, 0.20), grain=14, size=128, seed=6
+    ),
 }
