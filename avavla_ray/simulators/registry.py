@@ -27,14 +27,23 @@ class SuiteEntry:
     Attributes:
         simulator: a class with the methods of `Simulator`.
         expert: a function (simulator, *, seed, noise) -> Expert; None when nobody has written one.
+        preload: what is imported ("module") or called ("module:function") in the process that simulators' processes
+            are forked from; it may start neither threads nor graphics.
     """
 
     simulator: str
     expert: str | None = None
+    preload: tuple[str, ...] = ()
 
 
 _LIBERO = SuiteEntry(
-    "avavla_ray.simulators.libero.adapter:LiberoSimulator", "avavla_ray.simulators.experts.libero:make_libero_expert"
+    "avavla_ray.simulators.libero.adapter:LiberoSimulator",
+    "avavla_ray.simulators.experts.libero:make_libero_expert",
+    preload=(
+        "avavla_ray.simulators.libero.installation:preload",
+        "avavla_ray.simulators.libero.fast",
+        "avavla_ray.simulators.libero.stepping",
+    ),
 )
 _CALVIN = SuiteEntry(
     "avavla_ray.simulators.calvin.adapter:CalvinSimulator", "avavla_ray.simulators.calvin.experts:make_calvin_expert"
@@ -42,6 +51,7 @@ _CALVIN = SuiteEntry(
 _TABLETOP = SuiteEntry(
     "avavla_ray.simulators.tabletop.adapter:TabletopSimulator",
     "avavla_ray.simulators.tabletop.expert:make_tabletop_expert",
+    preload=("mujoco",),
 )
 SUITES: dict[str, SuiteEntry] = {
     **dict.fromkeys(LIBERO_SUITES, _LIBERO),
