@@ -51,7 +51,7 @@ _CALVIN = SuiteEntry(
 _TABLETOP = SuiteEntry(
     "avavla_ray.simulators.tabletop.adapter:TabletopSimulator",
     "avavla_ray.simulators.tabletop.expert:make_tabletop_expert",
-    preload=("mujoco",),
+    preload=("avavla_ray.simulators.opengl:choose_renderer", "mujoco"),
 )
 SUITES: dict[str, SuiteEntry] = {
     **dict.fromkeys(LIBERO_SUITES, _LIBERO),

@@ -24,10 +24,12 @@ STOP_S = 15.0
 
 def modules_of(factory: Callable[..., Any], config: SimulatorConfig) -> tuple[str, ...]:
     """What a zygote for these simulators imports beforehand: what the suite names, and where the factory is from."""
-    while isinstance(factory, partial):
-        factory = factory.func
-    module = getattr(factory, "__module__", "__main__")
-    places = [] if module == "__main__" else [module]
+    callables: list[Any] = [factory]
+    for made in callables:
+        if isinstance(made, partial):
+            callables += [made.func, *filter(callable, made.args)]
+    modules = [made.__module__ for made in callables if not isinstance(made, partial)]
+    places = [module for module in modules if module != "__main__"]
     if config.suite in SUITES or ":" in config.suite:
         entry = entry_of(config.suite)
         places += [entry.simulator.partition(":")[0], *entry.preload]
