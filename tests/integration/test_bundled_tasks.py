@@ -10,7 +10,6 @@ from PIL import Image
 
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.libero.adapter import LiberoSimulator
-from avavla_ray.simulators.libero.bundled.build import BUNDLED_SUITES
 from avavla_ray.simulators.libero.bundled.contact_sheet import CAPTION_HEIGHT, SheetSettings, main
 
 pytestmark = pytest.mark.libero
@@ -49,7 +48,7 @@ def free_joints(simulator: LiberoSimulator) -> list[str]:
     return [name for name in names if not name.startswith(("robot0", "gripper0"))]
 
 
-@pytest.mark.parametrize("suite", BUNDLED_SUITES)
+@pytest.mark.parametrize("suite", SIZES)
 def test_every_task_loads_its_first_initial_state_and_its_objects_stand_still(suite: str) -> None:
     simulator = simulator_of(suite)
     rng = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from pathlib import Path
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, cache_folder
 
-BUNDLED_SUITES: tuple[str, ...] = ("libero_object", "libero_spatial", "libero_goal")
+BUNDLED_SUITES: tuple[str, ...] = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 MANIFEST = ".manifest.json"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from avavla_ray.simulators.libero.bundled.colours import COLOURS
 from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Rod, Shape, Vector, quaternion, volume
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Rod, Shape, Vector, quaternion, volume
 
 # Contact of every LIBERO object: hard, grippy, and heavy enough only through its volume.
 CONTACT = {"solimp": "0.998 0.998 0.001", "solref": "0.001 1", "friction": "0.95 0.3 0.1"}
@@ -63,10 +63,11 @@ class Body:
 
 @dataclass(frozen=True)
 class Material:
-    """What a box's faces show: a picture below the assets root."""
+    """What a shape shows: a picture below the assets root, on each face of a box or across a prism (`flat`)."""
 
     name: str
     file: str
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,11 @@ def item_xml(item: Item) -> str:
     asset = ET.SubElement(root, "asset")
     for material in item.materials:
         file = "../" * item.path.count("/") + material.file
-        add_material(asset, material.name, f"tex-{material.name}", file, kind="cube")
+        add_material(asset, material.name, f"tex-{material.name}", file, "2d" if material.flat else "cube")
     outer = ET.SubElement(ET.SubElement(root, "worldbody"), "body")
     solid = FIXTURE_CONTACT if item.mass is None else CONTACT
     density = FIXTURE_DENSITY if item.mass is None else item.mass / volume(item.body.shapes)
-    _add_body(outer, asset, item.body, {**solid, "density": f"{density:.6g}"})
+    add_body(outer, asset, item.body, {**solid, "density": f"{density:.6g}"})
     for site, centre in (
         ("bottom_site", (0, 0, item.bottom)),
         ("top_site", (0, 0, item.top)),
@@ -125,7 +126,8 @@ def add_material(asset: ET.Element, name: str, texture: str, file: str, kind: st
     material.attrib.update(specular="0.1", shininess="0.1", texuniform="true" if repeat > 1 else "false")
 
 
-def _add_body(parent: ET.Element, asset: ET.Element, body: Body, solid: dict[str, str]) -> None:
+def add_body(parent: ET.Element, asset: ET.Element, body: Body, solid: dict[str, str]) -> None:
+    """Append `body` and all that hangs on it to `parent`; see `add_shape`."""
     element = ET.SubElement(parent, "body", name=body.name, pos=numbers(body.centre))
     if body.quaternion is not None:
         element.set("quat", numbers(body.quaternion))
@@ -158,7 +160,7 @@ def _add_body(parent: ET.Element, asset: ET.Element, body: Body, solid: dict[str
     for index, shape in enumerate(body.shapes):
         add_shape(element, asset, shape, f"{body.name}_{index}", solid)
     for child in body.children:
-        _add_body(element, asset, child, solid)
+        add_body(element, asset, child, solid)
 
 
 def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, solid: dict[str, str]) -> None:
@@ -178,11 +180,12 @@ def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, s
     elif isinstance(shape, Rod):
         ends = numbers((*shape.start, *shape.end))
         _look(ET.SubElement(parent, "geom", type="capsule", fromto=ends, size=numbers([shape.radius])), shape.colour)
+    elif isinstance(shape, Lathe):
+        _add_mesh(asset, label, *lathe_mesh(shape))
+        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour)
     else:
-        vertices, faces = lathe_mesh(shape) if isinstance(shape, Lathe) else prism_mesh(shape)
-        _add_mesh(asset, label, vertices, faces)
-        material = shape.material if isinstance(shape, Lathe) else ""
-        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour, material)
+        _add_mesh(asset, label, *prism_mesh(shape), spread=bool(shape.material))
+        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour, shape.material)
 
 
 def _look(geom: ET.Element, colour: str, material: str = "") -> None:
@@ -193,11 +196,10 @@ def _look(geom: ET.Element, colour: str, material: str = "") -> None:
         geom.set("rgba", numbers((*COLOURS[colour], 1.0)))
 
 
-def _add_mesh(asset: ET.Element, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
-    ET.SubElement(
-        asset,
-        "mesh",
-        name=name,
-        vertex=numbers(vertices.reshape(-1)),
-        face=" ".join(str(index) for index in faces.reshape(-1)),
-    )
+def _add_mesh(asset: ET.Element, name: str, vertices: np.ndarray, faces: np.ndarray, spread: bool = False) -> None:
+    """Append a mesh; `spread` lays a picture over its extent in x and y."""
+    mesh = ET.SubElement(asset, "mesh", name=name, vertex=numbers(vertices.reshape(-1)))
+    mesh.set("face", " ".join(str(index) for index in faces.reshape(-1)))
+    if spread:
+        low = vertices.min(axis=0)
+        mesh.set("texcoord", numbers(((vertices - low) / (vertices.max(axis=0) - low))[:, :2].reshape(-1)))

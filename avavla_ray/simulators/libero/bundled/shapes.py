@@ -51,7 +51,6 @@ class Lathe:
         squash: scale of the second of the two directions across the axis (a bottle that is flatter than wide).
         offset: of the axis, across it.
         phase: angle of the first of the segments' corners (few segments make a faceted pot).
-        material: name of a texture's material, instead of a colour.
     """
 
     profile: tuple[tuple[float, float], ...]
@@ -61,18 +60,21 @@ class Lathe:
     offset: tuple[float, float] = (0.0, 0.0)
     segments: int = 20
     phase: float = 0.0
-    material: str = ""
 
 
 @dataclass(frozen=True)
 class Prism:
-    """A convex polygon swept along `axis` from `centre - half` to `centre + half`; corners counter-clockwise."""
+    """A convex polygon swept along `axis` from `centre - half` to `centre + half`; corners counter-clockwise.
+
+    `material` names a texture's material, to be used instead of a colour.
+    """
 
     polygon: tuple[tuple[float, float], ...]
     half: float
     colour: str
     axis: Axis = "z"
     centre: float = 0.0
+    material: str = ""
 
 
 @dataclass(frozen=True)
