@@ -17,6 +17,7 @@ from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation, 
 
 CAMERAS = ("static", "gripper")
 PHYSICS_HZ, CONTROL_HZ = 240.0, 30
+LED = 5  # index in scene_obs
 
 _live: Any = None
 
@@ -110,12 +111,27 @@ def build_environment(found: Installation, scene: str, *, looking: bool, egl: bo
     except SystemExit:
         # calvin_env leaves the program where PyBullet can't load its renderer.
         raise InputError("PyBullet cannot load its EGL renderer here: use --render fast") from None
-    environment.avavla_scene = scene
     _live = environment
     if egl:
         # The first frame of PyBullet's EGL renderer has no shadows.
         look(environment)
     return environment
+
+
+def behaves_like(environment: Any) -> str:
+    """Which of the two known versions this is, by what it does: "main", "pinned", or "other"; disturbs the scene.
+
+    In the pinned version the LED's button forgets at a reset that its light is on, so that turning the light off takes
+    two presses, and a step scales the caller's action in place.
+    """
+    state = environment.scene.get_obs()
+    state[LED] = 1
+    environment.reset(scene_obs=state)
+    remembers = environment.scene.buttons[0].get_info()["logical_state"] == 1
+    action = np.ones(7)
+    environment.robot.relative_to_absolute(action)
+    copies = bool((action == 1).all())
+    return {(True, True): "main", (False, False): "pinned"}.get((remembers, copies), "other")
 
 
 def look(environment: Any) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ Metres and radians, world frame.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -20,11 +22,25 @@ ROBOT_START = np.array(
         1.03987629, 2.11978254, -2.34205014, -0.87015899, 1.64119093, 0.55344928, 1.0,
     ]
 )  # fmt: skip
-SLIDER_LEFT, DRAWER_OPEN, SWITCH_ON = 0.28, 0.22, 0.088
-IN_CABINET = {"slider_left": (-0.240851662, 0.0924044687, 0.460990009),
-              "slider_right": (0.070341633, 0.0924044687, 0.460990009)}  # fmt: skip
-ON_TABLE = ((0.0500000896, -0.120000177, 0.459990009), (0.229995412, -0.11999514, 0.45999001))
+DOOR_LEFT, DRAWER_OPEN, SWITCH_ON = 0.28, 0.22, 0.088
+Place = tuple[float, ...]
+ON_TABLE: tuple[Place, ...] = ((0.0500000896, -0.120000177, 0.459990009), (0.229995412, -0.11999514, 0.45999001))
+IN_CABINET: Mapping[str, Place] = {
+    "slider_left": (-0.240851662, 0.0924044687, 0.460990009),
+    "slider_right": (0.070341633, 0.0924044687, 0.460990009),
+}
 YAW_RANGE = (np.pi / 2 - np.pi / 8, np.pi / 2 + np.pi / 8)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the published states put blocks, (x, y, z): two places on the table, one in each compartment."""
+
+    table: tuple[Place, ...] = ON_TABLE
+    cabinet: Mapping[str, Place] = field(default_factory=lambda: IN_CABINET)
+
+
+PUBLISHED_PLACES = Places()
 
 
 def fnv1(data: bytes) -> int:
@@ -56,39 +72,19 @@ def published_conditions() -> tuple[Condition, ...]:
     )
 
 
-def fixtures(condition: Condition, door_limit: float = SLIDER_LEFT) -> np.ndarray:
-    """(6,) slider, drawer, button, switch, light bulb, LED of scene_obs."""
-    return np.array(
-        [
-            min(SLIDER_LEFT, door_limit) if condition["slider"] == "left" else 0.0,
-            DRAWER_OPEN if condition["drawer"] == "open" else 0.0,
-            0.0,
-            SWITCH_ON if condition["lightbulb"] else 0.0,
-            condition["lightbulb"],
-            condition["led"],
-        ]
-    )
-
-
-def published_blocks(
-    condition: Condition,
-    on_table: tuple[tuple[float, ...], ...] = ON_TABLE,
-    in_cabinet: dict[str, tuple[float, ...]] = IN_CABINET,  # noqa: B006
-) -> dict[str, np.ndarray]:
-    """Pose (6,) of each block: two places on the table, dealt by the condition's seed, and one in each compartment."""
+def published_blocks(condition: Condition, places: Places = PUBLISHED_PLACES) -> dict[str, np.ndarray]:
+    """Pose (6,) of each block: the places on the table are dealt, and the blocks turned, by the condition's seed."""
     random = np.random.RandomState(condition_seed(condition))
-    # Lists of arrays and one shuffle, because that is how the published draw consumes its random numbers.
-    table = [np.array(place) for place in on_table]
-    random.shuffle(table)  # type: ignore[arg-type]
-    poses, used = {}, 0
+    first, second = places.table if random.permutation(2)[0] == 0 else places.table[::-1]
+    poses: dict[str, np.ndarray] = {}
     for block in BLOCKS:
         where = condition[block]
-        if where == "table":
-            # Pink always takes the second place, also when it is alone on the table.
-            place = table[1] if block == "pink_block" else table[used]
-            used += 1
-        else:
-            place = np.array(in_cabinet[where])
+        if where in places.cabinet:
+            place = places.cabinet[where]
+        elif block == "red_block" or (block == "blue_block" and condition["red_block"] != "table"):
+            place = first
+        else:  # pink takes the second place also when it is alone on the table
+            place = second
         poses[block] = np.array([*place, 0.0, 0.0, random.uniform(*YAW_RANGE)])
     return poses
 
@@ -97,7 +93,19 @@ def scene_vector(
     condition: Condition,
     blocks: dict[str, np.ndarray],
     order: tuple[str, ...] = BLOCKS,
-    door_limit: float = SLIDER_LEFT,
+    door_left: float = DOOR_LEFT,
 ) -> np.ndarray:
-    """scene_obs (24,), with the blocks in the `order` of the scene."""
-    return np.concatenate([fixtures(condition, door_limit), *(blocks[block] for block in order)])
+    """scene_obs (24,) of `condition`, with the blocks in the `order` of the scene.
+
+    Args:
+        door_left: how far left the scene's sliding door goes, where that is less than in the published states.
+    """
+    fixtures = [
+        min(DOOR_LEFT, door_left) if condition["slider"] == "left" else 0.0,
+        DRAWER_OPEN if condition["drawer"] == "open" else 0.0,
+        0.0,
+        SWITCH_ON if condition["lightbulb"] else 0.0,
+        condition["lightbulb"],
+        condition["led"],
+    ]
+    return np.concatenate([fixtures, *(blocks[block] for block in order)])

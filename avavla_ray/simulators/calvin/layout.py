@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.simulators.calvin.initial_states import IN_CABINET, ON_TABLE
+from avavla_ray.simulators.calvin.initial_states import IN_CABINET, ON_TABLE, Places
 from avavla_ray.simulators.calvin.rules import COMPARTMENTS
 
+PUBLISHED_SCENE = "d"
 # Where the published places on the table lie, as a share of its free width.
 TABLE_SHARES = (1 / 7, 2 / 3)
 
@@ -21,38 +22,43 @@ class Layout:
     Attributes:
         blocks: the blocks in the order of scene_obs, for instance "red_block".
         table: free part of the table top. cabinet: floor of each compartment. drawer: of the open drawer.
-        door_limit: joint position of the sliding door when it is on the left.
+        door_left: joint position of the sliding door when it is as far left as the published states have it.
+        places: where the published states put blocks: in scene D theirs, elsewhere the places that correspond.
     """
 
     blocks: tuple[str, ...]
     table: np.ndarray
     cabinet: dict[str, np.ndarray]
     drawer: np.ndarray
-    door_limit: float
-
-    def table_places(self) -> tuple[tuple[float, ...], ...]:
-        """The two published places; they are those of scene D, and other scenes have theirs in proportion."""
-        (low, _), (high, _) = self.table
-        return tuple(
-            (low + share * (high - low), *place[1:]) for share, place in zip(TABLE_SHARES, ON_TABLE, strict=True)
-        )
-
-    def cabinet_places(self) -> dict[str, tuple[float, ...]]:
-        return {side: (float(self.cabinet[side][:, 0].mean()), *IN_CABINET[side][1:]) for side in COMPARTMENTS}
+    door_left: float
+    places: Places
 
 
-def layout_of(environment: Any) -> Layout:
-    """The layout of the scene that `environment` has loaded; its drawer is opened as a side effect."""
-    scene, engine = environment.scene, environment.p
-    rectangles = {name: np.array(surface, float)[:, :2] for name, surface in scene.surfaces.items()}
-    table = scene.fixed_objects[0]
-    door = next(door for door in scene.doors if door.name == "base__slide")
-    limit = engine.getJointInfo(table.uid, door.joint_index, physicsClientId=environment.cid)[9]
-    drawer = next(door for door in scene.doors if door.name == "base__drawer")
-    drawer.reset(engine.getJointInfo(table.uid, drawer.joint_index, physicsClientId=environment.cid)[9])
-    box = engine.getAABB(table.uid, table.info_dict["links"]["drawer_link"], physicsClientId=environment.cid)
+def _places(table: np.ndarray, cabinet: dict[str, np.ndarray]) -> Places:
+    (low, _), (high, _) = table
+    return Places(
+        tuple((low + share * (high - low), *place[1:]) for share, place in zip(TABLE_SHARES, ON_TABLE, strict=True)),
+        {side: (float(cabinet[side][:, 0].mean()), *IN_CABINET[side][1:]) for side in COMPARTMENTS},
+    )
+
+
+def layout_of(environment: Any, scene: str) -> Layout:
+    """The layout of scene "a" to "d", which `environment` has loaded; its drawer is open afterwards."""
+    parts, engine, client = environment.scene, environment.p, environment.cid
+    rectangles = {name: np.array(surface, float)[:, :2] for name, surface in parts.surfaces.items()}
+    cabinet = {side: rectangles[side] for side in COMPARTMENTS}
+    table = parts.fixed_objects[0]
+
+    def limit(name: str) -> tuple[Any, float]:
+        door = next(door for door in parts.doors if door.name == name)
+        return door, float(engine.getJointInfo(table.uid, door.joint_index, physicsClientId=client)[9])
+
+    drawer, opened = limit("base__drawer")
+    drawer.reset(opened)
+    box = engine.getAABB(table.uid, table.info_dict["links"]["drawer_link"], physicsClientId=client)
+    published = scene == PUBLISHED_SCENE
     return Layout(
-        tuple(block.name.removeprefix("block_") + "_block" for block in scene.movable_objects),
-        rectangles["table"], {side: rectangles[side] for side in COMPARTMENTS},
-        np.array(box, float)[:, :2], float(limit),
+        tuple(block.name.removeprefix("block_") + "_block" for block in parts.movable_objects),
+        rectangles["table"], cabinet, np.array(box, float)[:, :2], limit("base__slide")[1],
+        Places() if published else _places(rectangles["table"], cabinet),
     )  # fmt: skip

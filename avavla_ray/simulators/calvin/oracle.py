@@ -22,9 +22,7 @@ class Oracle:
         module: Any = import_module("calvin_env.envs.tasks", found.root)
         settings = yaml.safe_load((found.root / TASK_FILE).read_text(encoding="utf-8"))["tasks"]
         if tuple(settings) != TASKS:
-            raise InputError(
-                f"{found.root / TASK_FILE} does not hold CALVIN's 34 tasks in their order: check the clone"
-            )
+            raise InputError(f"{found.root / TASK_FILE} does not hold CALVIN's 34 tasks: check the clone")
         self.tasks = module.Tasks(settings)
 
     def done(self, task: str, start: dict[str, Any], now: dict[str, Any]) -> bool:
