@@ -1,7 +1,7 @@
 """The table-top behind the `Simulator` interface: a real little MuJoCo scene for tests of what drives a simulator.
 
-Actions (7), normalised to [-1, 1] and clipped to it, move the gripper on its rails: 0, 1, 2 its x, y, z by up to 2 cm
-in an environment step; 3, 4 (roll, pitch) are ignored, there is no such rail; 5 its yaw by up to 0.15 rad; 6 the
+Actions (7), normalised to [-1, 1] and clipped to it, move the gripper on its rails: 0, 1, 2 its x, y, z by up to 1 cm
+in an environment step; 3, 4 (roll, pitch) are ignored, there is no such rail; 5 its yaw by up to 0.1 rad; 6 the
 fingers, from -1 open to +1 closed. Proprioception (8): x, y, z of the point between the fingertips, the gripper's
 rotation vector (0, 0, yaw), and how far either finger is from the middle; metres and radians. So a policy for LIBERO
 fits without a change.
@@ -16,9 +16,11 @@ import numpy as np
 from avavla_ray.errors import InputError
 from avavla_ray.provenance import package_versions
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
+from avavla_ray.simulators.episodes import check_start, checked_actions, start_random
 from avavla_ray.simulators.mujoco_cameras import MujocoCameras
 from avavla_ray.simulators.opengl import check_opengl, choose_renderer
 from avavla_ray.simulators.registry import check_config
+from avavla_ray.simulators.tabletop.goals import Goal
 from avavla_ray.simulators.tabletop.scene import (
     SCENE_CAMERA,
     WRIST_CAMERA,
@@ -29,11 +31,7 @@ from avavla_ray.simulators.tabletop.scene import (
 from avavla_ray.simulators.tabletop.tasks import CUE_STEPS, Task, suite_spec, task_at
 
 if TYPE_CHECKING:
-    from avavla_ray.simulators.tabletop.goals import Goal
     from avavla_ray.simulators.tabletop.world import World
-
-# Fixed initial states and drawn starts come from seeds that begin differently, so they never meet.
-FIXED, DRAWN = 0, 1
 
 
 class TabletopSimulator:
@@ -108,18 +106,10 @@ class TabletopSimulator:
         Raises:
             InputError: the task or the initial state does not exist.
         """
-        wanted = task_at(self.config.suite, task)
-        if self.config.tasks and task not in self.config.tasks:
-            raise InputError(f"task {task} is not among the tasks {self.config.tasks} of this simulator")
-        if initial_state is not None and not 0 <= initial_state < self.spec.num_initial_states:
-            raise InputError(
-                f"initial state {initial_state} does not exist: {self.config.suite} has 0 to "
-                f"{self.spec.num_initial_states - 1} for each task"
-            )
-        from avavla_ray.simulators.tabletop.goals import Goal
-
-        random = np.random.default_rng([DRAWN, seed] if initial_state is None else [FIXED, initial_state])
-        self.task, self._goal = wanted, Goal(wanted)
+        check_start(self.spec, self.config, task, initial_state)
+        random = start_random(initial_state, seed)
+        self.task = task_at(self.config.suite, task)
+        self._goal = Goal(self.task)
         self._steps, self._frames, self._running = 0, [], True
         self.world.place(start_poses(random), start_gripper(random))
         for _ in range(self.config.settle_steps):
@@ -140,11 +130,7 @@ class TabletopSimulator:
             InputError: actions of another shape or not finite, or no episode is running.
             SimulatorFailure: the physics diverged; the next reset builds the scene anew.
         """
-        actions = np.asarray(actions, np.float32)
-        if actions.ndim != 2 or actions.shape[1] != self.spec.action_dim or not len(actions):
-            raise InputError(f"actions of shape {actions.shape}: give (C, {self.spec.action_dim}) with C of at least 1")
-        if not np.isfinite(actions).all():
-            raise InputError("actions hold a value that is not finite: check what made them")
+        actions = checked_actions(self.spec, actions)
         if not self._running or self._goal is None:
             raise InputError("no episode is running: call reset first")
         success, duration = False, 0

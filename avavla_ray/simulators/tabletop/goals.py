@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from avavla_ray.simulators.tabletop.scene import BLOCK_HALF, FINGERS, ZONE_HALF, ZONE_X
 from avavla_ray.simulators.tabletop.tasks import COLOURS, Task
-from avavla_ray.simulators.tabletop.world import World
+
+if TYPE_CHECKING:
+    from avavla_ray.simulators.tabletop.world import World
 
 REACH = 0.03  # metres between the fingertips and a block's centre: they are about it, or on it
 LIFT = 0.06  # metres above where it lay
