@@ -67,7 +67,7 @@ def _zone(zone: str) -> str:
 
 def _finger(name: str, side: int) -> str:
     return f"""
-            <body name="{name}" pos="{side * 0.006} 0 0">
+            <body name="{name}" pos="{side * 0.006} 0 0" gravcomp="1">
               <joint name="{name}" type="slide" axis="{side} 0 0" range="0 {FINGER_OPEN}" damping="1"/>
               <geom name="{name}" class="finger" pos="0 0 0.016"/>
             </body>"""
