@@ -20,15 +20,23 @@ FAST, CAREFUL, PUSHING = 0.7, 0.5, 0.35
 Motion = Iterator[np.ndarray]
 
 
-def pointing_down(turn: float = 0.0, pitch: float = 0.0) -> np.ndarray:
-    """(3,) Euler angles of a hand that points down, turned about the vertical and tipped away from the cabinet."""
-    return np.array([np.pi, pitch, HOME_YAW + turn])
+def pointing_down(turn: float = 0.0, tip: float = 0.0) -> np.ndarray:
+    """(3,) Euler angles of a hand that points down, turned about the vertical, then tipped about the world's x axis.
+
+    A positive `tip` leans the palm out of the cabinet and points the fingers into it; radians.
+    """
+    sin, cos = np.sin(HOME_YAW + turn), np.cos(HOME_YAW + turn)
+    turned = np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]])
+    sin, cos = np.sin(tip), np.cos(tip)
+    rotation = np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]) @ turned
+    return np.array(
+        [np.arctan2(rotation[2, 1], rotation[2, 2]), -np.arcsin(rotation[2, 0]), np.arctan2(rotation[1, 0], rotation[0, 0])]
+    )
 
 
-def out_of_palm(turn: float, pitch: float) -> np.ndarray:
+def out_of_palm(tip: float) -> np.ndarray:
     """(3,) unit vector from the fingertips to the palm of such a hand: the way it comes from."""
-    sin, cos = np.sin(pitch), np.cos(pitch)
-    return np.array([-sin * np.sin(turn), sin * np.cos(turn), cos])
+    return np.array([0.0, -np.sin(tip), np.cos(tip)])
 
 
 def wrapped(angle: np.ndarray) -> np.ndarray:

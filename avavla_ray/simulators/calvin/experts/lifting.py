@@ -14,7 +14,7 @@ from avavla_ray.simulators.calvin.experts.scene import TABLE_EDGE, TABLE_TOP, Pl
 
 HOVER, LIFT = 0.10, 0.14
 # Below this a block lies in the drawer; behind this, on the shelf; metres.
-SHELF_PITCH = -0.6
+SHELF_TIP = 0.6
 IN_DRAWER, ON_SHELF = TABLE_TOP - 0.02, 0.03
 
 
@@ -26,11 +26,11 @@ def choose_grasp(block: Block, others: list[Block], attempt: int, prefer: float 
     return choices[attempt % min(len(choices), 2)]
 
 
-def grasp_block(arm: Arm, grasp: Grasp, pitch: float = 0.0) -> Motion:
-    """Come down over a hold and close the fingers; `pitch` tips the palm away from the cabinet, radians."""
+def grasp_block(arm: Arm, grasp: Grasp, tip: float = 0.0) -> Motion:
+    """Come down over a hold and close the fingers; `tip` leans the palm out of the cabinet, radians."""
     arm.gripper = OPEN
-    euler = pointing_down(grasp.turn, pitch)
-    hover = grasp.position + HOVER * out_of_palm(grasp.turn, pitch)
+    euler = pointing_down(grasp.turn, tip)
+    hover = grasp.position + HOVER * out_of_palm(tip)
     yield from arm.go("reach", hover, euler, tolerance=0.01)
     yield from arm.go("descend", grasp.position, euler, speed=CAREFUL, tolerance=0.004, settle=5)
     yield from arm.close()
@@ -48,7 +48,7 @@ def take(arm: Arm, table: PlayTable, name: str, attempt: int) -> Motion:
     grasp = choose_grasp(block, table.others(block), attempt)
     # The fingers get into every corner of the shelf when the palm stays out of it.
     on_shelf = block.position[1] > ON_SHELF
-    yield from grasp_block(arm, grasp, SHELF_PITCH * max(0.0, np.cos(grasp.turn)) if on_shelf else 0.0)
+    yield from grasp_block(arm, grasp, SHELF_TIP if on_shelf else 0.0)
 
 
 def lift(colour: str) -> Callable[[Arm, PlayTable, int], Motion]:

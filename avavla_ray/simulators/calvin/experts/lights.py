@@ -10,7 +10,7 @@ from avavla_ray.simulators.calvin.experts.scene import SWITCH_BAR, PlayTable
 
 OVER_BUTTON, PRESSED = 0.10, -0.005
 # The hand is tipped so that the fingers get under or onto the bar of the switch; radians.
-TIP_UNDER, TIP_ONTO = -0.75, -0.4
+TIP_UNDER, TIP_ONTO = 0.75, 0.4
 
 
 def press_button(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -29,7 +29,7 @@ def switch_on(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     yield from free_hand(arm, table)
     arm.gripper = CLOSE
     bar = table.place_on("switch_link", SWITCH_BAR)
-    tipped = pointing_down(pitch=TIP_UNDER)
+    tipped = pointing_down(tip=TIP_UNDER)
     yield from arm.go("reach", bar + [0, -0.15, 0.05], tipped)
     yield from arm.go("reach", bar + [0, -0.11, -0.05], tipped)
     yield from arm.go("under", bar + [0, -0.01, -0.042], tipped, speed=CAREFUL)
@@ -42,7 +42,7 @@ def switch_off(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     yield from free_hand(arm, table)
     arm.gripper = CLOSE
     bar = table.place_on("switch_link", SWITCH_BAR)
-    tipped = pointing_down(pitch=TIP_ONTO)
+    tipped = pointing_down(tip=TIP_ONTO)
     yield from arm.go("reach", bar + [0, -0.07, 0.10], tipped)
     yield from arm.go("over", bar + [0, -0.005, 0.053], tipped, speed=CAREFUL)
     yield from arm.go("push", bar + [0, -0.054, -0.062], tipped, speed=PUSHING, limit=40, settle=6)
