@@ -14,7 +14,7 @@ import numpy as np
 
 from avavla_ray.simulators.libero.bundled.colours import COLOURS
 from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Rod, Shape, Vector, quaternion, volume
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Rod, Shape, Vector, quaternion, volume
 
 # Contact of every LIBERO object: hard, grippy, and heavy enough only through its volume.
 CONTACT = {"solimp": "0.998 0.998 0.001", "solref": "0.001 1", "friction": "0.95 0.3 0.1"}
