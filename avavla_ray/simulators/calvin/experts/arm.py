@@ -28,10 +28,27 @@ def pointing_down(turn: float = 0.0, tip: float = 0.0) -> np.ndarray:
     sin, cos = np.sin(HOME_YAW + turn), np.cos(HOME_YAW + turn)
     turned = np.array([[cos, sin, 0.0], [sin, -cos, 0.0], [0.0, 0.0, -1.0]])
     sin, cos = np.sin(tip), np.cos(tip)
-    rotation = np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]) @ turned
-    return np.array(
-        [np.arctan2(rotation[2, 1], rotation[2, 2]), -np.arcsin(rotation[2, 0]), np.arctan2(rotation[1, 0], rotation[0, 0])]
-    )
+    return euler_of(np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]]) @ turned)
+
+
+def euler_of(rotation: np.ndarray) -> np.ndarray:
+    """(3,) Euler angles about the world's x, y and z axis, in this order, of a (3, 3) rotation; radians."""
+    (r00, _, _), (r10, _, _), (r20, r21, r22) = rotation
+    return np.array([np.arctan2(r21, r22), -np.arcsin(np.clip(r20, -1, 1)), np.arctan2(r10, r00)])
+
+
+def levelled(hand: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """(3,) Euler angles of the hand that bring what it holds level, by the smallest rotation.
+
+    Args:
+        hand, held: (3, 3) rotations of the hand and of the block in it.
+    """
+    axis = held[:, int(np.abs(held[2]).argmax())]
+    axis = axis * np.sign(axis[2])
+    # Rodrigues' formula for the rotation that takes the axis to the vertical.
+    cross = np.cross(axis, [0.0, 0.0, 1.0])
+    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    return euler_of((np.eye(3) + skew + skew @ skew / (1 + axis[2])) @ hand)
 
 
 def out_of_palm(tip: float) -> np.ndarray:
@@ -65,9 +82,17 @@ class Arm:
     @property
     def tip(self) -> np.ndarray:
         """(3,) between the fingertips, metres."""
+        return np.array(self._pose()[0])
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 3) of the hand in the world."""
+        return np.array(self._env.p.getMatrixFromQuaternion(self._pose()[1])).reshape(3, 3)
+
+    def _pose(self) -> tuple[Any, Any]:
         robot = self._robot
         state = self._env.p.getLinkState(robot.robot_uid, robot.tcp_link_id, physicsClientId=self._env.cid)
-        return np.array(state[0])
+        return state[0], state[1]
 
     @property
     def commanded(self) -> np.ndarray:

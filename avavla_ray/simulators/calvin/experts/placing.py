@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, PUSHING, Arm, Motion, pointing_down
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, PUSHING, Arm, Motion, levelled
 from avavla_ray.simulators.calvin.experts.blocks import Block
 from avavla_ray.simulators.calvin.experts.lifting import take
 from avavla_ray.simulators.calvin.experts.retreat import SAFE_HEIGHT, retreat
@@ -24,9 +24,15 @@ def _ready(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     yield from retreat(arm, table)
 
 
+def _level(arm: Arm, table: PlayTable) -> np.ndarray | None:
+    """(3,) Euler angles of the hand with which what it holds stands straight."""
+    held = table.held()
+    return None if held is None else levelled(arm.rotation, held.rotation)
+
+
 def _set_down(arm: Arm, table: PlayTable, spot: np.ndarray, support: float, over: float) -> Motion:
     """Lower what is held onto `support` (a height) at `spot` (2,) and let go; metres."""
-    yield from arm.go("carry", np.array([*spot, over]), pointing_down(), speed=CAREFUL)
+    yield from arm.go("carry", np.array([*spot, over]), _level(arm, table), speed=CAREFUL)
     held = table.held()
     offset = np.zeros(3) if held is None else held.position - arm.tip
     below = 0.02 if held is None else arm.tip[2] - held.bottom
@@ -42,7 +48,7 @@ def place_in_slider(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     yield from _ready(arm, table, attempt)
     left, right = max(table.openings(), key=lambda ends: ends[1] - ends[0])
     spot = np.array([_free_place(table, left + WALL, right - WALL), SHELF_DEPTH])
-    yield from arm.go("carry", np.array([spot[0], -0.10, SAFE_HEIGHT]), pointing_down(), speed=CAREFUL)
+    yield from arm.go("carry", np.array([spot[0], -0.10, SAFE_HEIGHT]), _level(arm, table), speed=CAREFUL)
     yield from _set_down(arm, table, spot, float(table.bounds("plank_link")[1, 2]), OVER_SHELF)
 
 

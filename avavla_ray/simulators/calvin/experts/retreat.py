@@ -16,8 +16,9 @@ ROOM = 0.09
 
 
 def retreat(arm: Arm, table: PlayTable) -> Motion:
-    """Take the hand to where it can go anywhere; what it holds comes along."""
+    """Take the hand to where it can go anywhere; what it holds comes along, and the hand stays as it took hold."""
     tip = arm.tip
+    euler = pointing_down() if table.held() is None else None
     if tip[2] > SAFE_HEIGHT - 0.04 and tip[1] < CABINET:
         return
     if tip[2] < TABLE_TOP + 0.01 and tip[1] < TABLE_EDGE + 0.02:
@@ -33,7 +34,7 @@ def retreat(arm: Arm, table: PlayTable) -> Motion:
     place = np.array([tip[0], min(tip[1], SAFE_DEPTH), SAFE_HEIGHT])
     up = np.array([tip[0], tip[1] if tip[1] < CABINET else SAFE_DEPTH, SAFE_HEIGHT])
     yield from arm.go("retreat", up, speed=CAREFUL, tolerance=LOOSE, limit=30)
-    yield from arm.go("retreat", place, pointing_down(), tolerance=LOOSE, limit=40)
+    yield from arm.go("retreat", place, euler, tolerance=LOOSE, limit=40)
 
 
 def free_hand(arm: Arm, table: PlayTable) -> Motion:
