@@ -14,6 +14,7 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation, import_module
+from avavla_ray.simulators.calvin.quiet import quiet_engine
 
 CAMERAS = ("static", "gripper")
 PHYSICS_HZ, CONTROL_HZ = 240.0, 30
@@ -104,10 +105,11 @@ def build_environment(found: Installation, scene: str, *, looking: bool, egl: bo
         _check_egl()
     robot, table, cameras = _settings(found, scene, looking)
     try:
-        environment = _environment_class(module)(
-            robot_cfg=robot, scene_cfg=table, cameras=cameras, seed=0, use_vr=False, bullet_time_step=PHYSICS_HZ,
-            show_gui=False, use_scene_info=True, use_egl=egl, control_freq=CONTROL_HZ,
-        )  # fmt: skip
+        with quiet_engine():
+            environment = _environment_class(module)(
+                robot_cfg=robot, scene_cfg=table, cameras=cameras, seed=0, use_vr=False, bullet_time_step=PHYSICS_HZ,
+                show_gui=False, use_scene_info=True, use_egl=egl, control_freq=CONTROL_HZ,
+            )  # fmt: skip
     except SystemExit:
         # calvin_env leaves the program where PyBullet can't load its renderer.
         raise InputError("PyBullet cannot load its EGL renderer here: use --render fast") from None
@@ -147,6 +149,7 @@ def look(environment: Any) -> dict[str, np.ndarray]:
 def close_environment(environment: Any) -> None:
     """Disconnect from PyBullet; another environment may be built in this process then."""
     global _live
-    environment.close()
+    with quiet_engine():
+        environment.close()
     if _live is environment:
         _live = None

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from avavla_ray.errors import InputError
+from avavla_ray.simulators.calvin.quiet import quiet_engine, quiet_imports
 
 HOW_TO_GET = (
     "run 'git clone https://github.com/mees/calvin_env' and 'export CALVIN_ENV_ROOT=$PWD/calvin_env' "
@@ -145,7 +146,8 @@ def import_module(name: str, root: Path) -> ModuleType:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     hook = sys.excepthook
     try:
-        return importlib.import_module(name)
+        with quiet_imports(), quiet_engine():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("calvin_env"):
             raise InputError(f"calvin_env at {root} has no module {error.name}: {HOW_TO_GET}") from error
