@@ -90,7 +90,7 @@ def scene_xml() -> str:
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="5" iterations="20"/>
   <visual>
     <headlight ambient="0.45 0.45 0.45" diffuse="0.25 0.25 0.25" specular="0 0 0"/>
-    <quality shadowsize="0" offsamples="0"/>
+    <quality shadowsize="0" offsamples="4"/>
     <map znear="0.02" zfar="20"/>
   </visual>
   <asset>
