@@ -56,6 +56,11 @@ def out_of_palm(tip: float) -> np.ndarray:
     return np.array([0.0, -np.sin(tip), np.cos(tip)])
 
 
+def shifted(point: np.ndarray, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+    """(3,) a `point` (3,) moved along the world's axes, metres."""
+    return point + np.array([x, y, z])
+
+
 def wrapped(angle: np.ndarray) -> np.ndarray:
     """The same angles in [-pi, pi)."""
     return (angle + np.pi) % (2 * np.pi) - np.pi

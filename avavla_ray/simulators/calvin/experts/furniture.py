@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down, shifted
 from avavla_ray.simulators.calvin.experts.retreat import free_hand, retreat
 from avavla_ray.simulators.calvin.experts.scene import DRAWER_GAP, SLIDER_HANDLE, TABLE_EDGE, PlayTable
 
@@ -22,12 +22,12 @@ def slide(arm: Arm, table: PlayTable, direction: float, way: float = SLIDE) -> M
     """Push the slider's handle along x: `direction` 1 is right, -1 left; `way` in metres."""
     arm.gripper = CLOSE
     handle = table.place_on("slide_link", SLIDER_HANDLE)
-    start = handle + [-direction * BESIDE, BEFORE_HANDLE, BELOW_HANDLE]
+    start = shifted(handle, x=-direction * BESIDE, y=BEFORE_HANDLE, z=BELOW_HANDLE)
     down = pointing_down()
     yield from arm.go("reach", np.array([start[0], -0.12, OVER_CABINET]), down)
-    yield from arm.go("reach", start + [0, -0.05, 0], down)
+    yield from arm.go("reach", shifted(start, y=-0.05), down)
     yield from arm.go("reach", start, down, speed=CAREFUL)
-    yield from arm.go("slide", start + [direction * way, 0, 0], down, speed=PUSHING, limit=90, settle=6)
+    yield from arm.go("slide", shifted(start, x=direction * way), down, speed=PUSHING, limit=90, settle=6)
 
 
 def slide_left(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -61,7 +61,7 @@ def pull_drawer(arm: Arm, table: PlayTable) -> Motion:
     down = pointing_down()
     yield from arm.go("reach", np.array([hook[0], hook[1], OVER_DRAWER]), down)
     yield from arm.go("hook", hook, down, speed=CAREFUL)
-    yield from arm.go("pull", hook + [0, -DRAW, 0], down, speed=PUSHING, settle=6)
+    yield from arm.go("pull", shifted(hook, y=-DRAW), down, speed=PUSHING, settle=6)
 
 
 def open_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -77,7 +77,7 @@ def close_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     down = pointing_down()
     yield from arm.go("reach", np.array([start[0], start[1], OVER_DRAWER]), down)
     yield from arm.go("reach", start, down, speed=CAREFUL)
-    yield from arm.go("push", start + [0, DRAW, 0], down, speed=PUSHING, settle=6)
+    yield from arm.go("push", shifted(start, y=DRAW), down, speed=PUSHING, settle=6)
 
 
 def open_drawer_wide(arm: Arm, table: PlayTable, y: float) -> Motion:

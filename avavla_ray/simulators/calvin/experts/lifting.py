@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, OPEN, Arm, Motion, out_of_palm, pointing_down
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, OPEN, Arm, Motion, out_of_palm, pointing_down, shifted
 from avavla_ray.simulators.calvin.experts.blocks import Block, Grasp, grasps
 from avavla_ray.simulators.calvin.experts.furniture import clear_shelf, open_drawer_wide
 from avavla_ray.simulators.calvin.experts.retreat import free_hand
@@ -57,7 +55,7 @@ def lift(colour: str) -> Callable[[Arm, PlayTable, int], Motion]:
     def skill(arm: Arm, table: PlayTable, attempt: int) -> Motion:
         yield from free_hand(arm, table)
         yield from take(arm, table, f"block_{colour}", attempt)
-        yield from arm.go("lift", arm.tip + [0, 0, LIFT], speed=CAREFUL, settle=8)
+        yield from arm.go("lift", shifted(arm.tip, z=LIFT), speed=CAREFUL, settle=8)
 
     return skill
 
@@ -67,4 +65,4 @@ def unstack(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     yield from free_hand(arm, table)
     top = max(table.blocks(), key=lambda block: block.bottom if block.position[1] > TABLE_EDGE else 0.0)
     yield from take(arm, table, top.name, attempt)
-    yield from arm.go("lift", arm.tip + [0, 0, LIFT / 2], speed=CAREFUL, settle=8)
+    yield from arm.go("lift", shifted(arm.tip, z=LIFT / 2), speed=CAREFUL, settle=8)

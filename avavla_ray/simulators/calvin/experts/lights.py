@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down, shifted
 from avavla_ray.simulators.calvin.experts.retreat import free_hand
 from avavla_ray.simulators.calvin.experts.scene import SWITCH_BAR, PlayTable
 
@@ -19,9 +17,9 @@ def press_button(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     arm.gripper = CLOSE
     button, _ = table.link("button_link")
     down = pointing_down()
-    yield from arm.go("reach", button + [0, 0, OVER_BUTTON], down)
-    yield from arm.go("press", button + [0, 0, PRESSED], down, speed=CAREFUL, settle=6, limit=25)
-    yield from arm.go("release", button + [0, 0, OVER_BUTTON], down, settle=4)
+    yield from arm.go("reach", shifted(button, z=OVER_BUTTON), down)
+    yield from arm.go("press", shifted(button, z=PRESSED), down, speed=CAREFUL, settle=6, limit=25)
+    yield from arm.go("release", shifted(button, z=OVER_BUTTON), down, settle=4)
 
 
 def switch_on(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -30,11 +28,11 @@ def switch_on(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     arm.gripper = CLOSE
     bar = table.place_on("switch_link", SWITCH_BAR)
     tipped = pointing_down(tip=TIP_UNDER)
-    yield from arm.go("reach", bar + [0, -0.15, 0.05], tipped)
-    yield from arm.go("reach", bar + [0, -0.11, -0.05], tipped)
-    yield from arm.go("under", bar + [0, -0.01, -0.042], tipped, speed=CAREFUL)
-    yield from arm.go("push", bar + [0, 0.04, 0.073], tipped, speed=PUSHING, limit=40, settle=6)
-    yield from arm.go("push", bar + [0, 0.05, 0.118], tipped, speed=PUSHING, limit=20, settle=6)
+    yield from arm.go("reach", shifted(bar, y=-0.15, z=0.05), tipped)
+    yield from arm.go("reach", shifted(bar, y=-0.11, z=-0.05), tipped)
+    yield from arm.go("under", shifted(bar, y=-0.01, z=-0.042), tipped, speed=CAREFUL)
+    yield from arm.go("push", shifted(bar, y=0.04, z=0.073), tipped, speed=PUSHING, limit=40, settle=6)
+    yield from arm.go("push", shifted(bar, y=0.05, z=0.118), tipped, speed=PUSHING, limit=20, settle=6)
 
 
 def switch_off(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -43,6 +41,6 @@ def switch_off(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     arm.gripper = CLOSE
     bar = table.place_on("switch_link", SWITCH_BAR)
     tipped = pointing_down(tip=TIP_ONTO)
-    yield from arm.go("reach", bar + [0, -0.07, 0.10], tipped)
-    yield from arm.go("over", bar + [0, -0.005, 0.053], tipped, speed=CAREFUL)
-    yield from arm.go("push", bar + [0, -0.054, -0.062], tipped, speed=PUSHING, limit=40, settle=6)
+    yield from arm.go("reach", shifted(bar, y=-0.07, z=0.10), tipped)
+    yield from arm.go("over", shifted(bar, y=-0.005, z=0.053), tipped, speed=CAREFUL)
+    yield from arm.go("push", shifted(bar, y=-0.054, z=-0.062), tipped, speed=PUSHING, limit=40, settle=6)

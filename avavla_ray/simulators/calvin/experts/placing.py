@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, PUSHING, Arm, Motion, levelled
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, PUSHING, Arm, Motion, levelled, shifted
 from avavla_ray.simulators.calvin.experts.blocks import Block
 from avavla_ray.simulators.calvin.experts.lifting import take
 from avavla_ray.simulators.calvin.experts.retreat import SAFE_HEIGHT, retreat
@@ -39,7 +39,7 @@ def _set_down(arm: Arm, table: PlayTable, spot: np.ndarray, support: float, over
     place = np.array([*(spot - offset[:2]), support + below + GAP])
     yield from arm.go("lower", place, speed=PUSHING, settle=6, limit=60)
     yield from arm.open()
-    yield from arm.go("retreat", arm.tip + [0, 0, 0.09], speed=CAREFUL, settle=4)
+    yield from arm.go("retreat", shifted(arm.tip, z=0.09), speed=CAREFUL, settle=4)
     yield from arm.wait("watch", 10)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, CLOSE, PUSHING, Arm, Motion, pointing_down, shifted
 from avavla_ray.simulators.calvin.experts.blocks import Block, landing_distance
 from avavla_ray.simulators.calvin.experts.furniture import pull_drawer
 from avavla_ray.simulators.calvin.experts.retreat import free_hand, retreat
@@ -66,5 +66,5 @@ def push_into_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     way = goal - block.position
     length = float(np.linalg.norm(way))
     yield from push_along(arm, table, block, way / length, length)
-    yield from arm.go("retreat", arm.tip + [0, 0.02, 0.08], settle=2)
+    yield from arm.go("retreat", shifted(arm.tip, y=0.02, z=0.08), settle=2)
     yield from arm.wait("watch", 10)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from avavla_ray.simulators.calvin.experts.arm import CAREFUL, PUSHING, Arm, Motion, pointing_down
+from avavla_ray.simulators.calvin.experts.arm import CAREFUL, PUSHING, Arm, Motion, pointing_down, shifted
 from avavla_ray.simulators.calvin.experts.lifting import choose_grasp, grasp_block
 from avavla_ray.simulators.calvin.experts.retreat import free_hand
 from avavla_ray.simulators.calvin.experts.scene import PlayTable
@@ -24,13 +24,13 @@ def rotate(colour: str, direction: float) -> Callable[[Arm, PlayTable, int], Mot
         # Start turned the other way, so that the wrist ends as far from home as it began.
         grasp = choose_grasp(block, table.others(block), attempt, prefer=-direction * TURN / 2)
         yield from grasp_block(arm, grasp)
-        raised = arm.tip + [0, 0, CLEAR]
+        raised = shifted(arm.tip, z=CLEAR)
         yield from arm.go("lift", raised, speed=PUSHING)
         for part in (0.5, 1.0):
             euler = pointing_down(grasp.turn + part * direction * TURN)
             yield from arm.go("turn", raised, euler, settle=4)
         yield from arm.go("lower", raised - [0, 0, CLEAR - 0.003], speed=PUSHING)
         yield from arm.open()
-        yield from arm.go("retreat", arm.tip + [0, 0, 0.10], speed=CAREFUL)
+        yield from arm.go("retreat", shifted(arm.tip, z=0.10), speed=CAREFUL)
 
     return skill
