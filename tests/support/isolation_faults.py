@@ -22,6 +22,14 @@ class Dot:
     def __init__(self, config: SimulatorConfig) -> None:
         self.spec, self.config, self._steps = SPEC, config, 0
 
+    @classmethod
+    def suite_spec(cls, suite: str) -> SuiteSpec:
+        return SPEC
+
+    @classmethod
+    def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
+        return {}
+
     def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
         self._steps = 0
         return self._observe()
