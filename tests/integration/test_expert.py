@@ -9,9 +9,10 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.experts.destination import destination_of
 from avavla_ray.simulators.experts.expert import make_expert
+from avavla_ray.simulators.experts.goals import skill_for
 from avavla_ray.simulators.experts.report import ReportSettings, main, run_task
+from avavla_ray.simulators.experts.scene import Scene
 from avavla_ray.simulators.libero.adapter import LiberoSimulator
 
 pytestmark = pytest.mark.libero
@@ -80,7 +81,7 @@ def test_it_still_succeeds_with_noise(simulator) -> None:
 def test_it_tries_again_when_the_object_is_taken_out_of_its_hand(simulator) -> None:
     simulator.reset(1, initial_state=0)
     expert = make_expert(simulator)
-    while expert.phase.name != "CARRY":
+    while expert.phase_name != "carry":
         simulator.run_chunk(expert.act()[None])
     joint = simulator.model.joint("cream_cheese_1_joint0")
     simulator.data.qpos[joint.qposadr[0] : joint.qposadr[0] + 7] = [-0.15, 0.06, 0.01, 0, 0, 0, 1]
@@ -88,9 +89,9 @@ def test_it_tries_again_when_the_object_is_taken_out_of_its_hand(simulator) -> N
     phases = set()
     result = simulator.run_chunk(expert.act()[None])
     while not result.done:
-        phases.add(expert.phase.name)
+        phases.add(expert.phase_name)
         result = simulator.run_chunk(expert.act()[None])
-    assert "REACH" in phases
+    assert "reach" in phases
     assert result.success
 
 
@@ -100,10 +101,10 @@ def test_what_it_cannot_do_is_said_in_one_line(simulator) -> None:
     simulator.reset(0, initial_state=0)
     with pytest.raises(InputError, match="negative"):
         make_expert(simulator, noise=-1.0)
-    domain = simulator.env.env
+    scene = Scene.of(simulator)
     for goal in (["open", "basket_1"], ["turnon", "basket_1"], ["on", "nothing_1", "basket_1"], ["in", "milk_1", "x"]):
         with pytest.raises(InputError, match="no scripted expert"):
-            destination_of(domain, simulator.model, simulator.data, goal)
+            skill_for(scene, goal)
 
 
 def test_the_report_prints_a_row_a_task_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -67,12 +67,12 @@ class Hand:
 
         return Rotation.from_matrix(rotation @ self.rotation.T).as_rotvec()
 
-    def action(self, position: np.ndarray, rotation: np.ndarray, gripper: float) -> np.ndarray:
+    def action(self, position: np.ndarray, rotation: np.ndarray, gripper: float, speed: float = 1.0) -> np.ndarray:
         """(7,) float32 in [-1, 1] that moves the hand towards a pose.
 
-        A far position is approached in a straight line: the step is shortened, not clipped axis by axis.
+        A far position is approached in a straight line: the step is shortened to `speed`, not clipped axis by axis.
         """
         step = (position - self.position) / POSITION_UNIT * POSITION_GAIN
-        step /= max(1.0, np.abs(step).max())
+        step *= speed / max(speed, np.abs(step).max())
         turn = np.clip(self.rotation_error(rotation) / ROTATION_UNIT * ROTATION_GAIN, -1, 1)
         return np.concatenate([step, turn, [gripper]]).astype(np.float32)
