@@ -37,13 +37,13 @@ def make() -> Iterator[Make]:
 # The other scene rests on contacts that remember the solver's last answer; it shows a wrong warm start.
 @pytest.mark.parametrize(("suite", "task"), [(SUITE, TASK), ("libero_object", 0)])
 @pytest.mark.parametrize("assets", ASSETS)
-def test_both_renderers_step_to_stock_states_over_100_random_steps(
+def test_all_renderers_step_to_stock_states_over_100_random_steps(
     make: Make, assets: str, suite: str, task: int, request: pytest.FixtureRequest
 ) -> None:
     if assets == "official":
         request.getfixturevalue("real_assets")
     actions = random_actions(100)
-    ours = {render: make(render, assets, suite) for render in ("fast", "reference")}
+    ours = {render: make(render, assets, suite) for render in ("fast", "reference", "none")}
     expected = []
     with stock_episode(ours["fast"], task, 0, SEED, cameras=False) as (stock, _):
         expected.append(stock.get_sim_state())
@@ -125,3 +125,25 @@ def test_the_fast_model_differs_in_looks_only(make: Make) -> None:
     assert np.array_equal(solid, fast.model.geom_group == 0)
     for name in ("geom_pos", "geom_quat", "geom_size", "geom_friction", "geom_type"):
         assert np.array_equal(getattr(fast.model, name)[solid], getattr(reference.model, name)[solid]), name
+
+
+def test_leaving_out_what_is_beside_the_view_changes_no_pixel(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = make("fast")
+    simulator.reset(TASK, initial_state=0, seed=SEED)
+    renderer, cameras = simulator.env.env._renderer, simulator.env.env._camera_ids
+
+    def pictures() -> np.ndarray:
+        drawn = np.empty((2, 64, 64, 3), np.uint8)
+        for camera, picture in zip(cameras, drawn, strict=True):
+            renderer.draw(camera, picture)
+        return drawn
+
+    groups = simulator.model.geom_group.copy()
+    for actions in np.split(random_actions(40), 5):
+        simulator.run_chunk(actions)
+        assert len(renderer.out_of_view(cameras[1])) > 10
+        ours = pictures()
+        with monkeypatch.context() as patched:
+            patched.setattr(renderer, "out_of_view", lambda camera: np.array([], int))
+            assert np.array_equal(ours, pictures())
+    assert np.array_equal(simulator.model.geom_group, groups)

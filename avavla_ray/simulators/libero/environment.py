@@ -207,7 +207,8 @@ class LiberoEnvironment(OffScreenRenderEnv):
         self.language_instruction = problem["language_instruction"]
         # Building places the objects once, in vain but with numpy's global generator.
         with assets_in_use(assets), numpy_seed(0):
-            self.env = mixed(mixin, TASK_MAPPING[self.problem_name])(
+            mixin_class: Any = mixin
+            self.env = mixed(mixin_class, TASK_MAPPING[self.problem_name])(
                 str(bddl),
                 size=image_size,
                 context=context,

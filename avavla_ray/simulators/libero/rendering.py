@@ -70,8 +70,10 @@ class Renderer:
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, size: int, context: SharedContext) -> None:
         self.model, self.data, self.context = model, data, context
-        # The default buffer of 640 x 480 gives the same pixels and takes more memory.
+        # The default buffers, 640 x 480 pixels and 64 MiB of shadow map, give the same pixels.
         model.vis.global_.offwidth = model.vis.global_.offheight = size
+        if not model.light_castshadow.any():
+            model.vis.quality.shadowsize = 0
         self._tune()
         self._viewport = mujoco.MjrRect(0, 0, size, size)
         self._scene = mujoco.MjvScene(model, maxgeom=MOST_GEOMS)

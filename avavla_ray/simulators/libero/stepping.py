@@ -50,9 +50,3 @@ class ExactSteps(DecisionCameras):
         self.cur_time += self.control_timestep
         self._post_process()
         return bool(self._check_success())
-
-
-class Blind(ExactSteps):
-    """The same without a renderer; pictures stay black."""
-
-    draws_with = None
