@@ -21,8 +21,9 @@ from avavla_ray.simulators.libero.bundled.build import BUNDLED_SUITES
 from avavla_ray.simulators.libero.bundled.goals import GoalState
 from avavla_ray.simulators.libero.suites import NUM_INITIAL_STATES, initial_states, task_at
 
-# Published states put some things a few centimetres above the table or into each other, so the originals move, too.
-FLUNG = 0.15  # metres from the published place to where a thing comes to rest
+# Across the table, metres from the published place to where a thing comes to rest. Published states hold some things
+# above their support and push others into each other: the originals move by 6 cm and more, too.
+FLUNG = 0.12
 RANDOM_STEPS = 10
 
 
@@ -53,7 +54,7 @@ class TaskReport:
 
     Attributes:
         geoms: of the compiled model. states: published states that loaded.
-        moved: farthest that a thing moved from its published place until it rested, metres; `mover` says which.
+        moved: farthest that a thing slid from its published place until it rested, metres; `mover` says which.
         apart: farthest between resting places here and on the reference assets, metres; `parted` says which.
         faults: what is wrong; empty for a good task.
         seconds: CPU time.
@@ -90,6 +91,11 @@ def farthest(here: dict[str, np.ndarray], there: dict[str, np.ndarray]) -> tuple
     return max((float(np.linalg.norm(place - there[name])), name) for name, place in here.items())
 
 
+def farthest_slide(here: dict[str, np.ndarray], there: dict[str, np.ndarray]) -> tuple[float, str]:
+    """The same across the table; that things fall from where they were published is no fault."""
+    return farthest({name: place[:2] for name, place in here.items()}, {name: x[:2] for name, x in there.items()})
+
+
 def check_task(simulator: LiberoSimulator, task: int, states: int, reference: LiberoSimulator | None) -> TaskReport:
     """Check task `task` of the simulator's suite on its first `states` published initial states."""
     suite = simulator.config.suite
@@ -123,7 +129,7 @@ def _check_state(
     if scene._check_success():
         report.faults.append(f"the task is done in state {index} already")
     places = resting_places(simulator)
-    moved, name = farthest(places, published_places(simulator, state))
+    moved, name = farthest_slide(places, published_places(simulator, state))
     if moved > report.moved:
         report.moved, report.mover = moved, f"{name} in state {index}"
     if moved > FLUNG:
@@ -139,7 +145,7 @@ def line_of(report: TaskReport) -> str:
     """One line for people."""
     verdict = "ok    " if not report.faults else "FAULTY"
     parts = [f"{report.suite} {report.task:2d} {verdict} {report.states} states", f"{report.geoms} geoms"]
-    parts.append(f"moved {1000 * report.moved:.0f} mm ({report.mover})")
+    parts.append(f"slid {1000 * report.moved:.0f} mm ({report.mover})")
     if report.parted:
         parts.append(f"apart {1000 * report.apart:.0f} mm ({report.parted})")
     return ", ".join([*parts, f"{report.seconds:.1f} s", *report.faults])
