@@ -13,8 +13,8 @@ from avavla_ray.simulators.experts.scene import LATTICE, Scene
 FOOTPRINT = 0.025
 RELEASE_GAP, RIM_GAP = 0.004, 0.012
 OVER_SURFACE, OVER_RIM = 0.05, 0.03
-# Objects that share a target stand this share of its half-width from its middle.
-SPREAD = 0.6
+# Two objects that share a target stand this share of its half-width from its middle; walls take room for the hand.
+SPREAD, SPREAD_WITHIN = 0.6, 0.45
 # A drawer's contents start this far behind its face, and things are let go this far below its rim; metres.
 FRONT_WALL, INTO_DRAWER = 0.014, 0.03
 
@@ -91,13 +91,14 @@ def _slot(scene: Scene, goal: list[str]) -> float:
     sharing = [other for other in scene.goals if len(other) == 3 and other[2] == goal[2]]
     if goal not in sharing or len(sharing) == 1:
         return 0.0
-    return float(np.linspace(-SPREAD, SPREAD, len(sharing))[sharing.index(goal)])
+    spread = SPREAD_WITHIN if goal[0] == "in" else SPREAD
+    return float(np.linspace(-spread, spread, len(sharing))[sharing.index(goal)])
 
 
 def _roofed(scene: Scene, target: str) -> bool:
-    """Whether something of the target's own is above the middle of it, as in a shelf or a microwave."""
+    """Whether the target is inside a fixture with a part above the middle of it: a shelf or a microwave."""
     site = scene.domain.object_sites_dict.get(target)
-    if site is None or site.parent_name is None:
+    if site is None or site.parent_name not in scene.domain.fixtures_dict:
         return False
     centre = scene.data.site_xpos[scene.model.site(target).id]
     points = SolidPoints(scene.model, scene.body(site.parent_name), spacing=LATTICE).world(scene.data)

@@ -33,7 +33,7 @@ class TurnKnob(Path):
         grasp = plan_grasp(ridge, np.zeros((0, 3)), hand.closing_yaw, hand.shoulder)
         rotation = hand.pointing_down(grasp.turn)
         above = grasp.position + np.array([0, 0, OVERHEAD])
-        yield Waypoint("reach", above, rotation, OPEN, 60, near=0.015)
+        yield Waypoint("reach", above, rotation, OPEN, 60, near=0.006, straight=0.05)
         yield Waypoint("descend", grasp.position, rotation, OPEN, 30, near=0.008)
         yield Waypoint("grip", grasp.position, rotation, CLOSE, 10, least=10, delicate=True)
         axis = self._knob.axis if self._on else -self._knob.axis
