@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from avavla_ray.errors import InputError
-from avavla_ray.simulators.opengl import check_opengl, choose_renderer
+from avavla_ray.simulators.mujoco_physics import load_mujoco
+from avavla_ray.simulators.opengl import check_opengl
 
 _CAMERAS: weakref.WeakSet[MujocoCameras] = weakref.WeakSet()
 
@@ -35,6 +36,7 @@ class MujocoCameras:
     Args:
         model: MuJoCo's MjModel; its offscreen buffer is set to `size`.
         size: height and width of the pictures, pixels.
+        blind: pictures are black, and no OpenGL is needed.
 
     Raises:
         InputError: no OpenGL library, or none of its devices can render.
@@ -42,12 +44,12 @@ class MujocoCameras:
 
     _released = True  # until the constructor has come to its end
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: Any, size: int, *, blind: bool = False) -> None:
+        self._model, self._size, self._blind = model, size, blind
+        if blind:
+            return
         check_opengl()
-        choose_renderer()
-        import mujoco
-
-        self._model, self._size = model, size
+        mujoco = load_mujoco()
         model.vis.global_.offwidth = model.vis.global_.offheight = size
         try:
             self._context = mujoco.GLContext(size, size)
@@ -68,10 +70,11 @@ class MujocoCameras:
 
     def render(self, data: Any, names: Sequence[str]) -> np.ndarray:
         """(V, H, W, 3) uint8, upright: what the cameras `names` see of the state `data`."""
-        import mujoco
-
+        pictures = np.zeros((len(names), self._size, self._size, 3), np.uint8)
+        if self._blind:
+            return pictures
+        mujoco = load_mujoco()
         self._context.make_current()
-        pictures = np.empty((len(names), self._size, self._size, 3), np.uint8)
         camera = mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         for picture, name in zip(pictures, names, strict=True):

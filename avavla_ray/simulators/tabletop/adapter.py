@@ -18,7 +18,7 @@ from avavla_ray.provenance import package_versions
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
 from avavla_ray.simulators.episodes import check_start, checked_actions, start_random
 from avavla_ray.simulators.mujoco_cameras import MujocoCameras
-from avavla_ray.simulators.opengl import check_opengl, choose_renderer
+from avavla_ray.simulators.mujoco_physics import load_mujoco
 from avavla_ray.simulators.registry import check_config
 from avavla_ray.simulators.tabletop.goals import Goal
 from avavla_ray.simulators.tabletop.scene import (
@@ -55,9 +55,6 @@ class TabletopSimulator:
         self.spec = suite_spec(config.suite)
         for task in config.tasks:
             task_at(config.suite, task)
-        if config.render != "none":
-            check_opengl()
-        choose_renderer()
         self.max_steps = self.spec.max_steps if config.max_steps is None else config.max_steps
         self.task: Task | None = None
         self._world: World | None = None
@@ -80,13 +77,11 @@ class TabletopSimulator:
         return {"scene_digest": scene_digest()}
 
     def _open(self) -> None:
-        try:
-            from avavla_ray.simulators.tabletop.world import World
-        except ModuleNotFoundError as error:
-            raise InputError(f"the table-top needs {error.name}, which is not installed: run 'make setup'") from error
+        load_mujoco()
+        from avavla_ray.simulators.tabletop.world import World
+
         self._world = World()
-        if self.config.render != "none":
-            self._cameras = MujocoCameras(self._world.model, self.config.image_size)
+        self._cameras = MujocoCameras(self._world.model, self.config.image_size, blind=self.config.render == "none")
 
     @property
     def world(self) -> World:
@@ -149,9 +144,7 @@ class TabletopSimulator:
 
     def _look(self, *cameras: str) -> np.ndarray:
         """(V, H, W, 3) uint8."""
-        size = self.config.image_size
-        if self._cameras is None:
-            return np.zeros((len(cameras), size, size, 3), np.uint8)
+        assert self._cameras is not None
         assert self.task is not None
         self.world.light(self.task.block if self.cue_lit else "dark")
         return self._cameras.render(self.world.data, cameras)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
-from avavla_ray.simulators.base import SimulatorFailure
+from avavla_ray.simulators.mujoco_physics import advance
 from avavla_ray.simulators.tabletop.scene import (
     BLOCK_HALF,
     FINGER_OPEN,
@@ -25,12 +25,6 @@ MOVED_BY = (0, 1, 2, 5)  # action dimensions of x, y, z and yaw; 3 and 4, roll a
 GRIPPER = 6
 # Commanded place of each finger at the two ends of the gripper's action: a closed one presses, with 9 N on a block.
 OPEN_AT, CLOSED_AT = FINGER_OPEN, -0.01
-DIVERGED = (
-    mujoco.mjtWarning.mjWARN_BADQPOS,
-    mujoco.mjtWarning.mjWARN_BADQVEL,
-    mujoco.mjtWarning.mjWARN_BADQACC,
-    mujoco.mjtWarning.mjWARN_BADCTRL,
-)
 
 
 class World:
@@ -77,14 +71,7 @@ class World:
             rails = np.clip(self.gripper + UNIT * action[list(MOVED_BY)], LOW, HIGH)
             fingers = OPEN_AT + (CLOSED_AT - OPEN_AT) * (action[GRIPPER] + 1) / 2
             self.data.ctrl[:] = *rails, fingers, fingers
-        try:
-            mujoco.mj_step(self.model, self.data, SUBSTEPS)
-        except mujoco.FatalError as error:
-            raise SimulatorFailure(f"the table-top broke: {error}") from error
-        # MuJoCo answers a diverged state with a warning and a silent reset to the model's default pose.
-        bad = [kind.name for kind in DIVERGED if self.data.warning[kind].number]
-        if bad:
-            raise SimulatorFailure(f"physics diverged on the table-top: {', '.join(bad)}")
+        advance(self.model, self.data, SUBSTEPS)
 
     @property
     def gripper(self) -> np.ndarray:
