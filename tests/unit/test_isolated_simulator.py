@@ -21,6 +21,7 @@ from avavla_ray.simulators.isolated.limits import Limits
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from avavla_ray.simulators.registry import make_simulator
 from tests.support.isolation_faults import CHUNK, CONFIG, Dot, Hoarder, Inert, make_meeting
+from tests.support.processes import descendants, is_alive, left_behind, wait_until_gone
 
 TABLE = SimulatorConfig(suite="tabletop", image_size=48)
 TOLD = {
@@ -38,44 +39,14 @@ TOLD = {
 LIMITS = Limits(start_s=120.0, reset_s=3.0, step_s=0.75, memory_bytes=2**29)
 
 
-def processes() -> set[int]:
-    """This process's descendants that are alive."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if state != "Z":
-            parents[int(stat.parent.name)] = int(parent)
-    mine = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in mine} - mine:
-        mine |= more
-    return mine - {os.getpid()}
-
-
-def wait_until_gone(pids: set[int], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while alive := {pid for pid in pids if alive_with(pid)}:
-        assert time.monotonic() < end, f"{alive} live on"
-        time.sleep(0.02)
-
-
-def alive_with(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """No process, file descriptor or named memory of this file's tests outlives them."""
-    before = (processes(), len(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm")))
+    before = left_behind()
     keeper = IsolatedSimulator(Dot, CONFIG)  # so that the tests share its imports
     yield
     keeper.close()
-    assert (processes(), len(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))) == before
+    assert left_behind() == before
 
 
 def test_it_is_the_same_simulator() -> None:
@@ -126,7 +97,7 @@ def test_every_fault_is_told_by_its_kind_and_the_next_reset_plays_on(fault: str,
     assert caught.value.kind == FAULTS[fault]
     caught.match(TOLD[fault])
     assert simulator.pid is None
-    assert not alive_with(first)
+    assert not is_alive(first)
     assert simulator.failures == {FAULTS[fault]: 1}
     with pytest.raises(InputError, match="call reset first"):
         simulator.run_chunk(CHUNK)
@@ -235,7 +206,7 @@ def test_what_was_begun_and_not_fetched_is_not_mistaken_for_what_comes_next() ->
 def test_the_process_that_simulators_are_forked_from_may_die_too() -> None:
     simulators = [IsolatedSimulator(Dot, CONFIG) for _ in range(2)]
     zygote = simulators[0]._place.nursery._process
-    others = processes() - {zygote.pid}
+    others = descendants() - {zygote.pid}
     zygote.kill()
     wait_until_gone({simulator.pid for simulator in simulators} & others)
     for simulator in simulators:
@@ -294,7 +265,7 @@ def test_the_death_of_the_owner_is_the_end_of_all(fault: str, how: str, tmp_path
     while not (tmp_path / "faults").exists():
         assert time.monotonic() < end
         time.sleep(0.01)
-    assert all(alive_with(pid) for pid in pids)
+    assert all(is_alive(pid) for pid in pids)
     owner.kill()
     owner.wait()
     wait_until_gone(pids)

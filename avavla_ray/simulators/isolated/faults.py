@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.simulators.base import ChunkResult, Observation, Simulator, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators import registry
+from avavla_ray.simulators.base import ChunkResult, Observation, Simulator, SimulatorConfig, SimulatorFailure, SuiteSpec
 
 # Fault -> the kind of SimulatorFailure that it has to be reported as.
 FAULTS = {
@@ -80,6 +81,16 @@ class FaultySimulator:
         self._simulator, self._plan = simulator, plan
         self.spec, self.config = simulator.spec, simulator.config
         self._episode: dict[str, Any] = {}
+
+    @classmethod
+    def suite_spec(cls, suite: str) -> SuiteSpec:
+        """See `Simulator.suite_spec`."""
+        return registry.suite_spec(suite)
+
+    @classmethod
+    def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
+        """See `Simulator.identify`."""
+        return registry.identify(config)
 
     def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
         ordered = self._plan.folder / "hang in the next reset"
