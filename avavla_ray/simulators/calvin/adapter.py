@@ -68,7 +68,7 @@ class CalvinSimulator:
         self._steps = 0
         self._frames: list[np.ndarray] = []
         self.oracle = Oracle(self.installation)
-        self.env: Any = None
+        self.env: Any
         self._build()
         self._behaviour = behaves_like(self.env)
         self._pybullet = str(self.env.p.getAPIVersion())

@@ -68,6 +68,7 @@ def _environment_class(module: Any) -> type:
     class QuietEnvironment(module.PlayTableSimEnv):
         """Renders on demand, not at each step; frees its client once, and says nothing about it."""
 
+        cid: int
         looking = False
 
         def get_camera_obs(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from avavla_ray.errors import InputError
-from avavla_ray.simulators.calvin.quiet import quiet_engine, quiet_imports
+from avavla_ray.simulators.calvin.quiet import quiet_imports
 
 HOW_TO_GET = (
     "run 'git clone https://github.com/mees/calvin_env' and 'export CALVIN_ENV_ROOT=$PWD/calvin_env' "
@@ -146,7 +146,7 @@ def import_module(name: str, root: Path) -> ModuleType:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     hook = sys.excepthook
     try:
-        with quiet_imports(), quiet_engine():
+        with quiet_imports():
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("calvin_env"):

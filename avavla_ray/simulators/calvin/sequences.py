@@ -14,7 +14,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from avavla_ray.simulators.calvin.rules import KEYS, Condition, outcomes
 from avavla_ray.simulators.calvin.tasks import TASKS
 
 COUNT, LENGTH = 1000, 5
-# Of the JSON below; the published generator gives the same chains; it takes minutes.
+# Of `canonical_json`; the published generator, which takes minutes, gives the same.
 SHA256 = "13bc4fad80a302e6405e5f4f800cc028789a245409cd12df39b783099ad4860f"
 DEALS_AT_ONCE = 8192
 
@@ -54,18 +53,11 @@ def _kind(task: str) -> str:
 KINDS = tuple(_kind(task) for task in TASKS)
 
 
-def is_chain(condition: Condition, tasks: tuple[str, ...]) -> bool:
-    """Whether each task has exactly one outcome after the ones before it, and no two are of one kind."""
-    for task in tasks:
-        after = outcomes(task, condition)
-        if len(after) != 1:
-            return False
-        condition = after[0]
-    return len({_kind(task) for task in tasks}) == len(tasks)
+def _condition_graph() -> np.ndarray:
+    """(conditions, tasks): for each condition that can be reached, the number of the one after each task.
 
-
-def _condition_graph() -> tuple[dict[tuple[Any, ...], int], np.ndarray]:
-    """Conditions that can be reached, numbered, and the number of the one after each task; -1 where it can't be."""
+    The published conditions come first; -1 where a task has not exactly one outcome.
+    """
     numbers = {tuple(condition.values()): number for number, condition in enumerate(published_conditions())}
     waiting = list(published_conditions())
     after: list[list[int]] = []
@@ -80,7 +72,7 @@ def _condition_graph() -> tuple[dict[tuple[Any, ...], int], np.ndarray]:
                     waiting.append(made[0])
             row.append(numbers[key] if len(made) == 1 else -1)
         after.append(row)
-    return numbers, np.array(after)
+    return np.array(after)
 
 
 def _chains_from(number: int, wanted: int, after: np.ndarray) -> list[tuple[str, ...]]:
@@ -107,7 +99,7 @@ def _chains_from(number: int, wanted: int, after: np.ndarray) -> list[tuple[str,
 def compute_sequences(count: int = COUNT) -> tuple[Sequence, ...]:
     """The protocol's `count` chains, from its rules."""
     conditions = published_conditions()
-    _, after = _condition_graph()
+    after = _condition_graph()
     wanted = [len(part) for part in np.array_split(range(count), len(conditions))]
     chains = [
         Sequence(condition, chain)
