@@ -10,14 +10,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from avavla_ray.simulators.libero.bundled.items import ITEMS
-from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
+from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh, tube_mesh
 from avavla_ray.simulators.libero.bundled.mjcf import Body
 from avavla_ray.simulators.libero.bundled.shapes import (
     Box,
     Lathe,
     Prism,
-    Rod,
-    bent_rod,
+    Tube,
     moved,
     quaternion,
     solid_prism,
@@ -73,18 +72,26 @@ def test_moved_shapes_keep_their_form(axis: str) -> None:
     by = (0.1, 0.2, 0.3)
     lathe = Lathe(((0, -1), (0.5, -1), (0.5, 1), (0, 1)), "red", axis, offset=(0.7, 0.8))
     prism = Prism(((0, 0), (2, 0), (0, 1)), 1.5, "red", axis, centre=4.0)
-    box, rod = Box((0, 0, 0), (1, 1, 1), turn=("z", 10.0)), Rod((0, 0, 0), (0, 0, 1), 0.1, "red")
-    there = moved((lathe, prism, box, rod), by)
-    for mesh, before, after in ((lathe_mesh, lathe, there[0]), (prism_mesh, prism, there[1])):
+    box, tube = Box((0, 0, 0), (1, 1, 1), turn=("z", 10.0)), Tube(((0, 0, 0), (0, 0, 1)), 0.1, "red")
+    there = moved((lathe, prism, box, tube), by)
+    for mesh, before, after in (
+        (lathe_mesh, lathe, there[0]),
+        (prism_mesh, prism, there[1]),
+        (tube_mesh, tube, there[3]),
+    ):
         assert mesh(after)[0] == pytest.approx(mesh(before)[0] + by)
     assert there[2] == Box(by, (1, 1, 1), turn=("z", 10.0))
-    assert there[3].start == by
-    assert there[3].end == pytest.approx((0.1, 0.2, 1.3))
 
 
-def test_a_bent_rod_hangs_together() -> None:
-    first, second = bent_rod([(0, 0, 0), (1, 0, 0), (1, 1, 0)], 0.1, "red")
-    assert first.end == second.start == (1, 0, 0)
+@pytest.mark.parametrize("turn", [(0, 0, 0), (40, 20, 70), (0, 90, 0)])
+def test_a_tube_is_a_closed_bar_round_its_line(turn: tuple[float, ...]) -> None:
+    line = Rotation.from_euler("xyz", turn, degrees=True).apply([(0, 0, 0), (3, 0, 0), (3, 0, 2)])
+    vertices, faces = tube_mesh(Tube(tuple(map(tuple, line)), 0.1, "red"))
+    assert is_closed(faces)
+    octagon = 2 * math.sqrt(2) * 0.01
+    assert enclosed_volume(vertices, faces) == pytest.approx(5 * octagon)
+    ends = np.concatenate([vertices[:8] - line[0], vertices[-8:] - line[-1]])
+    assert np.linalg.norm(ends, axis=1) == pytest.approx(np.full(16, 0.1))
 
 
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
@@ -98,8 +105,9 @@ def test_a_prism_is_a_closed_solid_of_the_right_volume(axis: str) -> None:
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.path.rsplit("/", 1)[-1])
 def test_every_surface_of_the_set_is_closed_and_looks_outwards(item) -> None:
     for shape in shapes_of(item.body):
-        if isinstance(shape, Lathe | Prism):
-            vertices, faces = lathe_mesh(shape) if isinstance(shape, Lathe) else prism_mesh(shape)
+        if not isinstance(shape, Box):
+            mesh = {Lathe: lathe_mesh, Prism: prism_mesh, Tube: tube_mesh}[type(shape)]
+            vertices, faces = mesh(shape)
             assert is_closed(faces), shape
             assert enclosed_volume(vertices, faces) > 0, shape
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from avavla_ray.simulators.libero.bundled.drinkware import cup
 from avavla_ray.simulators.libero.bundled.mjcf import Body, Item
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Rod, Shape, moved, solid_prism, solid_ring
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Shape, Tube, moved, solid_prism, solid_ring
 
 # The handle points along +x and rises; it is 25 mm wide and 12 mm thick.
 FRYING_PAN: tuple[Shape, ...] = (
@@ -21,7 +21,7 @@ FRYING_PAN: tuple[Shape, ...] = (
     Box((0.1926, 0.0, 0.0441), (0.0665, 0.0127, 0.0062), turn=("y", -7.4)),
     Box((0.1926, 0.0, 0.0441), (0.0560, 0.0120, 0.0058), "black", solid=False, turn=("y", -7.4)),
     Box((0.2480, 0.0, 0.0513), (0.0120, 0.0145, 0.0062), "black", solid=False, turn=("y", -7.4)),
-    Rod((0.0950, 0.0, 0.0230), (0.1400, 0.0, 0.0375), 0.0065, "silver"),
+    Tube(((0.0950, 0.0, 0.0230), (0.1400, 0.0, 0.0375)), 0.0065, "silver"),
 )
 
 # As with the black bowl, the foot is solid up to the inside: thin staves would let through what drops in.

@@ -10,9 +10,8 @@ from avavla_ray.simulators.libero.bundled.mjcf import Body, Item
 from avavla_ray.simulators.libero.bundled.shapes import (
     Box,
     Lathe,
-    Rod,
     Shape,
-    bent_rod,
+    Tube,
     moved,
     solid_prism,
     solid_ring,
@@ -36,9 +35,9 @@ def _handle(boxes: tuple[tuple[float, float, float, float], ...], half: tuple[fl
     return tuple(Box((x, 0, z), (thick, wide, length), turn=("y", angle)) for x, z, length, angle in boxes)
 
 
-def _loop(points: Outline, radius: float, colour: str) -> tuple[Rod, ...]:
+def _loop(points: Outline, radius: float, colour: str) -> Tube:
     """What is seen of a handle: a bar through (x, z) points."""
-    return bent_rod([(x, 0.0, z) for x, z in points], radius, colour)
+    return Tube(tuple((x, 0.0, z) for x, z in points), radius, colour)
 
 
 PORCELAIN_MUG: tuple[Shape, ...] = (
@@ -63,7 +62,7 @@ PORCELAIN_MUG: tuple[Shape, ...] = (
         ((-0.0595, 0.056, 0.0198, 0.0), (-0.0416, 0.0286, 0.0198, -61.3), (-0.0463, 0.0834, 0.0198, 55.3)),
         (0.0038, 0.008),
     ),
-    *_loop(
+    _loop(
         (
             *((-0.0265, 0.0905), (-0.045, 0.088), (-0.0575, 0.074), (-0.0595, 0.053), (-0.05, 0.035)),
             (-0.0255, 0.0255),
@@ -91,7 +90,7 @@ RED_MUG: tuple[Shape, ...] = (
         ((0.0368, 0.0504, 0.0342, 42.6), (0.0547, 0.0944, 0.0192, -5.9), (0.0346, 0.1116, 0.0182, 81.8)),
         (0.0028, 0.0072),
     ),
-    *_loop(
+    _loop(
         (
             *((0.0195, 0.111), (0.043, 0.112), (0.055, 0.103), (0.0565, 0.088), (0.050, 0.068)),
             *((0.034, 0.047), (0.016, 0.032)),
@@ -120,7 +119,7 @@ YELLOW_MUG: tuple[Shape, ...] = (
         ((0.0641, 0.056, 0.0292, 0.0), (0.0402, 0.0263, 0.0249, 101.8), (0.0464, 0.0796, 0.0217, 83.7)),
         (0.0041, 0.0088),
     ),
-    *_loop(((0.027, 0.0775), (0.0625, 0.0815), (0.0645, 0.032), (0.022, 0.0235)), 0.0058, "honey"),
+    _loop(((0.027, 0.0775), (0.0625, 0.0815), (0.0645, 0.032), (0.022, 0.0235)), 0.0058, "honey"),
 )
 
 # An octagonal pot with a waist, a black handle at +y and a spout at -y; the hand closes over its 69 mm.
@@ -150,7 +149,7 @@ MOKA_POT: tuple[Shape, ...] = (
         "black",
         segments=12,
     ),
-    *bent_rod(
+    Tube(
         ((0, 0.036, 0.053), (0, 0.055, 0.0605), (0, 0.074, 0.056), (0, 0.0775, 0.043), (0, 0.058, -0.003)),
         0.0066,
         "black",

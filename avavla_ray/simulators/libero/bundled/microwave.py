@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from avavla_ray.simulators.libero.bundled.mjcf import Body, Item, Joint, Site
-from avavla_ray.simulators.libero.bundled.shapes import Box, Rod, Shape, Vector, moved
+from avavla_ray.simulators.libero.bundled.shapes import Box, Shape, Tube, Vector, moved
 
 HINGE: Vector = (-0.1725, -0.088, 0.096)
 # Mass and moment about the hinge.
@@ -33,8 +33,14 @@ DOOR: tuple[Shape, ...] = (
     *(Box((0.0650, -0.1230, 0.0960 + z), (0.0090, 0.0110, 0.0090)) for z in (-0.064, 0.064)),
     Box((-0.0430, -0.1010, 0.0960), (0.1295, 0.0118, 0.0925), "black", solid=False),
     Box((-0.0530, -0.1010, 0.0960), (0.0860, 0.0124, 0.0620), "smoke", solid=False),
-    Rod((0.0650, -0.1420, 0.0310), (0.0650, -0.1420, 0.1610), 0.009, "silver"),
-    *(Rod((0.0650, -0.1420, z), (0.0650, -0.1130, z), 0.008, "silver") for z in (0.035, 0.157)),
+    Tube(
+        (
+            *((0.0650, -0.1130, 0.0310), (0.0650, -0.1420, 0.0330), (0.0650, -0.1420, 0.1590)),
+            (0.0650, -0.1130, 0.1610),
+        ),
+        0.009,
+        "silver",
+    ),
 )
 MICROWAVE = Item(
     "articulated_objects/microwave.xml",

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from avavla_ray.simulators.libero.bundled.colours import COLOURS
-from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Rod, Shape, Vector, quaternion, volume
+from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh, tube_mesh
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape, Vector, quaternion, volume
 
 # Contact of every LIBERO object: hard, grippy, and heavy enough only through its volume.
 CONTACT = {"solimp": "0.998 0.998 0.001", "solref": "0.001 1", "friction": "0.95 0.3 0.1"}
@@ -177,15 +177,12 @@ def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, s
             ET.SubElement(parent, "geom", place, group="0", **solid)
         if shape.colour or shape.material:
             _look(ET.SubElement(parent, "geom", place), shape.colour, shape.material)
-    elif isinstance(shape, Rod):
-        ends = numbers((*shape.start, *shape.end))
-        _look(ET.SubElement(parent, "geom", type="capsule", fromto=ends, size=numbers([shape.radius])), shape.colour)
-    elif isinstance(shape, Lathe):
-        _add_mesh(asset, label, *lathe_mesh(shape))
-        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour)
-    else:
+    elif isinstance(shape, Prism):
         _add_mesh(asset, label, *prism_mesh(shape), spread=bool(shape.material))
         _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour, shape.material)
+    else:
+        _add_mesh(asset, label, *(lathe_mesh(shape) if isinstance(shape, Lathe) else tube_mesh(shape)))
+        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour)
 
 
 def _look(geom: ET.Element, colour: str, material: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from avavla_ray.simulators.libero.bundled.mjcf import Body
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Rod, Shape
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape, Tube
 
 WOOD = "table_texture"
 
@@ -60,7 +60,7 @@ KITCHEN: tuple[Shape, ...] = (
     Box((-1.66, 0, 0.44), (0.29, 1.8, 0.44), "cupboard green", solid=False),
     Box((-1.65, 0, 0.90), (0.31, 1.8, 0.02), "grey", solid=False),
     *(Box((-1.368, y, 0.44), (0.003, 0.006, 0.42), "black", solid=False) for y in (-1.2, -0.6, 0.0, 0.6, 1.2)),
-    *(Rod((-1.355, y - 0.08, 0.78), (-1.355, y + 0.08, 0.78), 0.008, "silver") for y in (-0.9, -0.3, 0.3, 0.9)),
+    *(Tube(((-1.355, y - 0.08, 0.78), (-1.355, y + 0.08, 0.78)), 0.008, "silver") for y in (-0.9, -0.3, 0.3, 0.9)),
     Box((-1.98, 0, 1.20), (0.008, 1.8, 0.28), "light grey", solid=False),
     Box((-1.80, 0, 1.98), (0.16, 1.8, 0.48), "cupboard green", solid=False),
     Box((-1.72, 0, 1.55), (0.22, 0.35, 0.06), "silver", solid=False),
@@ -72,7 +72,7 @@ KITCHEN: tuple[Shape, ...] = (
     ),
     Lathe(((0, 0.92), (0.06, 0.92), (0.075, 1.10), (0.03, 1.17), (0, 1.17)), "porcelain", offset=(-1.78, -0.72)),
     Box((-1.75, -2.40, 0.89), (0.22, 0.43, 0.89), "silver", solid=False),
-    Rod((-1.51, -2.05, 0.70), (-1.51, -2.05, 1.50), 0.012, "grey"),
+    Tube(((-1.51, -2.05, 0.70), (-1.51, -2.05, 1.50)), 0.012, "grey"),
 )
 
 LIVING_ROOM: tuple[Shape, ...] = (
@@ -83,7 +83,7 @@ LIVING_ROOM: tuple[Shape, ...] = (
     Box((-1.78, 0, 0.475), (0.08, 0.16, 0.035), "black", solid=False),
     *(Box((-1.527, y, 0.22), (0.003, 0.004, 0.20), "grey", solid=False) for y in (-0.58, 0.0, 0.58)),
     *(Box((-1.527, y, 0.80), (0.003, 0.18, 0.004), "grey", solid=False) for y in (-0.96, 0.96)),
-    *(Rod((-1.52, side * 0.80, 0.90), (-1.52, side * 0.80, 1.10), 0.008, "silver") for side in (-1, 1)),
+    *(Tube(((-1.52, side * 0.80, 0.90), (-1.52, side * 0.80, 1.10)), 0.008, "silver") for side in (-1, 1)),
 )
 
 BOOK_SPINES = ("dark red", "blue", "mustard", "bottle green", "charcoal", "sky", "mahogany")
@@ -100,7 +100,7 @@ STUDY: tuple[Shape, ...] = (
     Box((-1.945, 0.50, 1.49), (0.006, 0.44, 0.44), "sky", solid=False),
     Lathe(((0, 0), (0.11, 0), (0.16, 0.30), (0.135, 0.30), (0, 0.27)), "porcelain", offset=(-1.82, 0.56)),
     *(
-        Rod((-1.82, 0.56, 0.27), (-1.82 + 0.02 * i, 0.56 + 0.09 * i, 0.62 + 0.06 * i), 0.018, "cork")
+        Tube(((-1.82, 0.56, 0.27), (-1.82 + 0.02 * i, 0.56 + 0.09 * i, 0.62 + 0.06 * i)), 0.018, "cork")
         for i in (-1, 0, 1)
     ),
     *(

@@ -1,12 +1,11 @@
 """The primitives of which bundled objects are made. Lengths in metres, angles in degrees, body frame.
 
-A `Box` may be solid, visible or both. The others (`Lathe`, `Prism`, `Rod`) are only ever looked at: contact is always
+A `Box` may be solid, visible or both. The others (`Lathe`, `Prism`, `Tube`) are only ever looked at: contact is always
 with boxes, which MuJoCo handles fastest and which stand still on a table.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -78,16 +77,15 @@ class Prism:
 
 
 @dataclass(frozen=True)
-class Rod:
-    """A round bar with round ends from `start` to `end`."""
+class Tube:
+    """A bar of `radius` through `points` in one plane: a handle."""
 
-    start: Vector
-    end: Vector
+    points: tuple[Vector, ...]
     radius: float
     colour: str
 
 
-Shape: TypeAlias = Box | Lathe | Prism | Rod
+Shape: TypeAlias = Box | Lathe | Prism | Tube
 
 
 def plus(a: Vector, b: Vector) -> Vector:
@@ -101,8 +99,8 @@ def moved(shapes: Iterable[Shape], by: Vector) -> tuple[Shape, ...]:
     for shape in shapes:
         if isinstance(shape, Box):
             result.append(replace(shape, centre=plus(shape.centre, by)))
-        elif isinstance(shape, Rod):
-            result.append(replace(shape, start=plus(shape.start, by), end=plus(shape.end, by)))
+        elif isinstance(shape, Tube):
+            result.append(replace(shape, points=tuple(plus(point, by) for point in shape.points)))
         else:
             first, second, height = (by[index] for index in FRAMES[shape.axis])
             if isinstance(shape, Lathe):
@@ -113,11 +111,6 @@ def moved(shapes: Iterable[Shape], by: Vector) -> tuple[Shape, ...]:
                 polygon = tuple((a + first, b + second) for a, b in shape.polygon)
                 result.append(replace(shape, polygon=polygon, centre=shape.centre + height))
     return tuple(result)
-
-
-def bent_rod(points: Iterable[Vector], radius: float, colour: str) -> tuple[Rod, ...]:
-    """A handle: rods from each point to the next."""
-    return tuple(Rod(start, end, radius, colour) for start, end in itertools.pairwise(points))
 
 
 def along(axis: Axis, first: float, second: float, height: float) -> Vector:
