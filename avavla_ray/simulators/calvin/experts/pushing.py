@@ -15,12 +15,14 @@ from avavla_ray.simulators.calvin.experts.scene import TABLE_EDGE, TABLE_TOP, Pl
 # Height of the tip while it pushes, and while it comes over; metres.
 LOW, OVER = TABLE_TOP + 0.03, TABLE_TOP + 0.12
 PUSH, PAST_EDGE, SIDE = 0.15, 0.055, 0.05
+# A push sideways lets go here and lets the block slide the rest of the 0.1 that count; how far it then draws back.
+LET_GO, DRAW_BACK = 0.085, 0.06
 # What the drawer must be open for a block to fall in, metres.
 WIDE_ENOUGH = 0.10
 
 
-def push_along(arm: Arm, table: PlayTable, block: Block, direction: np.ndarray, way: float) -> Motion:
-    """Come down behind a block and push it `way` metres along a horizontal unit `direction` (3,)."""
+def get_behind(arm: Arm, table: PlayTable, block: Block, direction: np.ndarray) -> Motion:
+    """Come down behind a block that is to be pushed along a horizontal unit `direction` (3,)."""
     arm.gripper = CLOSE
     behind = landing_distance(block, table.others(block), direction)
     # The closed fingers are wider along the direction in which they close: that side should face the block.
@@ -29,17 +31,27 @@ def push_along(arm: Arm, table: PlayTable, block: Block, direction: np.ndarray, 
     start[2] = LOW
     yield from arm.go("reach", np.array([start[0], start[1], OVER]), down)
     yield from arm.go("descend", start, down, speed=CAREFUL, settle=4)
-    yield from arm.go("push", start + (way + behind) * direction, down, speed=PUSHING, limit=80, settle=6)
 
 
 def push_sideways(colour: str, direction: float) -> Callable[[Arm, PlayTable, int], Motion]:
-    """A skill that pushes the block of a colour along x: `direction` 1 is right, -1 left."""
+    """A skill that pushes the block of a colour along x: `direction` 1 is right, -1 left.
+
+    The next subtask of a chain may count only when the hand does not touch the block as it begins, and this one ends
+    as soon as the block has come far enough: so the hand lets go before that.
+    """
 
     def skill(arm: Arm, table: PlayTable, attempt: int) -> Motion:
         yield from free_hand(arm, table)
         block = table.block(colour)
-        half = block.half_extent(np.array([1.0, 0, 0]))
-        yield from push_along(arm, table, block, np.array([direction, 0.0, 0.0]), PUSH - half)
+        way = np.array([direction, 0.0, 0.0])
+        yield from get_behind(arm, table, block, way)
+        for action in arm.go("push", arm.commanded + 2 * PUSH * way):
+            if (table.block(colour).position - block.position) @ way > LET_GO:
+                break
+            yield action
+        back = np.array([*(arm.tip - DRAW_BACK * way)[:2], arm.commanded[2]])
+        yield from arm.go("let go", back, speed=1.0)
+        yield from arm.go("push", back + (DRAW_BACK + PUSH / 2) * way, speed=PUSHING, settle=6)
 
     return skill
 
@@ -64,7 +76,8 @@ def push_into_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     block = sorted(on_table, key=detour)[min(attempt // 2, len(on_table) - 1)]
     goal = np.array([np.clip(block.position[0], left, right), TABLE_EDGE - PAST_EDGE, block.position[2]])
     way = goal - block.position
-    length = float(np.linalg.norm(way))
-    yield from push_along(arm, table, block, way / length, length)
+    yield from get_behind(arm, table, block, way / np.linalg.norm(way))
+    end = np.array([*goal[:2], LOW])
+    yield from arm.go("push", end, speed=PUSHING, limit=80, settle=6)
     yield from arm.go("retreat", shifted(arm.tip, y=0.02, z=0.08), settle=2)
     yield from arm.wait("watch", 10)
