@@ -73,7 +73,8 @@ class MujocoCameras:
         pictures = np.zeros((len(names), self._size, self._size, 3), np.uint8)
         if self._blind:
             return pictures
-        mujoco = load_mujoco()
+        import mujoco
+
         self._context.make_current()
         camera = mujoco.MjvCamera()
         camera.type = mujoco.mjtCamera.mjCAMERA_FIXED

@@ -1,5 +1,4 @@
-"""MuJoCo for simulators that are built on it directly: imported fit for headless machines, stepped with its failures
-said aloud."""
+"""MuJoCo for simulators built on it directly: imported for machines without a screen, its failures said aloud."""
 
 from __future__ import annotations
 
@@ -32,7 +31,8 @@ def advance(model: Any, data: Any, steps: int) -> None:
     Raises:
         SimulatorFailure: the physics diverged or MuJoCo gave up; the state can't be trusted until it is reset.
     """
-    mujoco = load_mujoco()
+    import mujoco
+
     try:
         mujoco.mj_step(model, data, steps)
     except mujoco.FatalError as error:

@@ -81,7 +81,8 @@ def _rail_actuator(name: str, stiffness: float, low: float, high: float) -> str:
 def scene_xml() -> str:
     """The scene in MuJoCo's format.
 
-    Shadows would cost five times the rest of a picture: a dark spot below the gripper shows its place on the table.
+    Of the gripper only the fingers touch anything. Shadows would cost more than the rest of a picture: a dark spot
+    below the gripper shows its place on the table.
     """
     stiffness = (2500.0, 2500.0, 2500.0, 1.0)
     rails = "".join(map(_rail_actuator, RAILS, stiffness, LOW, HIGH))
@@ -130,7 +131,6 @@ def scene_xml() -> str:
             <joint name="yaw" type="hinge" axis="0 0 1"/>
             <geom name="hand" class="picture" type="box" size="0.045 0.016 0.014" pos="0 0 0.058" mass="0.3"
                   rgba="0.25 0.25 0.28 1"/>
-            <site name="pinch" size="0.001" rgba="0 0 0 0"/>
             <camera name="{WRIST_CAMERA}" pos="0 -0.06 0.07" xyaxes="1 0 0 0 0.956 0.292" fovy="80"/>
             {_finger(FINGERS[0], -1)}
             {_finger(FINGERS[1], 1)}
