@@ -143,7 +143,7 @@ class Arm:
         self._translation, self._rotation = np.empty((3, model.nv)), np.empty((3, model.nv))
         self._velocity, self._spin = np.empty(3), np.empty(3)
         self._inertia = data.qM, model.dof_Madr, model.dof_parentid
-        self._bias, self._control = data.qfrc_bias, data.ctrl
+        self._bias, self._control, self._qvel = data.qfrc_bias, data.ctrl, data.qvel
         weakest, strongest = robot.torque_limits
         self._arm = np.array(robot._ref_joint_actuator_indexes), np.array(weakest), np.array(strongest)
         fingers = np.array([robot.sim.model.actuator_name2id(actuator) for actuator in gripper.actuators])
@@ -171,8 +171,8 @@ class Arm:
         model, data = self._model, self._data
         mujoco.mj_fwdConstraint(model, data)
         mujoco.mj_jacSite(model, data, self._translation, self._rotation, self._site)
-        np.dot(self._translation, data.qvel, out=self._velocity)
-        np.dot(self._rotation, data.qvel, out=self._spin)
+        np.dot(self._translation, self._qvel, out=self._velocity)
+        np.dot(self._rotation, self._qvel, out=self._spin)
         self._jacobians = dynamics(self._translation, self._rotation, *self._inertia, self._columns)
         self._hand, self._joints, self._indices = self._live
 
