@@ -143,11 +143,11 @@ def main(settings: Settings) -> None:
         "suite": config.suite, **played, **identify(config), "render": render, "max_steps": settings.max_steps,
         "sequences_sha256": SHA256,
     }  # fmt: skip
-    ledger = ChainLedger(settings.output / "chains.jsonl", identity, settings.resume)
-    sequences = published_sequences()[: settings.sequences]
-    todo = [number for number in range(len(sequences)) if number not in ledger.records]
     simulator: Any = make_simulator(config)
     try:
+        ledger = ChainLedger(settings.output / "chains.jsonl", identity, settings.resume)
+        sequences = published_sequences()[: settings.sequences]
+        todo = [number for number in range(len(sequences)) if number not in ledger.records]
         with Progress(len(sequences), "chains", "chains", done=len(sequences) - len(todo)) as progress:
             for number in todo:
                 ledger.add(play_chain(simulator, actor, number, sequences[number]))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.calvin_chains import play_chain
+from avavla_ray.evaluation import calvin_chains
+from avavla_ray.evaluation.calvin_chains import PolicyActor, Settings, play_chain
 from avavla_ray.evaluation.chain_results import ChainRecord
+from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.calvin.adapter import CalvinSimulator
 from avavla_ray.simulators.calvin.initial_states import ROBOT_START, published_conditions
@@ -20,6 +24,7 @@ from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS, TASKS
 from avavla_ray.simulators.registry import identify, make_simulator
 from tests.support.fake_calvin import FAKE_ROOT, calvin_env_at
+from tests.support.policies import some_statistics, stirred_policy, tiny
 
 CONFIG = SimulatorConfig(suite="calvin_d", image_size=64)
 LED_ON, LED_OFF, OPEN_DRAWER = (TASKS.index(name) for name in ("turn_on_led", "turn_off_led", "open_drawer"))
@@ -296,3 +301,40 @@ def test_a_chain_that_breaks_says_so(simulator: CalvinSimulator, monkeypatch: py
     monkeypatch.setattr(simulator, "next_task", lambda: (_ for _ in ()).throw(SimulatorFailure("it broke")))
     record = play_chain(simulator, actor, 0, LED_CHAIN)
     assert (record.completed, record.error) == (1, "it broke")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, stirred_policy(tiny()), some_statistics(), stage="cloned", provenance={})
+    return folder
+
+
+def test_a_checkpoint_plays_chains_and_goes_on_where_it_stopped(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chains = (LED_CHAIN, LED_CHAIN)
+    monkeypatch.setattr("avavla_ray.simulators.calvin.sequences.published_sequences", lambda: chains)
+    begun = []
+    begin = PolicyActor.begin
+    monkeypatch.setattr(PolicyActor, "begin", lambda self, simulator: begun.append(1) or begin(self, simulator))
+    settings = Settings(sequences=1, checkpoint=checkpoint, depth=1, render="fast", max_steps=12, output=tmp_path)
+    calvin_chains.main(settings)
+    with pytest.raises(InputError, match="--resume"):
+        calvin_chains.main(settings)
+    calvin_chains.main(replace(settings, sequences=2, resume=True))
+    assert len(begun) == 2  # the first chain was played once
+    result = json.loads((tmp_path / "chains.json").read_text())
+    assert (result["chains"], result["actor"], result["exit"]) == (2, "cloned", "depth_1")
+    assert result["provenance"]["simulator"]["calvin_env_behaves_like"] == "main"
+    assert "12 steps a task instead of 360" in result["provenance"]["deviations"]
+    assert result["decisions"] > 0
+    assert result["mean_latent_steps"] == 1.0
+    assert "average length" in capsys.readouterr().out
+    with pytest.raises(InputError, match="another evaluation"):
+        calvin_chains.main(replace(settings, resume=True, max_steps=13))
+
+
+def test_a_policy_is_not_shown_black_pictures(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="black"):
+        calvin_chains.main(Settings(sequences=1, checkpoint=checkpoint, render="none", output=tmp_path))

@@ -30,7 +30,7 @@ from avavla_ray.simulators.registry import CALVIN_SUITES, check_config
 MAX_STEPS = 360
 RENDERERS = {"reference": "egl", "fast": "tiny", "none": "none"}
 # PyBullet's EGL renderer keeps 11 MB at every load of the scene; a new client gives them back.
-LOADS_PER_CLIENT = 40
+LOADS_PER_CLIENT = 20
 
 
 class CalvinSimulator:
