@@ -15,8 +15,8 @@ from avavla_ray.simulators.calvin.experts.scene import TABLE_EDGE, TABLE_TOP, Pl
 # Height of the tip while it pushes, and while it comes over; metres.
 LOW, OVER = TABLE_TOP + 0.03, TABLE_TOP + 0.12
 PUSH, PAST_EDGE, SIDE = 0.15, 0.055, 0.05
-# A push sideways lets go here and lets the block slide the rest of the 0.1 that count; how far it then draws back.
-LET_GO, DRAW_BACK = 0.085, 0.06
+# A push sideways swings from here to here and lets the block slide the rest of the 0.1 that count; then it draws back.
+SWING, LET_GO, DRAW_BACK = 0.04, 0.085, 0.06
 # What the drawer must be open for a block to fall in, metres.
 WIDE_ENOUGH = 0.10
 
@@ -45,10 +45,12 @@ def push_sideways(colour: str, direction: float) -> Callable[[Arm, PlayTable, in
         block = table.block(colour)
         way = np.array([direction, 0.0, 0.0])
         yield from get_behind(arm, table, block, way)
-        for action in arm.go("push", arm.commanded + 2 * PUSH * way):
-            if (table.block(colour).position - block.position) @ way > LET_GO:
-                break
-            yield action
+        end = arm.commanded + 2 * PUSH * way
+        for speed, until in ((PUSHING, SWING), (1.0, LET_GO)):
+            for action in arm.go("push", end, speed=speed):
+                if (table.block(colour).position - block.position) @ way > until:
+                    break
+                yield action
         back = np.array([*(arm.tip - DRAW_BACK * way)[:2], arm.commanded[2]])
         yield from arm.go("let go", back, speed=1.0)
         yield from arm.go("push", back + (DRAW_BACK + PUSH / 2) * way, speed=PUSHING, settle=6)
