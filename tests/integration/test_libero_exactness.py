@@ -10,6 +10,8 @@ import pytest
 
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.libero.adapter import LiberoSimulator, axis_angle
+from avavla_ray.simulators.libero.installation import prepare
+from avavla_ray.simulators.libero.sampling import SamplingClock
 from tests.support.libero_scenes import ASSETS, psnr, random_actions, stock_episode
 
 pytestmark = pytest.mark.libero
@@ -60,6 +62,29 @@ def test_all_renderers_step_to_stock_states_over_100_random_steps(
             assert np.array_equal(simulator.env.get_sim_state(), expected[start]), (render, start)
             simulator.run_chunk(actions[start : start + CHUNK])
         assert np.array_equal(simulator.env.get_sim_state(), expected[100]), render
+
+
+def test_the_sampling_clock_is_that_of_a_robosuite_observable() -> None:
+    prepare()
+    from robosuite.utils.observables import Observable, sensor
+
+    looks = 0
+
+    @sensor(modality="x")
+    def look(cache: dict) -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0
+
+    for history in ((), (True,), (True, True), (True, False, False, True), (False,) * 24 + (True,)):
+        observable, clock = Observable("x", look, sampling_rate=20), SamplingClock(1 / 20)
+        for _ in range(2):
+            observable.reset()
+            clock.restart()
+            for force in (*history, *(False,) * 330):
+                before = looks
+                observable.update(0.002, {}, force)
+                assert clock.tick(0.002, force) == (looks > before)
 
 
 def test_reference_pictures_and_proprioception_are_stock_although_most_are_never_rendered(make: Make) -> None:
