@@ -31,7 +31,7 @@ def same(first: Observation, second: Observation) -> bool:
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**31 - 1), chunk=st.sampled_from([1, 3, 8]), fixed=st.booleans())
+@given(seed=st.integers(0, 2**31 - 1), chunk=st.sampled_from([1, 3, 8, 13]), fixed=st.booleans())
 def test_after_the_cue_the_target_cannot_be_told(
     simulators: list[TabletopSimulator], seed: int, chunk: int, fixed: bool
 ) -> None:
@@ -43,9 +43,12 @@ def test_after_the_cue_the_target_cannot_be_told(
         lit = steps < CUE_STEPS
         for one, other in ((0, 1), (1, 2), (0, 2)):
             assert same(seen[one], seen[other]) != lit, f"after {steps} steps"
-        # The same actions for all, among them ones that would remember the colour by where the gripper goes.
-        actions = np.tile(random.uniform(-1, 1, 7), (chunk, 1))
-        results = [simulator.run_chunk(actions) for simulator in simulators]
+        # What is decided in sight of the lamp may differ by its colour, as if to remember it by where the gripper goes.
+        decided = random.uniform(-1, 1, (3, 7)) if lit else np.tile(random.uniform(-1, 1, 7), (3, 1))
+        results = [
+            simulator.run_chunk(np.tile(action, (chunk, 1)))
+            for simulator, action in zip(simulators, decided, strict=True)
+        ]
         seen = [result.observation for result in results]
         steps += chunk
         if any(result.done for result in results):
@@ -63,15 +66,12 @@ def test_the_lamp_has_the_targets_colour(simulators: list[TabletopSimulator]) ->
         assert lit[changed].mean(0).argmax() == target
 
 
-def test_nothing_can_be_written_down_while_the_lamp_is_lit(simulators: list[TabletopSimulator]) -> None:
-    """A policy without belief that could move now would remember by where it is."""
+def test_the_gripper_is_free_afterwards(simulators: list[TabletopSimulator]) -> None:
     simulator = simulators[0]
-    ends = []
-    for direction in (1.0, -1.0):
-        simulator.reset(0, seed=2)
-        ends.append(simulator.run_chunk(np.full((CUE_STEPS, 7), direction)).observation)
-    assert same(*ends)
-    assert not same(ends[0], simulator.run_chunk(np.full((1, 7), 1.0)).observation)
+    simulator.reset(0, seed=2)
+    before = simulator.run_chunk(np.full((CUE_STEPS, 7), 1.0)).observation.proprio
+    after = simulator.run_chunk(np.full((CUE_STEPS, 7), 1.0)).observation.proprio
+    assert np.abs(after[:3] - before[:3]).min() > 0.02
 
 
 def go_to(simulator: TabletopSimulator, colour: str) -> bool:

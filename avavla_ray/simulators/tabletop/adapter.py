@@ -38,8 +38,8 @@ class TabletopSimulator:
     """One table. Its scene has no assets and one way to be rendered: "fast" and "reference" are the same.
 
     A start depends on the seed, or on the number of the initial state, and not on the task. In tabletop_memory the
-    lamp shows the target for CUE_STEPS environment steps, during which actions have no effect: the gripper stands
-    still, so that nothing in the scene can remember the colour.
+    lamp shows the target for CUE_STEPS environment steps, and chunks that begin while it is lit have no effect: the
+    gripper stands still, so that nothing in the scene can remember the colour.
 
     Attributes:
         world: the running physics, for scripted experts.
@@ -128,9 +128,9 @@ class TabletopSimulator:
         actions = checked_actions(self.spec, actions)
         if not self._running or self._goal is None:
             raise InputError("no episode is running: call reset first")
-        success, duration = False, 0
+        success, duration, braked = False, 0, self.cue_lit
         for action in actions[: self.max_steps - self._steps]:
-            self._step(None if self.cue_lit else action)
+            self._step(None if braked else action)
             self._steps += 1
             duration += 1
             success = self._goal.check(self.world)

@@ -13,8 +13,8 @@ ZONES = ("left", "right")
 STACKS = (("red", "green"), ("green", "blue"), ("blue", "red"))
 NUM_INITIAL_STATES = 50
 MAX_STEPS = {"tabletop": 100, "tabletop_memory": 60}
-# The lamp of tabletop_memory shows the target for so many environment steps, during which the gripper stands still:
-# one decision of a policy with chunks of 8, so that nothing but its belief can carry the colour on.
+# The lamp of tabletop_memory shows the target for so many environment steps, and the gripper stands still so long: one
+# decision of a policy with chunks of 8, so that nothing but its belief can carry the colour on.
 CUE_STEPS = 8
 
 
