@@ -203,6 +203,28 @@ def test_what_was_begun_and_not_fetched_is_not_mistaken_for_what_comes_next() ->
     simulator.close()
 
 
+def interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_costs_the_episode_and_confuses_nothing(tmp_path: Path) -> None:
+    plan = FaultPlan(tmp_path, every=2, faults=("hang",))
+    simulator = IsolatedSimulator(partial(make_faulty, Dot, plan), CONFIG)
+    simulator.reset(0)
+    simulator.run_chunk(CHUNK)
+    first, before = simulator.pid, signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulator.run_chunk(CHUNK)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not is_alive(first)
+    assert simulator.reset(0).proprio[0] == 0
+    assert simulator.run_chunk(CHUNK).observation.proprio[0] == 4
+    simulator.close()
+
+
 def test_the_process_that_simulators_are_forked_from_may_die_too() -> None:
     simulators = [IsolatedSimulator(Dot, CONFIG) for _ in range(2)]
     zygote = simulators[0]._place.nursery._process

@@ -41,8 +41,12 @@ class Ending:
 
 
 def oom_kills() -> int:
-    """Processes on this machine that the kernel has killed for want of memory, inside control groups or not."""
-    for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+    """Processes on this machine that the kernel has killed for want of memory, inside control groups or not.
+
+    0 where the kernel does not count them: such an end is then told as a crash.
+    """
+    counters = Path("/proc/vmstat")
+    for line in counters.read_text(encoding="ascii").splitlines() if counters.exists() else ():
         name, _, value = line.partition(" ")
         if name == "oom_kill":
             return int(value)

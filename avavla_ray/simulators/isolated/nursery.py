@@ -83,6 +83,9 @@ class Nursery:
                 raise SimulatorFailure(f"no process to simulate in within {timeout_s:.0f} s", "hang") from error
             except OSError:
                 answer = b""
+            except BaseException:
+                self.stop(at_once=True)  # an interrupt: the answer that comes would be taken for that to another
+                raise
             if not answer:
                 self.stop(at_once=True)
                 raise SimulatorFailure("the process that simulators are forked from died, and they with it", "crash")

@@ -10,6 +10,7 @@ When its owner is gone, however that died, it kills them and goes too; when it i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -93,8 +94,7 @@ class Zygote:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:  # else it died before that
                 self._control.close()
-                offered = Path("/proc/self/oom_score_adj")
-                offered.write_text(str(max(VICTIM, int(offered.read_text(encoding="ascii")))), encoding="ascii")
+                offer_to_the_kernel()
                 os.chdir(folder)
                 from avavla_ray.simulators.isolated.child import serve
 
@@ -134,6 +134,13 @@ class Zygote:
             if held > child.memory_limit:
                 child.overweight = held
                 os.kill(pid, signal.SIGKILL)
+
+
+def offer_to_the_kernel() -> None:
+    """Be the one that is killed when memory runs short, where the machine lets a process say so."""
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError):
+        score.write_text(str(max(VICTIM, int(score.read_text(encoding="ascii")))), encoding="ascii")
 
 
 def preload(modules: Sequence[str]) -> str | None:
