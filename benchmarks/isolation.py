@@ -26,7 +26,8 @@ class Settings:
     """What to do.
 
     Attributes:
-        quick: 48 chunks, a fault at every 8th, none of those that cost a deadline; ends within 45 s on 2 cores. json: file for the numbers.
+        quick: 48 chunks, a fault at every 8th, none of those that cost a deadline; ends within 45 s on 2 cores.
+        json: file for the numbers.
         chunks: in all simulators together. every: chunks between two faults.
         max_steps: limit of an episode, so that many end between the faults.
         faults: names of faults; all of them when left out.
