@@ -96,11 +96,11 @@ class Rollout:
         try:
             for index in range(simulators):
                 simulator = make_simulator(config)
-                dealer = TaskDealer(first_slot + index, max(slots, simulators))
+                tasks = config.tasks or tuple(range(len(simulator.spec.instructions)))
+                dealer = TaskDealer(tasks, first_slot + index, max(slots, simulators))
                 blank = Observation(np.zeros(0), np.zeros(0), "")
                 self._slots.append(_Slot(simulator, dealer, blank, agent.policy.initial_belief(1)))
-            tasks = config.tasks or range(len(self._slots[0].simulator.spec.instructions))
-            self.watchdog = Watchdog(tuple(tasks))
+            self.watchdog = Watchdog(tasks)
             self.watchdog.adopt(quarantined or {})
             self._begin(self._slots)
         except BaseException:

@@ -93,11 +93,12 @@ class TaskDealer:
     slot keeps its task (changing a task rebuilds the simulator), and with fewer every task still gets its turn.
     """
 
-    def __init__(self, slot: int, slots: int) -> None:
-        self._next, self._slots = slot, slots
+    def __init__(self, tasks: Sequence[int], slot: int, slots: int) -> None:
+        self._tasks, self._next, self._slots = tuple(tasks), slot, slots
 
-    def deal(self, tasks: Sequence[int]) -> int:
-        """The slot's next task, of those that may be played now."""
-        task = tasks[self._next % len(tasks)]
+    def deal(self, playable: Sequence[int]) -> int:
+        """The slot's next task. The turns of a quarantined task go to the others in turn, which else keep theirs."""
+        turn, place = divmod(self._next, len(self._tasks))
         self._next += self._slots
-        return task
+        task = self._tasks[place]
+        return task if task in playable else playable[turn % len(playable)]

@@ -166,6 +166,14 @@ def test_a_simulator_that_never_starts_is_given_up() -> None:
 
 @pytest.mark.parametrize(("tasks", "slots"), [(10, 4), (3, 2), (4, 8), (1, 3), (5, 5)])
 def test_tasks_are_dealt_evenly_over_all_slots(tasks: int, slots: int) -> None:
-    dealers = [TaskDealer(slot, slots) for slot in range(slots)]
+    dealers = [TaskDealer(range(tasks), slot, slots) for slot in range(slots)]
     dealt = [dealer.deal(range(tasks)) for _ in range(tasks) for dealer in dealers]
     assert [dealt.count(task) for task in range(tasks)] == [slots] * tasks
+
+
+def test_the_turns_of_a_quarantined_task_go_to_the_others_evenly() -> None:
+    dealers = [TaskDealer(range(4), slot, 4) for slot in range(4)]
+    dealt = [[dealer.deal((0, 2, 3)) for dealer in dealers] for _ in range(6)]
+    # The others' slots keep their tasks, hence their scenes.
+    assert all((one, third, fourth) == (0, 2, 3) for one, _, third, fourth in dealt)
+    assert [second for _, second, _, _ in dealt] == [0, 2, 3, 0, 2, 3]
