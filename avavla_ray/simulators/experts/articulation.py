@@ -13,6 +13,7 @@ class Articulation:
     """A hinge or a slide of a fixture, seen in the world.
 
     Attributes:
+        name: of the fixture or of its region.
         slides: it is a slide, not a hinge.
         opening: sign of the joint's motion that opens it or turns it on.
         body: id of what moves.
@@ -31,7 +32,8 @@ class Articulation:
         ranges = owner.object_properties.get("articulation")
         if len(joints) != 1 or ranges is None:
             raise InputError(f"no scripted expert for {name}: it is no drawer, door or knob with a joint of its own")
-        self._scene = scene
+        self._scene, self.name = scene, name
+        self._owner = scene.body(owner.name)
         self._joint = scene.model.joint(joints[0]).id
         self._address = int(scene.model.jnt_qposadr[self._joint])
         # MuJoCo's enumeration: 2 is a slide, 3 a hinge.
@@ -71,6 +73,10 @@ class Articulation:
     def points(self) -> np.ndarray:
         """(N, 3) solid points of what moves, metres."""
         return self.solid.world(self._scene.data)
+
+    def standing_on(self) -> float:
+        """Height of the underside of the whole fixture, metres."""
+        return float(SolidPoints(self._scene.model, self._owner).world(self._scene.data)[:, 2].min())
 
     def protrusion(self, depth: float) -> np.ndarray:
         """(3,) centre of the foremost `depth` metres in the opening direction: a drawer's handle."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.articulation import Articulation, drawer_of
 from avavla_ray.simulators.experts.destination import destination_of
-from avavla_ray.simulators.experts.drawers import OpenDrawer, ShutDrawer
+from avavla_ray.simulators.experts.drawers import PULL_TO_FILL, OpenDrawer, ShutDrawer
 from avavla_ray.simulators.experts.knob import TurnKnob
 from avavla_ray.simulators.experts.pick_place import PickPlace, too_flat_to_lift
 from avavla_ray.simulators.experts.scene import Scene, Skill
@@ -45,7 +45,7 @@ def skill_for(scene: Scene, goal: list[str]) -> Skill:
     if goal[0] in ("on", "in"):
         drawer = drawer_of(scene, goal[2]) if goal[0] == "in" else None
         if drawer is not None and drawer.openness < OPEN_ENOUGH:
-            return OpenDrawer(scene, drawer)
+            return OpenDrawer(scene, drawer, PULL_TO_FILL)
         destination = destination_of(scene, goal)
         if too_flat_to_lift(scene, goal[1]):
             raise InputError(

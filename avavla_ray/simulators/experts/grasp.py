@@ -11,6 +11,7 @@ import numpy as np
 MAX_WIDTH = 0.072
 FINGER_INNER, FINGER_OUTER, FINGER_HALF_BREADTH, FINGER_BELOW = 0.030, 0.066, 0.017, 0.013
 PALM_HALF_LENGTH, PALM_HALF_BREADTH, PALM_ABOVE = 0.112, 0.040, 0.042
+WRIST_HALF, FLANGE_ABOVE = 0.05, 0.125
 # Room to leave beside something that hangs over an object, before lifting it.
 OVERHANG_GAP = 0.01
 # Fingers hold this far below the top of a tall object, or below the rim of a wide one, and this far inside a rim.
@@ -128,4 +129,5 @@ def _obstruction(
     s, t, above = np.abs(offset @ across), np.abs(offset @ beside), obstacles[:, 2] - level
     fingers = (t < FINGER_HALF_BREADTH) & (s > FINGER_INNER) & (s < FINGER_OUTER) & (above > -FINGER_BELOW)
     palm = (t < PALM_HALF_BREADTH) & (s < PALM_HALF_LENGTH) & (above > PALM_ABOVE)
-    return float(min(20, fingers.sum() + palm.sum()))
+    wrist = (t < WRIST_HALF) & (s < WRIST_HALF) & (above > FLANGE_ABOVE)
+    return float(min(20, fingers.sum() + palm.sum() + wrist.sum()))

@@ -16,6 +16,9 @@ from avavla_ray.simulators.experts.scene import Motion, Scene
 
 HOVER = 0.10  # above a grasp before descending, metres
 CARRY_CORRIDOR, CARRY_GAP = 0.11, 0.03  # obstacles this near the straight way count; pass this high above them
+# The open hand hits what is this near the straight way, and no lower than this below the grip site; metres.
+PASSING_CORRIDOR, PASSING_GAP = 0.09, 0.02
+NEAR_BY = 0.04  # horizontal distance from a grasp at which the hand starts to come down from a detour, metres
 FINE = 0.006  # spacing of the points of a thing among which a place to pinch is sought, metres
 OBSTRUCTED = 5.0  # a grasp that costs this much has something in its way
 GENTLY = 0.6  # share of full speed at which a thing that is held by a small part of it is carried
@@ -126,7 +129,9 @@ class PickPlace:
     def _enter(self, phase: Phase) -> None:
         self.phase, self._steps, self._opening = phase, 0, np.inf
         self._anchor = self._hand.position
-        if phase is Phase.LIFT:
+        if phase is Phase.REACH:
+            self._detour = self._height_to_pass()
+        elif phase is Phase.LIFT:
             self._floor = self._points()[:, 2].min()
             self._height = self._carry_height()
             self._exit = self.grasp.position[:2] + overhang_escape(self._points(), self._obstacles())
@@ -157,6 +162,16 @@ class PickPlace:
     def _obstacles(self) -> np.ndarray:
         return np.concatenate([np.zeros((0, 3)), *(solid.world(self._scene.data) for solid in self._others)])
 
+    def _height_to_pass(self) -> float:
+        """Height above everything that the hand would hit on the straight way to the grasp; -inf if nothing is."""
+        start, end = self._anchor, self.grasp.position + np.array([0, 0, HOVER])
+        way, obstacles = end - start, self._obstacles()
+        along = (obstacles[:, :2] - start[:2]) @ way[:2] / max(way[:2] @ way[:2], 1e-6)
+        beside = np.linalg.norm(obstacles[:, :2] - start[:2] - along[:, None] * way[:2], axis=1)
+        low = obstacles[:, 2] < start[2] + np.clip(along, 0, 1) * way[2] - PASSING_GAP
+        hit = (along > 0) & (along < 1) & (beside < PASSING_CORRIDOR) & ~low
+        return float(obstacles[hit, 2].max(initial=-np.inf)) + CARRY_GAP
+
     def _carry_height(self) -> float:
         """Height of the hand at which what it holds clears everything near the straight way to the destination."""
         start, way = self._anchor[:2], self._destination.centre() - self._anchor[:2]
@@ -171,8 +186,11 @@ class PickPlace:
 
     def _reach(self) -> tuple[np.ndarray, float, bool]:
         away = np.linalg.norm(self._hand.position[:2] - self.grasp.position[:2])
+        over = self.grasp.position + np.array([0, 0, HOVER])
+        if away > NEAR_BY:
+            over[2] = max(over[2], self._detour)
         askew = np.linalg.norm(self._hand.rotation_error(self._rotation))
-        return self.grasp.position + np.array([0, 0, HOVER]), OPEN, bool(away < OVER_GRASP and askew < STRAIGHT)
+        return over, OPEN, bool(away < OVER_GRASP and askew < STRAIGHT)
 
     def _descend(self) -> tuple[np.ndarray, float, bool]:
         error = np.abs(self._hand.position - self.grasp.position)

@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from avavla_ray.simulators.experts.grasp import FINGER_BELOW, FINGER_OUTER, Grasp, shortest_turn, stretch
+from avavla_ray.simulators.experts.grasp import (
+    FINGER_BELOW,
+    FINGER_OUTER,
+    FLANGE_ABOVE,
+    WRIST_HALF,
+    Grasp,
+    shortest_turn,
+    stretch,
+)
 
 # The open hand in metres from the grip site: the pads, and how much room fingers and palm take.
 PAD_INNER, PAD_HALF_BREADTH, PAD_BAND = 0.036, 0.008, 0.006
@@ -46,19 +54,21 @@ class _Tally:
 
 
 class _HandRoom:
-    """What is where fingers and palm pass when the open hand comes straight down to `level`."""
+    """What is where fingers, palm and wrist pass when the open hand comes straight down to `level`."""
 
     def __init__(self, points: np.ndarray, height: np.ndarray, level: float) -> None:
         self._low = _Tally(points[height > level - FINGER_BELOW])
         self._high = _Tally(points[height > level + PALM_ABOVE])
+        self._highest = _Tally(points[height > level + FLANGE_ABOVE])
 
     def taken(self, places: np.ndarray) -> np.ndarray:
         """(C,) points in the way at each of (C, 2) places."""
         breadth = FINGER_HALF_BREADTH
         left = self._low.within(places, (-FINGER_OUTER, -breadth), (-PAD_INNER, breadth))
         right = self._low.within(places, (PAD_INNER, -breadth), (FINGER_OUTER, breadth))
-        palm = (PALM_HALF_LENGTH, PALM_HALF_BREADTH)
-        return left + right + self._high.within(places, (-palm[0], -palm[1]), palm)
+        palm, wrist = (PALM_HALF_LENGTH, PALM_HALF_BREADTH), (WRIST_HALF, WRIST_HALF)
+        above = self._high.within(places, (-palm[0], -palm[1]), palm)
+        return left + right + above + self._highest.within(places, (-wrist[0], -wrist[1]), wrist)
 
 
 def plan_pinch(
