@@ -156,9 +156,9 @@ MOKA_POT: tuple[Shape, ...] = (
     ),
 )
 
-# A short bottle that stands on a 38 mm octagon and lies on rack or shelf on its side.
+# A short bottle that stands on a 37 mm octagon and lies on rack or shelf on its side.
 WINE_BOTTLE: tuple[Shape, ...] = (
-    *solid_prism("z", 0.0192, 0.0011, 0.0680),
+    *solid_prism("z", 0.0187, 0.0011, 0.0680),
     Box((0, 0, 0.0790), (0.0118, 0.0118, 0.0111)),
     Box((0, 0, 0.1220), (0.0070, 0.0070, 0.0361)),
     Lathe(
@@ -175,9 +175,9 @@ WINE_BOTTLE: tuple[Shape, ...] = (
 )
 
 
-def _item(name: str, shapes: tuple[Shape, ...], mass: float) -> Item:
+def _item(name: str, shapes: tuple[Shape, ...], mass: float, gentle: bool = False) -> Item:
     path = f"turbosquid_objects/{name}/{name}.xml"
-    return Item(path, Body("object", shapes), mass=mass, bottom=-0.06, top=0.04, radius=0.025)
+    return Item(path, Body("object", shapes), mass=mass, bottom=-0.06, top=0.04, radius=0.025, gentle=gentle)
 
 
 DRINKWARE: tuple[Item, ...] = (
@@ -185,5 +185,5 @@ DRINKWARE: tuple[Item, ...] = (
     _item("red_coffee_mug", RED_MUG, 0.0294),
     _item("white_yellow_mug", YELLOW_MUG, 0.0309),
     _item("moka_pot", MOKA_POT, 0.0682),
-    _item("wine_bottle", WINE_BOTTLE, 0.0154),
+    _item("wine_bottle", WINE_BOTTLE, 0.0154, gentle=True),
 )

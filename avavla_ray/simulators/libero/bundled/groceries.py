@@ -9,10 +9,14 @@ from __future__ import annotations
 from avavla_ray.simulators.libero.bundled.mjcf import Body, Item
 from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape, moved, solid_prism
 
+# These start inside a neighbour in some published states.
+GENTLE = ("cream_cheese", "chocolate_pudding")
+
 
 def _item(name: str, shapes: tuple[Shape, ...], mass: float, bottom: float, top: float, radius: float) -> Item:
     path = f"stable_hope_objects/{name}/{name}.xml"
-    return Item(path, Body("object", shapes), mass=mass, bottom=bottom, top=top, radius=radius)
+    body = Body("object", shapes)
+    return Item(path, body, mass=mass, bottom=bottom, top=top, radius=radius, gentle=name in GENTLE)
 
 
 def _can(label: str, band: str) -> tuple[Shape, ...]:

@@ -18,6 +18,8 @@ from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape
 
 # Contact of every LIBERO object: hard, grippy, and heavy enough only through its volume.
 CONTACT = {"solimp": "0.998 0.998 0.001", "solref": "0.001 1", "friction": "0.95 0.3 0.1"}
+# Light things that published states push a few millimetres into others would be thrown metres far by hard contacts.
+GENTLE_CONTACT = {**CONTACT, "solref": "0.02 1", "solmix": "100"}
 FIXTURE_DENSITY = 100.0
 # A fixture's parts touch hands and objects, never each other: their joints' ranges keep them apart, and looking for
 # contacts between a drawer and its frame would cost more than everything else on the table.
@@ -78,6 +80,7 @@ class Item:
         path: of its XML below the assets root, as LIBERO's class of that object loads it.
         body: with the name "object".
         mass: kg, spread evenly over the solid boxes of the body; None for fixtures, which never move.
+        gentle: its contacts part slowly where it starts inside something else.
         bottom, top: heights of the sites that LIBERO's placement uses. radius: of the circle it keeps free.
     """
 
@@ -88,6 +91,7 @@ class Item:
     top: float
     radius: float
     materials: tuple[Material, ...] = ()
+    gentle: bool = False
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -106,7 +110,7 @@ def item_xml(item: Item) -> str:
         file = "../" * item.path.count("/") + material.file
         add_material(asset, material.name, f"tex-{material.name}", file, "2d" if material.flat else "cube")
     outer = ET.SubElement(ET.SubElement(root, "worldbody"), "body")
-    solid = FIXTURE_CONTACT if item.mass is None else CONTACT
+    solid = FIXTURE_CONTACT if item.mass is None else GENTLE_CONTACT if item.gentle else CONTACT
     density = FIXTURE_DENSITY if item.mass is None else item.mass / volume(item.body.shapes)
     add_body(outer, asset, item.body, {**solid, "density": f"{density:.6g}"})
     for site, centre in (
