@@ -23,6 +23,6 @@ def make_calvin_expert(simulator: CalvinSimulator, *, seed: int = 0, noise: floa
     from avavla_ray.simulators.calvin.experts.skilled import SkillExpert
     from avavla_ray.simulators.calvin.experts.tasks import SKILLS
 
-    if simulator.env is None:
+    if simulator.env is None or not simulator.task_name:
         raise InputError("the simulator has no task yet: reset it before making an expert")
     return SkillExpert(simulator, SKILLS[simulator.task_name], seed=seed, noise=noise)

@@ -12,8 +12,8 @@ POSITION_UNIT, ROTATION_UNIT = 0.02, 0.05
 OPEN, CLOSE = 1.0, -1.0
 # Pose in which the hand points down and the fingers close along the world's x axis: Euler angles, radians.
 HOME_YAW = np.pi / 2
-# How close the commanded pose gets before only the arm's lag is left; metres and radians.
-COMMAND_REACHED, TURN_REACHED = 1e-3, 1e-2
+# How close the commanded pose gets before only the arm's lag is left: no closer than noise lets it; metres, radians.
+COMMAND_REACHED, TURN_REACHED = 4e-3, 0.03
 # Speeds in action units: through free space, towards something, and pushing.
 FAST, CAREFUL, PUSHING = 0.7, 0.5, 0.35
 
