@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from avavla_ray.errors import InputError, check_known
+from avavla_ray.provenance import package_versions
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
 from avavla_ray.simulators.calvin.environment import (
     CAMERAS,
@@ -71,7 +72,6 @@ class CalvinSimulator:
         self.env: Any
         self._build()
         self._behaviour = behaves_like(self.env)
-        self._pybullet = str(self.env.p.getAPIVersion())
 
     @classmethod
     def suite_spec(cls, suite: str) -> SuiteSpec:
@@ -238,7 +238,7 @@ class CalvinSimulator:
             "simulator": "calvin", "suite": self.config.suite, "render": self.config.render,
             "renderer": RENDERERS[self.config.render], "image_size": self.config.image_size,
             "max_steps": self.max_steps, **self.identify(self.config), "calvin_env_behaves_like": self._behaviour,
-            "pybullet": self._pybullet, "image_resize": "bilinear, antialiased",
+            "pybullet": package_versions().get("pybullet", "unknown"), "image_resize": "bilinear, antialiased",
         }  # fmt: skip
 
     def close(self) -> None:

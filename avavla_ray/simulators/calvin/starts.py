@@ -67,7 +67,7 @@ def start_task(environment: Any, layout: Layout, task: str, initial_state: int |
     for _ in range(ATTEMPTS):
         if _place(environment, layout, task, draw_condition(task, random), random):
             return
-    raise SimulatorFailure(f"no start of {task} found in {ATTEMPTS} draws", "garbage")
+    raise SimulatorFailure(f"no start of {task} found in {ATTEMPTS} draws")
 
 
 def published_start(environment: Any, layout: Layout, condition: Condition) -> None:

@@ -24,9 +24,6 @@ class Engine:
     def __init__(self):
         self.gravity = -9.8
 
-    def getAPIVersion(self):
-        return "fake"
-
     def getJointInfo(self, body, joint, physicsClientId):
         name = list(UPPER)[joint]
         return (joint, name.encode(), 1, 0, 0, 0, 0, 0, 0.0, UPPER[name])
