@@ -10,9 +10,11 @@ from avavla_ray.simulators.calvin.experts.furniture import clear_shelf, open_dra
 from avavla_ray.simulators.calvin.experts.retreat import free_hand
 from avavla_ray.simulators.calvin.experts.scene import TABLE_EDGE, TABLE_TOP, PlayTable
 
+# How far above a hold the hand stops first, and how far it lifts; metres.
 HOVER, LIFT = 0.10, 0.14
-# Below this a block lies in the drawer; behind this, on the shelf; metres.
+# How far the hand tips towards the shelf, radians: upright, its palm would meet the cabinet's sides.
 SHELF_TIP = 0.6
+# Below this height a block lies in the drawer; behind this depth, on the shelf; metres.
 IN_DRAWER, ON_SHELF = TABLE_TOP - 0.02, 0.03
 
 
@@ -44,7 +46,6 @@ def take(arm: Arm, table: PlayTable, name: str, attempt: int) -> Motion:
         yield from clear_shelf(arm, table, block.position[0])
     block = table.block(colour)
     grasp = choose_grasp(block, table.others(block), attempt)
-    # The fingers get into every corner of the shelf when the palm stays out of it.
     on_shelf = block.position[1] > ON_SHELF
     yield from grasp_block(arm, grasp, SHELF_TIP if on_shelf else 0.0)
 

@@ -10,9 +10,10 @@ from avavla_ray.simulators.calvin.experts.lifting import take
 from avavla_ray.simulators.calvin.experts.retreat import SAFE_HEIGHT, retreat
 from avavla_ray.simulators.calvin.experts.scene import TABLE_EDGE, TABLE_TOP, PlayTable
 
+# Where on the shelf blocks go (y), and the height of the drawer's floor; metres.
 SHELF_DEPTH, DRAWER_FLOOR = 0.085, 0.341
-GAP, OVER_SHELF = 0.006, 0.57
-WALL = 0.06
+# How far a block falls when it is let go, at what height it comes into the shelf, how far from its ends; metres.
+GAP, OVER_SHELF, WALL = 0.006, 0.57, 0.06
 
 
 def _ready(arm: Arm, table: PlayTable, attempt: int) -> Motion:

@@ -14,6 +14,7 @@ from avavla_ray.simulators.calvin.experts.scene import TABLE_EDGE, TABLE_TOP, Pl
 
 # Height of the tip while it pushes, and while it comes over; metres.
 LOW, OVER = TABLE_TOP + 0.03, TABLE_TOP + 0.12
+# How far a push goes that does not let go, how far past the table's edge, how far from the drawer's sides; metres.
 PUSH, PAST_EDGE, SIDE = 0.15, 0.055, 0.05
 # A push sideways swings from here to here and lets the block slide the rest of the 0.1 that count; then it draws back.
 SWING, LET_GO, DRAW_BACK = 0.04, 0.085, 0.06
@@ -25,7 +26,8 @@ def get_behind(arm: Arm, table: PlayTable, block: Block, direction: np.ndarray) 
     """Come down behind a block that is to be pushed along a horizontal unit `direction` (3,)."""
     arm.gripper = CLOSE
     behind = landing_distance(block, table.others(block), direction)
-    # The closed fingers are wider along the direction in which they close: that side should face the block.
+    # The closed fingers are wider along the direction in which they close. Towards the drawer that side faces the
+    # block; sideways the hand stays as it is, and short pushes don't turn the block much.
     down = pointing_down(np.arctan2(direction[1], direction[0]) + np.pi / 2 if abs(direction[1]) > 0.7 else 0.0)
     start = block.position - behind * direction
     start[2] = LOW
