@@ -177,20 +177,19 @@ class AsyncPPO(Algorithm):
 
     def _watch(self, report: Report) -> None:
         """Quarantine what a runner has quarantined, or what kills simulators of several runners in turn."""
-        known = len(self.watchdog.quarantined)
-        self.watchdog.adopt(report.quarantined)
-        for outcome in report.outcomes:
-            self.watchdog.saw(outcome)
-        new = list(self.watchdog.quarantined.values())[known:]
+        new = self.watchdog.adopt(report.quarantined)
+        new += [self.watchdog.quarantined[seen.task] for seen in report.outcomes if self.watchdog.saw(seen)]
         for reason in new:
             print(f"{reason}; the others go on", flush=True)
         metrics.count(self.metrics, metrics.TASKS_QUARANTINED, len(new))
 
     def _runner_raised(self, runner: int, request: Request, error: RayTaskError) -> None:
         """Deal with what is not the program's fault; raise the rest."""
-        if isinstance(error.cause, InputError | NoTaskLeft):
+        if isinstance(error.cause, InputError):
             raise error.cause from None
-        if isinstance(error.cause, SimulatorFailure):  # its simulators won't start: a fresh process may do better
+        if isinstance(error.cause, NoTaskLeft) and error.cause.quarantined.keys() <= self.watchdog.quarantined.keys():
+            raise error.cause from None
+        if isinstance(error.cause, SimulatorFailure):  # its machine may be at fault: a fresh process may do better
             self._failed_starts += 1
             if self._failed_starts > STARTS_IN_A_ROW * self.config.num_env_runners:
                 raise error.cause from None

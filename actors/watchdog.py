@@ -17,7 +17,13 @@ DEATHS_IN_A_ROW = 3
 
 
 class NoTaskLeft(SimulatorFailure):
-    """Every task is quarantined: there is nothing left to play."""
+    """Every task is quarantined: there is nothing left to play.
+
+    Attributes:
+        quarantined: why, by task.
+    """
+
+    quarantined: Mapping[int, str] = {}
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ class Watchdog:
         tasks = tuple(task for task in self._tasks if task not in self.quarantined)
         if not tasks:
             last = list(self.quarantined.values())[-1]
-            raise NoTaskLeft(f"no task is left to play, all {len(self._tasks)} are quarantined; {last}", "crash")
+            failure = NoTaskLeft(f"no task is left to play, all {len(self._tasks)} are quarantined; {last}", "crash")
+            failure.quarantined = dict(self.quarantined)
+            raise failure
         return tasks
 
 

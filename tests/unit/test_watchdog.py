@@ -57,6 +57,7 @@ def test_nothing_left_to_play_is_said_with_the_reason_and_travels() -> None:
     again = pickle.loads(pickle.dumps(caught.value))
     assert type(again) is NoTaskLeft
     assert str(again) == str(caught.value)
+    assert set(again.quarantined) == {4, 5}
 
 
 def test_a_report_counts_what_its_simulators_ended() -> None:
