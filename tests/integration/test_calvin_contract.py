@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from avavla_ray.evaluation.calvin_chains import PolicyActor, Settings, play_chai
 from avavla_ray.evaluation.chain_results import ChainRecord
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
-from avavla_ray.simulators.calvin.adapter import CalvinSimulator
+from avavla_ray.simulators.calvin.adapter import LOADS_PER_CLIENT, CalvinSimulator
 from avavla_ray.simulators.calvin.initial_states import ROBOT_START, published_conditions
+from avavla_ray.simulators.calvin.installation import import_module
 from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS, TASKS
 from avavla_ray.simulators.registry import identify, make_simulator
@@ -186,6 +188,42 @@ def test_without_a_renderer_there_are_no_cameras() -> None:
     assert simulator.env.cameras == []
     assert simulator.provenance()["renderer"] == "none"
     simulator.close()
+
+
+def test_the_egl_environment_is_built_anew_after_some_resets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avavla_ray.simulators.calvin.environment._check_egl", lambda: None)
+    simulator = CalvinSimulator(replace(CONFIG, render="reference"))
+    assert simulator.provenance()["renderer"] == "egl"
+    environments, states = [], []
+    for _ in range(2 * LOADS_PER_CLIENT):
+        simulator.reset(OPEN_DRAWER, seed=4)
+        environments.append(simulator.env)
+        states.append(simulator.scene_obs)
+    changes = [index for index in range(1, len(environments)) if environments[index] is not environments[index - 1]]
+    assert changes == [LOADS_PER_CLIENT]
+    np.testing.assert_array_equal(states, [states[0]] * len(states))
+    simulator.close()
+
+
+def test_a_renderer_that_does_not_load_is_an_error_and_not_another_renderer(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = replace(CONFIG, render="reference")
+    with monkeypatch.context() as patch:
+        patch.setattr("avavla_ray.simulators.calvin.environment._check_egl", lambda: None)
+        import_module("calvin_env.envs.play_table_env", FAKE_ROOT)
+        # What calvin_env does when PyBullet has no such plugin.
+        patch.setattr(fake_module().PlayTableSimEnv, "__init__", lambda self, **_: sys.exit())
+        with pytest.raises(InputError, match="cannot load its EGL renderer"):
+            CalvinSimulator(reference)
+    load = ctypes.CDLL
+
+    def no_egl(name: str | None) -> ctypes.CDLL:
+        if name == "libEGL.so.1":
+            raise OSError(name)
+        return load(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", no_egl)
+    with pytest.raises(InputError, match="apt-get install libegl1"):
+        CalvinSimulator(reference)
 
 
 def test_a_second_environment_in_the_process_is_refused(simulator: CalvinSimulator) -> None:

@@ -119,6 +119,13 @@ def test_two_clones_in_one_process_are_refused(clone: Path) -> None:
             import_module("calvin_env.envs.tasks", clone)
 
 
+def test_another_package_of_that_name_in_front_is_refused(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with calvin_env_at(FAKE_ROOT):
+        monkeypatch.setattr(sys, "path", [str(clone), str(FAKE_ROOT), *sys.path])
+        with pytest.raises(InputError, match="imported calvin_env from"):
+            import_module("calvin_env.envs.tasks", FAKE_ROOT)
+
+
 @pytest.mark.parametrize("version", ["1.1.1", "1.2.0", "1.4.0"])
 def test_a_hydra_that_cannot_run_it_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)

@@ -130,15 +130,22 @@ def _check_hydra() -> None:
         raise InputError(f"hydra-core {version} does not run calvin_env: pip install 'hydra-core>=1.3.2,<1.4'")
 
 
+def _check_same(root: Path) -> None:
+    loaded = sys.modules.get("calvin_env")
+    if loaded is not None and Path(loaded.__path__[0]).resolve().parent != root:
+        raise InputError(
+            f"this process has imported calvin_env from {loaded.__path__[0]}: use {root} in a new process, "
+            "without another one on PYTHONPATH"
+        )
+
+
 def import_module(name: str, root: Path) -> ModuleType:
     """Import `name` of the calvin_env at `root`.
 
     Raises:
         InputError: a package that it needs is missing, or another calvin_env is already imported.
     """
-    loaded = sys.modules.get("calvin_env")
-    if loaded is not None and Path(loaded.__path__[0]).resolve().parent != root:
-        raise InputError(f"this process has imported calvin_env from {loaded.__path__[0]}: use {root} in a new process")
+    _check_same(root)
     _check_hydra()
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
@@ -147,7 +154,7 @@ def import_module(name: str, root: Path) -> ModuleType:
     hook = sys.excepthook
     try:
         with quiet_imports():
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("calvin_env"):
             raise InputError(f"calvin_env at {root} has no module {error.name}: {HOW_TO_GET}") from error
@@ -158,3 +165,5 @@ def import_module(name: str, root: Path) -> ModuleType:
         ) from error
     finally:
         sys.excepthook = hook
+    _check_same(root)
+    return module
