@@ -8,7 +8,6 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.articulation import Articulation
-from avavla_ray.simulators.experts.grasp import PALM_HALF_LENGTH
 from avavla_ray.simulators.experts.hand import CLOSE, OPEN
 from avavla_ray.simulators.experts.hand_poses import facing, leaning
 from avavla_ray.simulators.experts.path import Path, Waypoint
@@ -21,6 +20,8 @@ OVERHEAD, IN_FRONT = 0.20, 0.09
 PULL, BEYOND_SHUT = 0.19, 0.03
 # Enough to put things in; further out it would only be in the way of taking them.
 PULL_TO_FILL = 0.13
+# The least height of a handle above the table at which half a level hand fits under it, metres.
+LOWEST_HANDLE = 0.09
 # Radians from straight down: level to take a handle between its neighbours, aslant to push with the fingertips.
 LEVEL, ASLANT = np.pi / 2, np.pi / 4
 
@@ -35,7 +36,7 @@ class OpenDrawer(Path):
             InputError: the handle is so low that the table is in the hand's way.
         """
         self._scene, self._drawer, self._pull = scene, drawer, pull
-        if drawer.protrusion(HANDLE_DEPTH)[2] - drawer.standing_on() < PALM_HALF_LENGTH:
+        if drawer.protrusion(HANDLE_DEPTH)[2] - drawer.standing_on() < LOWEST_HANDLE:
             raise InputError(f"no scripted expert to open {drawer.name}: its handle is too low for a level hand")
         super().__init__(scene.hand, self._go)
 
