@@ -102,7 +102,13 @@ def check_task(simulator: LiberoSimulator, task: int, states: int, reference: Li
     report = TaskReport(suite, task, simulator.spec.instructions[task])
     started = time.process_time()
     try:
-        for index, state in enumerate(initial_states(task_at(suite, task))[:states]):
+        simulator.reset(task)
+        published = initial_states(task_at(suite, task))[:states]
+        size = 1 + simulator.model.nq + simulator.model.nv
+        if published.shape[1] != size:
+            report.faults.append(f"published states have {published.shape[1]} numbers, the model takes {size}")
+            return report
+        for index, state in enumerate(published):
             _check_state(simulator, report, index, state, reference)
         simulator.reset(task, initial_state=0)
         actions = np.random.default_rng(task).uniform(-1, 1, (RANDOM_STEPS, simulator.spec.action_dim))
@@ -120,13 +126,9 @@ def _check_state(
     simulator: LiberoSimulator, report: TaskReport, index: int, state: np.ndarray, reference: LiberoSimulator | None
 ) -> None:
     simulator.reset(report.task, initial_state=index)
-    model, scene = simulator.model, simulator.env.env
-    report.geoms = model.ngeom
-    if len(state) != 1 + model.nq + model.nv:
-        report.faults.append(f"state {index} has {len(state)} numbers, the model takes {1 + model.nq + model.nv}")
-        return
+    report.geoms = simulator.model.ngeom
     report.states += 1
-    if scene._check_success():
+    if simulator.env.env._check_success():
         report.faults.append(f"the task is done in state {index} already")
     places = resting_places(simulator)
     moved, name = farthest_slide(places, published_places(simulator, state))
