@@ -1,4 +1,4 @@
-"""Our LIBERO steps to stock LIBERO's states, bit for bit; the reference renderer gives its very pictures."""
+"""The reference renderer gives stock LIBERO's states and pictures, bit for bit; the others to a stated tolerance."""
 
 from __future__ import annotations
 
@@ -39,29 +39,38 @@ def make() -> Iterator[Make]:
 # The other scene rests on contacts that remember the solver's last answer; it shows a wrong warm start.
 @pytest.mark.parametrize(("suite", "task"), [(SUITE, TASK), ("libero_object", 0)])
 @pytest.mark.parametrize("assets", ASSETS)
-def test_all_renderers_step_to_stock_states_over_100_random_steps(
+def test_states_are_stock_over_100_random_steps(
     make: Make, assets: str, suite: str, task: int, request: pytest.FixtureRequest
 ) -> None:
     if assets == "official":
         request.getfixturevalue("real_assets")
-    actions = random_actions(100)
+    # First small movements in the air, then 100 that press the hand into things.
+    free = 40
+    gently = random_actions(free, seed=2) * np.array([0.1] * 6 + [1], np.float32)
+    actions = np.concatenate([gently, random_actions(100)])
     ours = {render: make(render, assets, suite) for render in ("fast", "reference", "none")}
-    expected = []
     with stock_episode(ours["fast"], task, 0, SEED, cameras=False) as (stock, _):
-        expected.append(stock.get_sim_state())
+        expected = [stock.get_sim_state()]
         for action in actions:
             stock.step(action)
             expected.append(stock.get_sim_state())
     assert np.abs(expected[-1][1:8] - expected[0][1:8]).max() > 0.1
+    drift = {}
     for render, simulator in ours.items():
         # Another episode first: nothing of it may be left.
         simulator.reset(task, initial_state=3, seed=1)
         simulator.run_chunk(random_actions(8, seed=1))
         simulator.reset(task, initial_state=0, seed=SEED)
-        for start in range(0, 100, CHUNK):
-            assert np.array_equal(simulator.env.get_sim_state(), expected[start]), (render, start)
+        states = [simulator.env.get_sim_state()]
+        for start in range(0, len(actions), CHUNK):
             simulator.run_chunk(actions[start : start + CHUNK])
-        assert np.array_equal(simulator.env.get_sim_state(), expected[100]), render
+            states.append(simulator.env.get_sim_state())
+        drift[render] = np.abs(np.array(states) - expected[::CHUNK])
+    assert not drift["reference"].any()
+    assert np.array_equal(drift["fast"], drift["none"])
+    joints = drift["fast"][:, 1:8].max(axis=1)
+    assert joints[: free // CHUNK + 1].max() < 1e-12
+    assert joints.max() < 2e-5
 
 
 def test_the_sampling_clock_is_that_of_a_robosuite_observable() -> None:

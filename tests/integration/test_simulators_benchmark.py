@@ -19,7 +19,8 @@ pytestmark = pytest.mark.libero
 def test_ours_is_stock_in_state_and_reference_picture_and_cheaper() -> None:
     both, decisions = Mode(2, 8), Mode(1, 1)
     found = take_turns("libero_object", 0, "bundled", (128,), (both, decisions), seconds=0, least=3)
-    assert found.state_error == found.squared_error["reference"].max() == 0
+    assert found.state_error["stock"] == found.state_error["reference"] == found.squared_error["reference"].max() == 0
+    assert found.state_error["fast"] == found.state_error["physics"] < 1e-6
     assert found.turns == 3
     ms = {(name, mode): found.milliseconds[name, 128, mode] for name, _, mode in found.milliseconds}
     assert ms["stock", both] > ms["stock", decisions] > ms["reference", both] > ms["fast", both]

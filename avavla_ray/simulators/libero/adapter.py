@@ -48,6 +48,9 @@ class LiberoSimulator:
     step after a published initial state, at its end after a drawn one. An episode that succeeds inside a chunk is
     observed at the end of its last step.
 
+    States are stock LIBERO's to the last bit with the reference renderer. With the others the solver of contact forces
+    skips what stock repeats: equal to rounding, which grows while the hand pushes (`stepping.Steps.exact`).
+
     Attributes:
         env: LIBERO's environment of the current task, for scripted experts; so are `model` and `data`.
         task: the current task, None before the first reset.
@@ -99,9 +102,9 @@ class LiberoSimulator:
         from avavla_ray.simulators.libero.environment import LiberoEnvironment
         from avavla_ray.simulators.libero.fast import Blind, FastRendering
         from avavla_ray.simulators.libero.rendering import SharedContext
-        from avavla_ray.simulators.libero.stepping import ExactSteps
+        from avavla_ray.simulators.libero.stepping import Steps
 
-        mixin = {"reference": ExactSteps, "fast": FastRendering, "none": Blind}[self.config.render]
+        mixin = {"reference": Steps, "fast": FastRendering, "none": Blind}[self.config.render]
         if self._context is None and mixin.draws_with is not None:
             self._context = SharedContext(self.config.image_size)
         try:
@@ -236,6 +239,7 @@ class LiberoSimulator:
         versions = package_versions()
         return {
             "simulator": "libero", "suite": self.config.suite, "render": self.config.render,
+            "physics": "stock" if self.config.render == "reference" else "stock to rounding",
             "image_size": self.config.image_size, "settle_steps": self.config.settle_steps,
             "max_steps": self.max_steps, "assets": self.assets.kind, "assets_path": str(self.assets.path),
             "assets_digest": self.assets.digest, "mujoco": versions["mujoco"], "robosuite": versions["robosuite"],

@@ -159,17 +159,18 @@ class Arm:
         self._jacobians: tuple[np.ndarray, ...] = known
         self._joints, self._indices = (controller.joint_pos, controller.joint_vel), (np.arange(len(self._columns)),) * 2
 
-    def look(self) -> None:
+    def look(self, warm_up: bool) -> None:
         """What `Controller.update` does, where position and velocity quantities are current.
 
         robosuite runs the forward dynamics there once more; of that only the constraint solver matters, which starts
-        from its last solution. For the first physics step after a reset robosuite leaves all of it out.
+        from its last solution: `warm_up` runs it. For the first physics step after a reset robosuite leaves all out.
         """
         if self._stale:
             self._stale = False
             return
         model, data = self._model, self._data
-        mujoco.mj_fwdConstraint(model, data)
+        if warm_up:
+            mujoco.mj_fwdConstraint(model, data)
         mujoco.mj_jacSite(model, data, self._translation, self._rotation, self._site)
         np.dot(self._translation, self._qvel, out=self._velocity)
         np.dot(self._rotation, self._qvel, out=self._spin)

@@ -1,4 +1,4 @@
-"""The fast renderer: a picture that costs a fraction and looks almost the same. States are untouched.
+"""The fast renderer: a picture that costs a fraction and looks almost the same.
 
 Import this module only after `installation.prepare()`.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from avavla_ray.simulators.libero.rendering import VISUAL_GEOMS, Renderer
 from avavla_ray.simulators.libero.robot_meshes import with_reduced_robot
-from avavla_ray.simulators.libero.stepping import ExactSteps
+from avavla_ray.simulators.libero.stepping import Steps
 
 # A group that MuJoCo draws only when it is told to.
 HIDDEN_GEOMS = 5
@@ -51,9 +51,10 @@ class FastRenderer(Renderer):
         group[hidden] = VISUAL_GEOMS
 
 
-class FastRendering(ExactSteps):
-    """Mixed into a LIBERO problem class: draws with `FastRenderer` and a low-poly robot."""
+class FastRendering(Steps):
+    """Mixed into a LIBERO problem class: draws with `FastRenderer` and a low-poly robot; physics equal to rounding."""
 
+    exact = False
     draws_with: type[Renderer] | None = FastRenderer
 
     def _initialize_sim(self, xml_string: str | None = None) -> None:
