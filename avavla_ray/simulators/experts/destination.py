@@ -15,8 +15,8 @@ RELEASE_GAP, RIM_GAP = 0.004, 0.012
 OVER_SURFACE, OVER_RIM = 0.05, 0.03
 # Two objects that share a target stand this share of its half-width from its middle; walls take room for the hand.
 SPREAD, SPREAD_WITHIN = 0.6, 0.45
-# A drawer's contents start this far behind its face, and things are let go this far below its rim; metres.
-FRONT_WALL, INTO_DRAWER = 0.014, 0.03
+# Room to leave before what is above a drawer; things are let go this far below its rim; metres.
+UNDER_EDGE, INTO_DRAWER = 0.01, 0.03
 
 
 class Destination:
@@ -38,6 +38,8 @@ class Destination:
         self._solid = SolidPoints(scene.model, self._body, spacing=LATTICE)
         self._slot = _slot(scene, goal)
         self._drawer = drawer_of(scene, target) if self.container else None
+        if self._drawer is not None:
+            self._fixture = SolidPoints(scene.model, scene.body(site.parent_name), spacing=LATTICE)
 
     def centre(self) -> np.ndarray:
         """(2,) horizontal position for the object's origin, metres."""
@@ -53,11 +55,14 @@ class Destination:
         return centre
 
     def _uncovered(self, drawer: Articulation) -> np.ndarray:
-        """(2,) middle of the part of a drawer that has been pulled out."""
+        """(2,) middle of the part of a drawer that has been pulled out from under everything above it."""
         out = drawer.axis[:2]
+        centre = self._scene.data.site_xpos[self._site][:2]
         half = float(self._half()[:2] @ np.abs(out))
-        pulled_out = np.clip((drawer.travel - FRONT_WALL) / 2, 0, half)
-        return self._scene.data.site_xpos[self._site][:2] + (half - pulled_out) * out
+        above = self._fixture.world(self._scene.data)
+        above = above[above[:, 2] > self._rim()]
+        covered = float(((above[:, :2] - centre) @ out).max(initial=-half)) + UNDER_EDGE
+        return centre + np.clip((covered + half) / 2, 0, half) * out
 
     def _half(self) -> np.ndarray:
         """(3,) half extents of the site's box along the world's axes, as LIBERO reckons them, metres."""

@@ -17,13 +17,15 @@ from avavla_ray.simulators.experts.scene import Scene
 HANDLE_DEPTH = 0.018
 # The hand stays this high while it goes to stand in front of a drawer, this far from the handle; metres.
 OVERHEAD, IN_FRONT = 0.20, 0.09
+# To push it is enough to stand closer: the arm behind a leaning hand takes room, too.
+CLOSE_BY = 0.045
 PULL, BEYOND_SHUT = 0.19, 0.03
 # Enough to put things in; further out it would only be in the way of taking them.
 PULL_TO_FILL = 0.13
 # The least height of a handle above the table at which half a level hand fits under it, metres.
 LOWEST_HANDLE = 0.09
 # Radians from straight down: level to take a handle between its neighbours, aslant to push with the fingertips.
-LEVEL, ASLANT = np.pi / 2, np.pi / 4
+LEVEL, ASLANT = np.pi / 2, np.pi / 6
 
 
 class OpenDrawer(Path):
@@ -67,7 +69,7 @@ class ShutDrawer(Path):
         out, handle = self._drawer.axis, self._drawer.protrusion(HANDLE_DEPTH)
         along = np.cross(out, [0.0, 0.0, 1.0])
         rotation = facing(self._scene.hand, leaning(-out, ASLANT), along)
-        front = handle + IN_FRONT * out
+        front = handle + CLOSE_BY * out
         above = np.array([*front[:2], handle[2] + OVERHEAD])
         yield Waypoint("raise", above, rotation, CLOSE, 60, near=0.04, straight=0.2)
         yield Waypoint("approach", front, rotation, CLOSE, 40)

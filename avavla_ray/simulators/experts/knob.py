@@ -31,7 +31,7 @@ class TurnKnob(Path):
         hand, points = self._scene.hand, self._knob.points()
         ridge = points[points[:, 2] > points[:, 2].max() - RIDGE_DEPTH]
         grasp = plan_grasp(ridge, np.zeros((0, 3)), hand.closing_yaw, hand.shoulder)
-        rotation = hand.pointing_down(grasp.turn)
+        rotation = hand.pointing_down(hand.untwisted(grasp.turn))
         above = grasp.position + np.array([0, 0, OVERHEAD])
         yield Waypoint("reach", above, rotation, OPEN, 60, near=0.006, straight=0.05)
         yield Waypoint("descend", grasp.position, rotation, OPEN, 30, near=0.008)

@@ -105,7 +105,7 @@ class PickPlace:
     def _start(self) -> None:
         self.grasp: Grasp = self._hold()
         self._middle = self._dense.world(self._scene.data)[:, :2].mean(0)
-        self._rotation = self._hand.pointing_down(self.grasp.turn)
+        self._rotation = self._hand.pointing_down(self._hand.untwisted(self.grasp.turn))
         self._enter(Phase.REACH)
 
     def _hold(self) -> Grasp:

@@ -24,7 +24,8 @@ class ReportSettings:
         drawn: draw the starts instead of taking the published initial states; so it is where there are none.
         noise: standard deviation of the expert's action noise.
         json: file for the results, beside the table on standard output.
-        markdown: file whose section on this suite is replaced by the table, or to which it is added.
+        markdown: file whose section on this suite is replaced by the table (only the rows of `tasks`, if given), or to
+            which it is added.
     """
 
     suite: str = "libero_object"
@@ -122,7 +123,7 @@ def summary(reports: list[TaskReport]) -> str:
 def main(settings: ReportSettings) -> None:
     """Print a row a task, and the total."""
     from avavla_ray.files import write_json
-    from avavla_ray.simulators.experts.tables import replace_section, section
+    from avavla_ray.simulators.experts.tables import replace_section, rows_of, section
     from avavla_ray.simulators.registry import suite_spec
 
     if settings.episodes < 1:
@@ -150,7 +151,8 @@ def main(settings: ReportSettings) -> None:
         facts = {"suite": settings.suite, "assets": settings.assets, "drawn": drawn, "noise": settings.noise}
         write_json(settings.json, {**facts, "rate": rate, "tasks": rows})
     if settings.markdown is not None:
-        text = section(title, settings.suite, reports, summary(reports), settings.episodes)
+        kept = rows_of(settings.markdown, settings.suite) if settings.tasks else {}
+        text = section(title, settings.suite, reports, kept, settings.episodes)
         replace_section(settings.markdown, settings.suite, text)
 
 
