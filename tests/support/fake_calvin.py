@@ -7,9 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from avavla_ray.simulators.calvin.adapter import CalvinSimulator
+
 FAKE_ROOT = Path(__file__).resolve().parent / "fake_calvin_env"
+BUTTON = np.array([-0.12, -0.12, 0.46])  # where the fake has the LED's button
 
 
 def _forget_calvin_env() -> None:
@@ -26,3 +30,9 @@ def calvin_env_at(root: Path) -> Iterator[None]:
         _forget_calvin_env()
         yield
         _forget_calvin_env()
+
+
+def towards(simulator: CalvinSimulator, goal: np.ndarray) -> np.ndarray:
+    """(1, 7) action that moves the hand towards `goal`."""
+    way = (goal - simulator.robot_obs[:3]) / 0.02
+    return np.array([[*way / max(1.0, abs(way).max()), 0, 0, 0, 1.0]])
