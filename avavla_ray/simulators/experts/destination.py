@@ -37,6 +37,9 @@ class Destination:
         self._body = int(scene.model.site_bodyid[self._site]) if site is not None else scene.body(target)
         self._solid = SolidPoints(scene.model, self._body, spacing=LATTICE)
         self._slot = _slot(scene, goal)
+        # Things stand side by side across their longer side; what is dropped into a container turns anyway.
+        own = SolidPoints(scene.model, scene.body(goal[1])).world(scene.data)
+        self._lengths = np.ones(2) if self.container else np.ptp(own[:, :2], axis=0)
         self._drawer = drawer_of(scene, target) if self.container else None
         if self._drawer is not None:
             self._fixture = SolidPoints(scene.model, scene.body(site.parent_name), spacing=LATTICE)
@@ -49,7 +52,8 @@ class Destination:
         if self._drawer is not None:
             return self._uncovered(self._drawer)
         half = self._half()[:2]
-        widest = int(half[1] >= half[0])
+        room = half / self._lengths
+        widest = int(room[1] >= room[0])
         centre = data.site_xpos[self._site][:2].copy()
         centre[widest] += self._slot * half[widest]
         return centre
