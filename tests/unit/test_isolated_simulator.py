@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -164,6 +165,14 @@ def test_bad_input_arrives_as_it_was_raised() -> None:
         simulator.run_chunk(np.zeros((4, 3), np.float32))
     assert simulator.run_chunk(np.zeros((4, 7), np.float32)).duration == 4
     simulator.close()
+
+
+def test_a_factory_that_cannot_travel_leaves_nothing_behind() -> None:
+    before = left_behind()
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="pickle"):
+        IsolatedSimulator(lambda config: (lock, Dot(config))[1], CONFIG)
+    assert left_behind() == before
 
 
 def test_a_closed_simulator_can_be_reset_again() -> None:

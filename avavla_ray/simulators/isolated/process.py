@@ -40,6 +40,7 @@ class SimulatorProcess:
     def __init__(
         self, nursery: Nursery, factory: Callable[[SimulatorConfig], Simulator], config: SimulatorConfig, limits: Limits
     ) -> None:
+        construction = cloudpickle.dumps((factory, config))  # raises before there is anything to clean up
         self._nursery, self._limits = nursery, limits
         self._seen, self._films = SharedMemory(), SharedMemory()
         self._seen.grow(HEADER)
@@ -51,10 +52,10 @@ class SimulatorProcess:
             with theirs:
                 ends = [theirs.fileno(), self._seen.descriptor, self._films.descriptor]
                 self.pid = nursery.fork(ends, limits.memory_bytes, limits.start_s)
-        except SimulatorFailure:
+        except BaseException:
             self._close()
             raise
-        self.ask("construct", limits.start_s, cloudpickle.dumps((factory, config)))
+        self.ask("construct", limits.start_s, construction)
 
     def ask(self, command: str, seconds: float, *arguments: Any, **options: Any) -> None:
         """Send a command, to be answered within `seconds` from the answer to the one before it.
