@@ -103,13 +103,13 @@ def measure(settings: Settings) -> tuple[dict[str, Any], str]:
         physics = ms["physics", 128, headline]
         for size in sizes:
             for mode in modes:
-                stock, ours = ms["stock", size, mode], ms["fast", size, mode]
+                stock, ours, alone = ms["stock", size, mode], ms["fast", size, mode], ms["physics", 128, mode]
                 reference = ms.get(("reference", size, mode), "")
                 row = f"{suite}.{mode.cameras}x{size}.chunk_{mode.chunk}"
                 numbers |= {f"{row}.ms_stock": stock, f"{row}.ms_fast": ours}
                 steps.append([
-                    suite, f"{mode.cameras} x {size}", mode.chunk, stock, reference, ours, physics,
-                    stock / ours, ours / physics,
+                    suite, f"{mode.cameras} x {size}", mode.chunk, stock, reference, ours, alone,
+                    stock / ours, ours / alone,
                 ])  # fmt: skip
         numbers |= {
             f"{suite}.speedup_vs_stock": ms["stock", 128, headline] / ms["fast", 128, headline],

@@ -38,7 +38,7 @@ class Mode:
 
 
 QUICK_MODES = (Mode(2, 8),)
-ALL_MODES = (Mode(2, 8), Mode(2, 1), Mode(1, 8), Mode(1, 1))
+ALL_MODES = (Mode(2, 8), Mode(2, 1), Mode(1, 8), Mode(1, 1), Mode(0, 8))
 
 
 @dataclass
@@ -124,10 +124,10 @@ class Ours:
                 result = self.simulator.run_chunk(actions[start : start + mode.chunk])
             assert not result.done
             return result.observation.images
-        # One camera is a film's; the interface has no such decisions, so this leaves out what it does around a step.
+        # The interface has no decisions with fewer cameras: this leaves out what it does around a step.
         scene = self.simulator.env.env
         for step, action in enumerate(actions, start=1):
-            scene.watch(deciding=False, recording=step % mode.chunk == 0)
+            scene.watch(deciding=False, recording=mode.cameras == 1 and step % mode.chunk == 0)
             scene.step(action)
         return None
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from avavla_ray.simulators.libero.rendering import SharedContext
     from avavla_ray.simulators.libero.sampling import Sample
 
-# Each costs 17 MiB with the bundled assets, 70 with LIBERO's own, 130 when these are drawn by the reference renderer.
+# Each costs 20 MiB with the bundled assets, 80 with LIBERO's own, 130 when these are drawn by the reference renderer.
 KEPT_TASKS = 5
 NULL_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
 
