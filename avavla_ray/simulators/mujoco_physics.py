@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from avavla_ray.errors import InputError
@@ -22,7 +23,15 @@ def load_mujoco() -> Any:
         import mujoco
     except ModuleNotFoundError as error:
         raise InputError(f"the simulator needs {error.name}, which is not installed: run 'make setup'") from error
+    log_warnings()
     return mujoco
+
+
+def log_warnings() -> None:
+    """Send MuJoCo's warnings to the log; of its own accord it writes MUJOCO_LOG.TXT into whatever folder it runs in."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(logging.getLogger(__name__).warning)
 
 
 def advance(model: Any, data: Any, steps: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import cache_folder, write_text
+from avavla_ray.simulators.mujoco_physics import log_warnings
 from avavla_ray.simulators.opengl import check_opengl, choose_renderer
 
 ROBOSUITE_LOG = Path("/tmp/robosuite.log")
@@ -108,6 +109,7 @@ def preload() -> None:
     logging.getLogger("robosuite_logs").addFilter(lambda record: "macro" not in str(record.msg))
     with _explained(), _cuda_devices_hidden():
         import libero.libero.envs  # noqa: F401
+    log_warnings()
 
 
 @functools.cache
