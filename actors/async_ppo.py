@@ -23,7 +23,8 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from actors import metrics
 from actors.async_ppo_config import AsyncPPOConfig
-from actors.rollout import Report
+from actors.report import Report
+from actors.watchdog import NoTaskLeft, Watchdog
 from actors.weights import WeightHandle, WeightStore
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import EpisodeSummary, SimulatorFailure
@@ -56,6 +57,7 @@ class AsyncPPO(Algorithm):
     Attributes:
         episodes: those that ended during the last iteration, each exactly once.
         simulator_provenance: what the simulators say of themselves, from the first fragment on.
+        watchdog: counts the deaths of all simulators. A resumed run gives quarantined tasks another chance.
     """
 
     @classmethod
@@ -69,6 +71,7 @@ class AsyncPPO(Algorithm):
         self._name = f"{config.run_name}-{uuid.uuid4().hex[:6]}"
         self._weights = WeightStore()
         self._window = metrics.RolloutWindow()
+        self.watchdog = Watchdog(config.simulator.tasks)
         self._queue: list[Lot] = []
         self._requests: dict[int, Request] = {}
         self._incarnations: dict[int, int] = {}
@@ -123,9 +126,12 @@ class AsyncPPO(Algorithm):
                 start = actor.start.remote(
                     group.policy_config, group.statistics, self._weights.newest,
                     name=self._name, incarnation=self._incarnations.get(runner, 0),
+                    quarantined=self.watchdog.quarantined,
                 )  # fmt: skip
             # Both results belong to this process: what a runner has delivered survives it.
-            fragments, report = actor.sample.options(num_returns=2).remote(self._weights.newest)
+            fragments, report = actor.sample.options(num_returns=2).remote(
+                self._weights.newest, self.watchdog.quarantined
+            )
             self._last_request = time.monotonic()
             self._requests[runner] = Request(fragments, report, start, self._last_request)
             waiting += lot
@@ -167,12 +173,23 @@ class AsyncPPO(Algorithm):
                 self.episodes += lot.report.finished
                 self._window.add(lot.report)
                 metrics.log_rollout(self.metrics, lot.report)
+                self._watch(lot.report)
+
+    def _watch(self, report: Report) -> None:
+        """Quarantine what a runner has quarantined, or what kills simulators of several runners in turn."""
+        new = self.watchdog.adopt(report.quarantined)
+        new += [self.watchdog.quarantined[seen.task] for seen in report.outcomes if self.watchdog.saw(seen)]
+        for reason in new:
+            print(f"{reason}; the others go on", flush=True)
+        metrics.count(self.metrics, metrics.TASKS_QUARANTINED, len(new))
 
     def _runner_raised(self, runner: int, request: Request, error: RayTaskError) -> None:
         """Deal with what is not the program's fault; raise the rest."""
         if isinstance(error.cause, InputError):
             raise error.cause from None
-        if isinstance(error.cause, SimulatorFailure):  # its simulators won't start: a fresh process may do better
+        if isinstance(error.cause, NoTaskLeft) and error.cause.quarantined.keys() <= self.watchdog.quarantined.keys():
+            raise error.cause from None
+        if isinstance(error.cause, SimulatorFailure):  # its machine may be at fault: a fresh process may do better
             self._failed_starts += 1
             if self._failed_starts > STARTS_IN_A_ROW * self.config.num_env_runners:
                 raise error.cause from None

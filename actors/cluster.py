@@ -25,7 +25,7 @@ PROCESS_ENVIRONMENT = {
 }
 
 # Settings of the caller's shell that its actors need too.
-HANDED_ON = ("LIBERO_ASSETS_PATH", "AVAVLA_CACHE", "DS_ACCELERATOR")
+HANDED_ON = ("LIBERO_ASSETS_PATH", "CALVIN_ENV_ROOT", "AVAVLA_CACHE", "DS_ACCELERATOR")
 
 
 def _running_here() -> str | None:

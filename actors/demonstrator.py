@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import ray
 
+from actors.watchdog import Outcome, Watchdog
 from avavla_ray.demonstrations.collection import FAILED, KEPT, LOST, Attempt, Collection
 from avavla_ray.demonstrations.recording import Recording, record
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo
@@ -69,6 +70,9 @@ class Demonstrator:
     def provenance(self) -> dict[str, Any]:
         return self._recorder.provenance()
 
+    def awake(self) -> None:
+        """Nothing to do: that this returns says that the process is there."""
+
 
 RemoteDemonstrator: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(Demonstrator)
 
@@ -78,6 +82,7 @@ class _Assignment:
     actor: int
     attempt: Attempt
     since: float
+    waking: bool = False  # its actor is on its way back; the attempt is made when it is there
 
 
 def collect(
@@ -95,7 +100,11 @@ def collect(
     """Make attempts until every task has its demonstrations; each is written and entered as it ends.
 
     A simulator that breaks, an actor that dies and an attempt that hangs cost that attempt only: the same start is
-    tried again, ATTEMPTS times in all, then it counts as lost and another start takes its place.
+    tried again, ATTEMPTS times in all, then it counts as lost and another start takes its place. A task that loses one
+    start after the other is quarantined: it keeps what it has, and the others go on.
+
+    The expert needs more of the simulator than its interface shows, so that both live in the actor's process, which is
+    what is killed and comes back.
 
     Args:
         make_recorder: run in every actor. finished: told of every attempt's outcome.
@@ -104,6 +113,7 @@ def collect(
 
     Raises:
         InputError: from the simulator's own checks, or a task is mostly not solved.
+        NoTaskLeft: every task has been quarantined.
     """
     needed = sum(collection.missing(task) for task in collection.tasks)
     if not needed:
@@ -111,12 +121,18 @@ def collect(
     actors = [RemoteDemonstrator.remote(make_recorder) for _ in range(max(1, min(num_actors, needed)))]
     loaded: dict[int, int] = {}
     tries: dict[Attempt, int] = {}
+    watchdog = Watchdog(collection.tasks)
     running: dict[ray.ObjectRef, _Assignment] = {}
+    away: set[int] = set()  # actors that died and are on their way back
 
     def start(actor: int, attempt: Attempt) -> None:
         loaded[actor] = attempt.task
-        reference = actors[actor].attempt.remote(attempt.task, attempt.seed(seed))
-        running[reference] = _Assignment(actor, attempt, time.monotonic())
+        if actor in away:
+            # Ray refuses at once what is asked of an actor that is being restarted, unless it may ask again.
+            reference = actors[actor].awake.options(max_task_retries=-1).remote()
+        else:
+            reference = actors[actor].attempt.remote(attempt.task, attempt.seed(seed))
+        running[reference] = _Assignment(actor, attempt, time.monotonic(), waking=actor in away)
 
     def hand_out() -> None:
         for actor in sorted(set(range(len(actors))) - {assignment.actor for assignment in running.values()}):
@@ -137,16 +153,22 @@ def collect(
             ready, _ = ray.wait(list(running), num_returns=1, timeout=5.0)
             now = time.monotonic()
             for assignment in running.values():
-                if not ready and now - assignment.since > timeout_s:
+                if not ready and not assignment.waking and now - assignment.since > timeout_s:
                     print(f"{_title(assignment.attempt)} hangs: its simulator is started anew", flush=True)
                     assignment.since = now
                     ray.kill(actors[assignment.actor], no_restart=False)
             for reference in ready:
                 assignment = running.pop(reference)
                 attempt = assignment.attempt
+                if assignment.waking:
+                    away.discard(assignment.actor)
+                    start(assignment.actor, attempt)
+                    continue
                 try:
                     recording = _unwrapped(reference)
                 except (SimulatorFailure, ray.exceptions.RayActorError) as error:
+                    if isinstance(error, ray.exceptions.RayActorError):
+                        away.add(assignment.actor)
                     tries[attempt] = tries.get(attempt, 0) + 1
                     reason = f"{type(error).__name__}: {error}".splitlines()[0]
                     if tries[attempt] < ATTEMPTS:
@@ -154,12 +176,17 @@ def collect(
                         start(assignment.actor, attempt)
                     else:
                         print(f"{_title(attempt)}: {reason}; given up after {ATTEMPTS} tries", flush=True)
+                        if watchdog.saw(Outcome(attempt.task, getattr(error, "kind", "crash"), reason)):
+                            collection.quarantined = watchdog.quarantined
+                            print(f"{watchdog.quarantined[attempt.task]}; the others go on", flush=True)
                         settle(attempt, LOST)
                     continue
+                watchdog.saw(Outcome(attempt.task))
                 if recording.success:
                     writer.write(_episode(recording, suite, attempt, seed))
                 settle(attempt, KEPT if recording.success else FAILED)
             hand_out()
+        watchdog.playable()
     finally:
         for actor in actors:
             ray.kill(actor)

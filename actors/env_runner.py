@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,13 +12,15 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from actors.rollout import Report, Rollout
+from actors.report import Report
+from actors.rollout import Rollout
 from actors.weights import WeightHandle, pull_if_newer
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 
 
 class SimulatorEnvRunner(EnvRunner, Checkpointable):
@@ -34,7 +37,14 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
         self._version = -1
 
     def start(
-        self, policy: PolicyConfig, statistics: Statistics, handle: WeightHandle, *, name: str, incarnation: int
+        self,
+        policy: PolicyConfig,
+        statistics: Statistics,
+        handle: WeightHandle,
+        *,
+        name: str,
+        incarnation: int,
+        quarantined: Mapping[int, str],
     ) -> dict[str, Any]:
         """Build policy and simulators and begin the first episodes; returns the simulator's provenance.
 
@@ -42,29 +52,41 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
             name: prefix of episode ids.
             incarnation: how often this runner has been started in this run, over restarts and resumes. It enters the
                 random seed and the episode ids, so that a restarted runner neither repeats nor renames episodes.
+            quarantined: tasks not to play, and why.
 
         Raises:
             InputError: what `make_simulator` refuses.
+            NoTaskLeft, SimulatorFailure: see `Rollout`.
         """
         settings = self.config
         agent = Agent(AvaVlaPolicy(policy).eval(), statistics)
         self._version = pull_if_newer(agent.policy, -1, handle)
         simulators, runner = settings.num_envs_per_env_runner, max(1, self.worker_index or 1)
+        factory = settings.make_simulator
         self._rollout = Rollout(
-            agent, settings.make_simulator, settings.simulator,
+            agent, partial(IsolatedSimulator, factory) if settings.isolate else factory, settings.simulator,
             simulators=simulators, first_slot=(runner - 1) * simulators, slots=simulators * max(1, self.num_workers),
             seed=(settings.seed or 0, runner, incarnation),
             name=f"{name}-{runner}.{incarnation}",
-            exit_threshold=settings.exit_threshold,
+            exit_threshold=settings.exit_threshold, quarantined=quarantined,
         )  # fmt: skip
         return self._rollout.provenance()
 
-    def sample(self, handle: WeightHandle, **_: Any) -> tuple[list[Fragment], Report]:
+    def sample(
+        self, handle: WeightHandle, quarantined: Mapping[int, str] | None = None, **_: Any
+    ) -> tuple[list[Fragment], Report]:
         """`rollout_fragment_length` decisions in every simulator, with the handle's weights if they are newer.
 
         Call it with `.options(num_returns=2)`: both results then belong to the caller and survive this process.
+
+        Args:
+            quarantined: tasks not to begin any more, and why.
+
+        Raises:
+            NoTaskLeft: see `Rollout`.
         """
         self._version = pull_if_newer(self.rollout.agent.policy, self._version, handle)
+        self.rollout.watchdog.adopt(quarantined or {})
         return self.rollout.collect(self.config.get_rollout_fragment_length(), self._version)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import ray
 import torch
 
+from actors.watchdog import Outcome, Watchdog
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
 from avavla_ray.evaluation.protocol import play_episode
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from avavla_ray.simulators.registry import make_simulator
 
 ATTEMPTS = 3
@@ -53,14 +56,15 @@ class Evaluator:
                 task=episode.task, initial_state=episode.initial_state, film=film,
             )  # fmt: skip
         except SimulatorFailure:
-            self._simulator = None
-            simulator.close()
+            if not isinstance(simulator, IsolatedSimulator):  # that one starts another process by itself
+                self._simulator = None
+                simulator.close()
             raise
         return record, film
 
     def provenance(self) -> dict[str, object]:
         """What the simulator says of itself."""
-        return self._ready().provenance()
+        return {"isolated": False, **self._ready().provenance()}
 
 
 RemoteEvaluator: Any = ray.remote(num_cpus=1)(Evaluator)
@@ -73,11 +77,17 @@ def evaluate(
     num_actors: int,
     finished: Callable[[Episode, EpisodeRecord, Film | None], None],
     factory: SimulatorFactory = make_simulator,
+    isolate: bool = True,
 ) -> dict[str, object]:
     """Play every episode, `num_actors` at a time, and call `finished` for each as it ends.
 
-    An episode whose simulator or actor dies is played again on a fresh one, at most ATTEMPTS times in all; then it is
-    handed to `finished` with its error. An actor prefers episodes of the task it has loaded.
+    An episode whose simulator or actor dies is aborted: neither failed nor a success. It is played again, at most
+    ATTEMPTS times in all; then it is handed to `finished` with its error. A task that kills one simulator after the
+    other is quarantined: what is left of it is handed over so without being played. An actor prefers episodes of the
+    task it has loaded.
+
+    Args:
+        isolate: simulators in processes of their own, which die instead of the actor.
 
     Returns:
         The simulator's provenance.
@@ -85,23 +95,19 @@ def evaluate(
     Raises:
         InputError: from the simulator's own checks.
     """
-    waiting = list(episodes)
+    queue = _Queue(episodes, finished)
+    if isolate:
+        factory = functools.partial(IsolatedSimulator, factory)
     handle = ray.put(agent)
-    actors = [RemoteEvaluator.remote(handle, config, factory) for _ in range(max(1, min(num_actors, len(waiting))))]
-    loaded: dict[int, int] = {}
-    attempts: dict[Episode, int] = {}
+    actors = [
+        RemoteEvaluator.remote(handle, config, factory) for _ in range(max(1, min(num_actors, len(queue.waiting))))
+    ]
     running: dict[ray.ObjectRef, tuple[int, Episode]] = {}
 
     def hand_out(index: int) -> None:
-        if not waiting:
-            return
-        others = {task for other, task in loaded.items() if other != index}
-        same = (e for e in waiting if e.task == loaded.get(index))
-        fresh = (e for e in waiting if e.task not in others)
-        episode = next(same, None) or next(fresh, None) or waiting[0]
-        waiting.remove(episode)
-        loaded[index] = episode.task
-        running[actors[index].play.remote(episode)] = (index, episode)
+        episode = queue.take(index)
+        if episode is not None:
+            running[actors[index].play.remote(episode)] = (index, episode)
 
     try:
         described = _unwrapped(actors[0].provenance.remote())
@@ -111,35 +117,71 @@ def evaluate(
             (reference,), _ = ray.wait(list(running), num_returns=1)
             index, episode = running.pop(reference)
             try:
-                record, film = _unwrapped(reference)
-                finished(episode, record, film)
-            except (SimulatorFailure, ray.exceptions.RayActorError) as error:
-                if isinstance(error, ray.exceptions.RayActorError):
-                    actors[index] = RemoteEvaluator.remote(handle, config, factory)
-                    loaded.pop(index)
-                attempts[episode] = attempts.get(episode, 0) + 1
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                if attempts[episode] < ATTEMPTS:
-                    print(
-                        f"task {episode.task}, state {episode.initial_state}: {reason}; playing it again",
-                        flush=True,
-                    )
-                    waiting.append(episode)
-                else:
-                    lost = EpisodeRecord(
-                        episode.setting.label,
-                        episode.task,
-                        episode.initial_state,
-                        success=False,
-                        steps=0,
-                        error=reason,
-                    )
-                    finished(episode, lost, None)
+                queue.settle(episode, *_unwrapped(reference))
+            except SimulatorFailure as failure:
+                queue.abort(episode, failure.kind, str(failure))
+            except ray.exceptions.RayActorError as error:
+                actors[index] = RemoteEvaluator.remote(handle, config, factory)
+                queue.loaded.pop(index)
+                queue.abort(episode, "crash", f"{type(error).__name__}: {error}".splitlines()[0])
             hand_out(index)
     finally:
         for actor in actors:
             ray.kill(actor)
     return described
+
+
+class _Queue:
+    """Episodes to play, and what becomes of those that their simulator ends."""
+
+    def __init__(
+        self, episodes: Iterable[Episode], finished: Callable[[Episode, EpisodeRecord, Film | None], None]
+    ) -> None:
+        self.waiting, self._finished = list(episodes), finished
+        self.loaded: dict[int, int] = {}  # the task of each actor
+        self._attempts: Counter[Episode] = Counter()
+        self._watchdog = Watchdog(sorted({episode.task for episode in self.waiting}))
+
+    def take(self, actor: int) -> Episode | None:
+        """The next episode for this actor."""
+        if not self.waiting:
+            return None
+        others = {task for other, task in self.loaded.items() if other != actor}
+        same = (e for e in self.waiting if e.task == self.loaded.get(actor))
+        fresh = (e for e in self.waiting if e.task not in others)
+        episode = next(same, None) or next(fresh, None) or self.waiting[0]
+        self.waiting.remove(episode)
+        self.loaded[actor] = episode.task
+        return episode
+
+    def settle(self, episode: Episode, record: EpisodeRecord, film: Film | None) -> None:
+        self._watchdog.saw(Outcome(episode.task))
+        self._finished(episode, record, film)
+
+    def abort(self, episode: Episode, kind: str, reason: str) -> None:
+        """Play it again, or give it up; so with all others of its task once that is quarantined."""
+        self._attempts[episode] += 1
+        title = f"task {episode.task}, state {episode.initial_state}: {kind}: {reason}"
+        if self._watchdog.saw(Outcome(episode.task, kind, reason, aborted=True)):
+            print(f"{self._watchdog.quarantined[episode.task]}; the others go on", flush=True)
+        if episode.task in self._watchdog.quarantined:
+            others = [other for other in self.waiting if other.task == episode.task]
+            self.waiting = [other for other in self.waiting if other.task != episode.task]
+            for lost in (episode, *others):
+                self._give_up(lost, self._watchdog.quarantined[episode.task], quarantined=True)
+        elif self._attempts[episode] < ATTEMPTS:
+            print(f"{title}; playing it again", flush=True)
+            self.waiting.append(episode)
+        else:
+            print(f"{title}; given up after {ATTEMPTS} attempts", flush=True)
+            self._give_up(episode, f"{kind}: {reason}")
+
+    def _give_up(self, episode: Episode, error: str, quarantined: bool = False) -> None:
+        lost = EpisodeRecord(
+            episode.setting.label, episode.task, episode.initial_state,
+            success=False, steps=0, error=error, quarantined=quarantined,
+        )  # fmt: skip
+        self._finished(episode, lost, None)
 
 
 def _unwrapped(reference: ray.ObjectRef) -> Any:

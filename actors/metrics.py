@@ -19,12 +19,16 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from actors.rollout import Report
+from actors.report import Report
+from actors.watchdog import KINDS
 
 EPISODE_WINDOW, REPORT_WINDOW = 100, 20
 POLICY = "policy"
 RUNNER_RESTARTS = (ENV_RUNNER_RESULTS, "restarts")
 SIMULATOR_FAILURES = (ENV_RUNNER_RESULTS, "simulator_failures")
+SIMULATORS_RESTARTED = {kind: (ENV_RUNNER_RESULTS, f"simulators_restarted_{kind}") for kind in KINDS}
+EPISODES_ABORTED = (ENV_RUNNER_RESULTS, "episodes_aborted")
+TASKS_QUARANTINED = (ENV_RUNNER_RESULTS, "tasks_quarantined")
 USED, DROPPED = (LEARNER_RESULTS, "fragments_used"), (LEARNER_RESULTS, "fragments_dropped")
 REFUSED, LEARNER_RESTARTS = (LEARNER_RESULTS, "updates_refused"), (LEARNER_RESULTS, "restarts")
 
@@ -73,7 +77,11 @@ class RolloutWindow:
 def log_rollout(logger: MetricsLogger, report: Report) -> None:
     """One runner's report, added to the totals."""
     count(logger, (ENV_RUNNER_RESULTS, NUM_EPISODES_LIFETIME), len(report.finished))
-    count(logger, SIMULATOR_FAILURES, report.failures)
+    failures = report.failures
+    count(logger, SIMULATOR_FAILURES, failures.total())
+    for kind, key in SIMULATORS_RESTARTED.items():
+        count(logger, key, failures[kind])
+    count(logger, EPISODES_ABORTED, report.aborted)
     logger.log_value(
         (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), report.env_steps,
         reduce="lifetime_sum", with_throughput=True,
@@ -101,6 +109,8 @@ def flat(result: dict[str, Any]) -> dict[str, float]:
         "env_steps": runners.get(NUM_ENV_STEPS_SAMPLED_LIFETIME), "episodes": runners.get(NUM_EPISODES_LIFETIME),
         "runner_restarts": runners.get(RUNNER_RESTARTS[1], 0), "learner_restarts": learners.get(LEARNER_RESTARTS[1], 0),
         "simulator_failures": runners.get(SIMULATOR_FAILURES[1]), "updates_refused": learners.get(REFUSED[1], 0),
+        **{key: runners.get(key) for _, key in (*SIMULATORS_RESTARTED.values(), EPISODES_ABORTED)},
+        "tasks_quarantined": runners.get(TASKS_QUARANTINED[1], 0),
         "fragments_used": learners.get(USED[1]), "fragments_dropped": learners.get(DROPPED[1]),
     }  # fmt: skip
     named = {

@@ -128,6 +128,7 @@ def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int,
         **{name.removeprefix("total/"): value for name, value in last.items() if name.startswith("total/")},
         "first": {name: value for name, value in points[0].items() if name.startswith("rollout/")},
         "last": {name: value for name, value in last.items() if not name.startswith("total/")},
+        "quarantined_tasks": {str(task): reason for task, reason in algorithm.watchdog.quarantined.items()},
         "provenance": described,
     }
     write_json(output / "summary.json", summary)

@@ -7,13 +7,15 @@ K latent steps, Z latent width.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
 
+from actors.report import Report
+from actors.watchdog import Outcome, TaskDealer, Watchdog
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.types import Belief, Decision, stack_beliefs
@@ -25,49 +27,12 @@ from avavla_ray.simulators.base import (
     SimulatorConfig,
     SimulatorFailure,
 )
+from avavla_ray.simulators.isolated.side_by_side import begin_chunk, begin_reset, finish_chunk, finish_reset
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 
-FAILURES_IN_A_ROW = 3
+STARTS_IN_A_ROW = 9
 _ARRAYS = tuple(f.name for f in fields(Fragment) if f.name not in ("episode_ids", "finished"))
 _OF_TRACE = ("z", "u", "log_prob", "entropy", "exit_score", "steps")
-
-
-@dataclass
-class Report:
-    """What the driver wants to know of a call to `Rollout.collect`; small, it travels beside the fragments.
-
-    Attributes:
-        version: of the weights that decided. decisions, env_steps, latent_steps: totals.
-        finished: episodes that ended. returns: the sum of task rewards of each of them.
-        failures: simulators that broke and were rebuilt; each lost its episode.
-        seconds: wall time, of which `policy_seconds` in the policy and `simulator_seconds` in simulators.
-    """
-
-    version: int
-    decisions: int = 0
-    env_steps: int = 0
-    latent_steps: int = 0
-    finished: list[EpisodeSummary] = field(default_factory=list)
-    returns: list[float] = field(default_factory=list)
-    failures: int = 0
-    seconds: float = 0.0
-    policy_seconds: float = 0.0
-    simulator_seconds: float = 0.0
-
-
-class TaskDealer:
-    """Deals tasks round-robin over all simulator slots of all runners, without the runners talking to each other.
-
-    A slot's next episode is `slots` further along the cycle of tasks, so that with at least as many slots as tasks a
-    slot keeps its task (changing a task rebuilds the simulator), and with fewer every task still gets its turn.
-    """
-
-    def __init__(self, tasks: Sequence[int], slot: int, slots: int) -> None:
-        self._tasks, self._next, self._slots = tuple(tasks), slot, slots
-
-    def deal(self) -> int:
-        task = self._tasks[self._next % len(self._tasks)]
-        self._next += self._slots
-        return task
 
 
 @dataclass
@@ -93,11 +58,16 @@ class Rollout:
     """E simulators that an agent plays with sampled latent updates and early exit.
 
     Args:
-        make_simulator: called once per simulator, and again after a failure.
+        make_simulator: called once per simulator, and again after a failure of one that is not isolated.
         first_slot, slots: position of these simulators among those of all runners.
         seed: anything that numpy's SeedSequence takes; decides starts and latent noise.
         name: prefix of episode ids; unique per run, runner and incarnation.
         exit_threshold: of the gate; None takes the policy's own.
+        quarantined: tasks to leave out from the start, and why.
+
+    Raises:
+        NoTaskLeft: every task kills its simulator.
+        SimulatorFailure: simulators die whatever they are to play.
     """
 
     def __init__(
@@ -112,6 +82,7 @@ class Rollout:
         seed: Sequence[int] = (0,),
         name: str = "rollout",
         exit_threshold: float | None = None,
+        quarantined: Mapping[int, str] | None = None,
     ) -> None:
         self.agent, self._make, self._config, self._name = agent, make_simulator, config, name
         self._exit_threshold = exit_threshold
@@ -120,15 +91,21 @@ class Rollout:
         self._episodes = 0
         self._report = Report(-1)
         self._fragments: list[Fragment] = []
+        self._outcomes: list[Outcome] = []  # since the last report
         self._slots: list[_Slot] = []
-        for index in range(simulators):
-            simulator = make_simulator(config)
-            tasks = config.tasks or tuple(range(len(simulator.spec.instructions)))
-            dealer = TaskDealer(tasks, first_slot + index, max(slots, simulators))
-            blank = Observation(np.zeros(0), np.zeros(0), "")
-            self._slots.append(_Slot(simulator, dealer, blank, agent.policy.initial_belief(1)))
-        for slot in self._slots:
-            self._begin(slot)
+        try:
+            for index in range(simulators):
+                simulator = make_simulator(config)
+                tasks = config.tasks or tuple(range(len(simulator.spec.instructions)))
+                dealer = TaskDealer(tasks, first_slot + index, max(slots, simulators))
+                blank = Observation(np.zeros(0), np.zeros(0), "")
+                self._slots.append(_Slot(simulator, dealer, blank, agent.policy.initial_belief(1)))
+            self.watchdog = Watchdog(tasks)
+            self.watchdog.adopt(quarantined or {})
+            self._begin(self._slots)
+        except BaseException:
+            self.close()
+            raise
 
     def collect(self, decisions: int, version: int) -> tuple[list[Fragment], Report]:
         """Take `decisions` decisions in every simulator with the agent's present weights, called `version`.
@@ -136,6 +113,9 @@ class Rollout:
         Returns:
             A fragment per simulator (one more for every simulator that failed in between), each unbroken in time,
             with the start latent of what followed each decision; and the report.
+
+        Raises:
+            NoTaskLeft: the last task that was left has been quarantined.
         """
         start = time.perf_counter()
         self._report, self._fragments = Report(version), []
@@ -145,6 +125,8 @@ class Rollout:
         for slot in self._slots:
             self._cut(slot)
         self._report.seconds = time.perf_counter() - start
+        self._report.outcomes, self._outcomes = self._outcomes, []
+        self._report.quarantined = dict(self.watchdog.quarantined)
         return self._fragments, self._report
 
     @property
@@ -153,7 +135,7 @@ class Rollout:
 
     def provenance(self) -> dict[str, Any]:
         """What the simulators say of themselves."""
-        return self._slots[0].simulator.provenance()
+        return {"isolated": False, **self._slots[0].simulator.provenance()}
 
     def close(self) -> None:
         for slot in self._slots:
@@ -169,29 +151,40 @@ class Rollout:
             generator=self._noise,
         )
         self._report.policy_seconds += milliseconds / 1e3
-        truncated = []
         for index, slot in enumerate(self._slots):
             if slot.rows and "next_z" not in slot.rows[-1]:
                 slot.rows[-1]["next_z"] = decision.trace.z[index, 0].numpy()
-            start = time.perf_counter()
-            try:
-                result = slot.simulator.run_chunk(actions[index])
-            except SimulatorFailure as failure:
-                self._replace(slot, failure)
+        truncated, over = [], []
+        for index, (slot, result) in enumerate(zip(self._slots, self._run(actions), strict=True)):
+            if isinstance(result, SimulatorFailure):
+                self._cut(slot)  # the episode is lost; what came before this chunk stays
+                self._replace(slot, result, aborted=True)
+                over.append(slot)
                 continue
-            finally:
-                self._report.simulator_seconds += time.perf_counter() - start
             self._record(slot, index, decision, result, version)
             if result.done:
                 self._finish(slot, result)
+                over.append(slot)
             if result.truncated:
                 truncated.append(slot)
         # A time limit is no failure of the policy: the value of what it was cut off from is bootstrapped, so the last
         # observation is encoded before the next episode begins.
         self._bootstrap(truncated)
-        for slot in self._slots:
-            if slot.rows and (slot.rows[-1]["terminated"] or slot.rows[-1]["truncated"]):
-                self._begin(slot)
+        self._begin(over)
+
+    def _run(self, actions: np.ndarray) -> list[ChunkResult | SimulatorFailure]:
+        """Execute (E, C, A) actions, a chunk in every simulator."""
+        start = time.perf_counter()
+        results: list[ChunkResult | SimulatorFailure] = []
+        for slot, chunk in zip(self._slots, actions, strict=True):
+            begin_chunk(slot.simulator, chunk)
+        for slot, chunk in zip(self._slots, actions, strict=True):
+            try:
+                results.append(finish_chunk(slot.simulator, chunk))
+            except SimulatorFailure as failure:
+                results.append(failure)
+        self._report.simulator_seconds += time.perf_counter() - start
+        return results
 
     def _record(self, slot: _Slot, index: int, decision: Decision, result: ChunkResult, version: int) -> None:
         row: dict[str, Any] = {name: getattr(decision.trace, name)[index].numpy() for name in _OF_TRACE}
@@ -230,39 +223,48 @@ class Rollout:
         )  # fmt: skip
         slot.finished.append(summary)
         self._report.finished.append(summary)
+        self._note(Outcome(slot.task))
         self._report.returns.append(slot.task_return)
 
-    def _begin(self, slot: _Slot) -> None:
-        """Start the slot's next episode: a drawn start, never one of the benchmark's fixed initial states."""
-        slot.task = slot.tasks.deal()
+    def _begin(self, slots: list[_Slot]) -> None:
+        """Start the slots' next episodes: drawn starts, never one of the benchmark's fixed initial states."""
+        start = time.perf_counter()
+        for attempt in range(STARTS_IN_A_ROW):
+            failed: list[tuple[_Slot, SimulatorFailure]] = []
+            for slot in slots:
+                self._deal(slot)
+                begin_reset(slot.simulator, slot.task, slot.seed)
+            for slot in slots:
+                try:
+                    slot.observation = finish_reset(slot.simulator, slot.task, slot.seed)
+                except SimulatorFailure as failure:
+                    failed.append((slot, failure))
+            for slot, reason in failed:
+                self._replace(slot, reason, aborted=False)
+            if failed and attempt == STARTS_IN_A_ROW - 1:
+                raise failed[0][1]
+            slots = [slot for slot, _ in failed]
+        self._report.simulator_seconds += time.perf_counter() - start
+
+    def _deal(self, slot: _Slot) -> None:
+        slot.task = slot.tasks.deal(self.watchdog.playable())
+        slot.seed = int(self._random.integers(2**31))
+        slot.episode_id = f"{self._name}-{self._episodes}"
+        self._episodes += 1
         slot.steps = slot.decisions = slot.latent_steps = 0
         slot.task_return = 0.0
         slot.belief = self.agent.policy.initial_belief(1)
-        start = time.perf_counter()
-        for attempt in range(FAILURES_IN_A_ROW):
-            slot.seed = int(self._random.integers(2**31))
-            slot.episode_id = f"{self._name}-{self._episodes}"
-            self._episodes += 1
-            try:
-                slot.observation = slot.simulator.reset(slot.task, seed=slot.seed)
-                break
-            except SimulatorFailure:
-                if attempt == FAILURES_IN_A_ROW - 1:
-                    raise
-                self._rebuild(slot)
-        self._report.simulator_seconds += time.perf_counter() - start
 
-    def _replace(self, slot: _Slot, failure: SimulatorFailure) -> None:
-        """The simulator broke in the middle of a chunk: its episode is lost, what came before stays."""
-        print(f"{slot.episode_id}: {failure}; the simulator is rebuilt", flush=True)
-        self._cut(slot)
-        self._rebuild(slot)
-        self._begin(slot)
+    def _note(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self.watchdog.saw(outcome)
 
-    def _rebuild(self, slot: _Slot) -> None:
-        self._report.failures += 1
-        slot.simulator.close()
-        slot.simulator = self._make(self._config)
+    def _replace(self, slot: _Slot, failure: SimulatorFailure, *, aborted: bool) -> None:
+        print(f"{slot.episode_id}, task {slot.task}: {failure.kind}: {failure}; the simulator is replaced", flush=True)
+        self._note(Outcome(slot.task, failure.kind, str(failure), aborted))
+        if not isinstance(slot.simulator, IsolatedSimulator):  # that one starts another process by itself
+            slot.simulator.close()
+            slot.simulator = self._make(self._config)
 
     def _cut(self, slot: _Slot) -> None:
         """Turn the slot's rows into a fragment."""

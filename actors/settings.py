@@ -37,6 +37,8 @@ class PPOSettings:
             one minibatch of demonstrations.
         max_lag: fragments made by weights more than so many versions old are dropped.
         max_refusals: this many updates refused in a row end the run.
+        isolate: every simulator in a process of its own, so that its death costs an episode and not a runner; and the
+            simulators of a runner step at the same time.
     """
 
     gamma: float = 0.99
@@ -66,6 +68,7 @@ class PPOSettings:
     demonstration_decisions: int = 1
     max_lag: int = 4
     max_refusals: int = 3
+    isolate: bool = True
 
     def __post_init__(self) -> None:
         for name in ("gamma", "gae_lambda", "latent_discount"):

@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     "torch", "ray", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow",
-    "mujoco", "robosuite", "hf-libero", "bddl",
+    "mujoco", "robosuite", "hf-libero", "bddl", "pybullet",
 )  # fmt: skip
 
 

@@ -30,7 +30,8 @@ class Settings:
         quick: shorter turns and updates half the size; ends within 45 s on 2 cores.
         json: file for the numbers.
         checkpoint: policy to roll out; fresh weights of `preset` when left out.
-        simulators: of each runner. update_decisions, minibatch_decisions: of an update, as in ppo_libero.
+        simulators: of each runner. isolate: them in processes of their own.
+        update_decisions, minibatch_decisions: of an update, as in ppo_libero.
     """
 
     quick: bool = False
@@ -43,6 +44,7 @@ class Settings:
     render: Literal["reference", "fast"] = "fast"
     num_runners: int = default_workers()
     simulators: int = 2
+    isolate: bool = True
     fragment_decisions: int = 4
     update_decisions: int = 64
     minibatch_decisions: int = 32
@@ -74,11 +76,17 @@ def play_blindly(runner: Any, seconds: float, chunk: int) -> tuple[int, float]:
     """Random actions in all simulators of an env runner; environment steps and seconds. Runs in its process."""
     import numpy as np
 
+    from avavla_ray.simulators.isolated.side_by_side import begin_chunk, finish_chunk
+
+    simulators = runner.rollout.simulators
     random, steps, start = np.random.default_rng(0), 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
-        for simulator in runner.rollout.simulators:
-            actions = random.uniform(-0.3, 0.3, (chunk, simulator.spec.action_dim)).astype(np.float32)
-            result = simulator.run_chunk(actions)
+        shape = (len(simulators), chunk, simulators[0].spec.action_dim)
+        chunks = random.uniform(-0.3, 0.3, shape).astype(np.float32)
+        for simulator, actions in zip(simulators, chunks, strict=True):
+            begin_chunk(simulator, actions)
+        for simulator, actions in zip(simulators, chunks, strict=True):
+            result = finish_chunk(simulator, actions)
             steps += result.duration
             if result.done:
                 simulator.reset(runner.config.simulator.tasks[0], seed=int(random.integers(2**31)))
@@ -182,7 +190,7 @@ def main(settings: Settings) -> None:
             )
             .debugging(seed=settings.seed)
             .training(
-                checkpoint=str(checkpoint), simulator=simulator, max_lag=1000,
+                checkpoint=str(checkpoint), simulator=simulator, max_lag=1000, isolate=settings.isolate,
                 update_decisions=settings.update_decisions, minibatch_decisions=settings.minibatch_decisions,
             )
         )  # fmt: skip
@@ -206,6 +214,7 @@ def main(settings: Settings) -> None:
         "speedup_vs_serial": mean["with_learner"] / mean["serial"],
         **{f"env_steps_per_s_{name}": rate for name, rate in mean.items()},
         "num_runners": settings.num_runners, "simulators": settings.simulators,
+        "isolate": settings.isolate,
         "update_decisions": settings.update_decisions, "suite": settings.suite, "assets": settings.assets,
         "render": settings.render, "preset": policy.preset, "machine": machine(),
     }  # fmt: skip

@@ -1,25 +1,24 @@
 #!/usr/bin/env python
-"""Environment steps a second of LIBERO with two cameras: ours against stock settings that render every step.
+"""What the simulators cost: LIBERO with stock settings and with ours side by side, and our other simulators.
 
-Four cases take turns, chunk by chunk, from the same initial state with the same actions, so that they do the same
-physics and whatever else the machine does falls on all of them alike:
-
-    stock       LIBERO's own environment with its defaults, both cameras at every step
-    reference   our simulator, stock pictures, only at decisions
-    fast        our simulator, fast pictures, only at decisions
-    physics     our simulator without cameras
+Cases take turns with the same actions from the same published state (benchmarks/simulator_cost/turns.py); starting,
+switching tasks and memory are measured in processes of their own (processes.py). All times are CPU times.
 """
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avavla_ray.command_line import run_job
-from avavla_ray.files import write_json
+from avavla_ray.errors import InputError
+from avavla_ray.files import write_json, write_text
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.registry import LIBERO_SUITES, SUITES, identify
+
+QUICK_SUITE = "libero_object"
 
 
 @dataclass(frozen=True)
@@ -27,139 +26,138 @@ class Settings:
     """What to measure.
 
     Attributes:
-        quick: fewer chunks; ends within 45 s on 2 cores.
-        json: file for the numbers.
-        chunk: environment steps a decision.
+        quick: one suite, two cameras at 128 and chunk 8 only; ends within 45 s on 2 cores.
+        json: file for the numbers. markdown: file for the tables.
+        suites: which; by default all that are installed and covered by the assets.
+        task: of the LIBERO suites.
+        assets: official, bundled, or a directory; for the LIBERO suites.
+        seconds: for the turns of each LIBERO suite, which end with the turn that is under way then.
     """
 
     quick: bool = False
     json: Path | None = None
-    suite: str = "libero_object"
+    markdown: Path | None = None
+    suites: tuple[str, ...] = ()
     task: int = 0
     assets: str = "bundled"
-    image_size: int = 128
-    chunk: int = 8
+    seconds: float = 25.0
 
 
 def main(settings: Settings) -> None:
-    numbers = measure(settings, seconds=15.0 if settings.quick else 60.0)
-    for name, value in numbers.items():
-        print(f"{name:>24} {value:.4g}" if isinstance(value, float) else f"{name:>24} {value}")
+    """Measure, print the tables, and write the files that were asked for.
+
+    Raises:
+        InputError: a suite that was named is unknown, not installed, or not covered by the assets.
+    """
+    numbers, text = measure(settings)
+    print(text)
     if settings.json is not None:
         write_json(settings.json, numbers)
+    if settings.markdown is not None:
+        write_text(settings.markdown, text)
 
 
-def stock_environment(settings: Settings, assets: Path) -> tuple[Any, float]:
-    """LIBERO's `OffScreenRenderEnv` as its users make it, at the published state 0, and the seconds of its reset."""
-    from libero.libero.envs import OffScreenRenderEnv
-
-    from avavla_ray.simulators.libero.adapter import NULL_ACTION
-    from avavla_ray.simulators.libero.environment import assets_in_use
-    from avavla_ray.simulators.libero.suites import initial_states, task_at
-
-    task, size = task_at(settings.suite, settings.task), settings.image_size
-    with assets_in_use(assets):
-        stock = OffScreenRenderEnv(
-            bddl_file_name=str(task.bddl), camera_heights=size, camera_widths=size, ignore_done=True
-        )
-        # As in the exactness tests: each hard reset of stock LIBERO draws more numbers than the one before.
-        stock.env.object_property_initializers.clear()
-        start = time.perf_counter()
-        stock.seed(0)
-        stock.reset()
-    stock.set_init_state(initial_states(task)[0])
-    for _ in range(10):
-        stock.step(NULL_ACTION)
-    return stock, time.perf_counter() - start
+def chosen_suites(settings: Settings) -> list[str]:
+    """Suites to measure; those that cannot run here are left out with a line, unless they were named."""
+    named = settings.suites or ((QUICK_SUITE,) if settings.quick else ())
+    suites = []
+    for suite in named or SUITES:
+        try:
+            identify(SimulatorConfig(suite, assets=settings.assets))
+            suites.append(suite)
+        except InputError as error:
+            if named:
+                raise
+            print(f"{suite} is left out: {error}", file=sys.stderr)
+    return suites
 
 
-def measure(settings: Settings, seconds: float) -> dict[str, Any]:
-    """Let the cases take turns for `seconds`, and compare their times and pictures.
+def measure(settings: Settings) -> tuple[dict[str, Any], str]:
+    """The numbers as one flat object, and as Markdown tables."""
+    from benchmarks.simulator_cost.processes import measure_apart
+    from benchmarks.simulator_cost.tables import table
+    from benchmarks.simulator_cost.turns import (
+        ALL_MODES,
+        QUICK_MODES,
+        STEPS,
+        Mode,
+        decibels,
+        take_turns,
+        time_any,
+    )  # fmt: skip
 
-    Rates are medians over turns of wall time; pictures are compared at every decision.
-    """
-    import numpy as np
-
-    from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.libero.adapter import LiberoSimulator
-
-    def config(render: str) -> SimulatorConfig:
-        return SimulatorConfig(
-            suite=settings.suite, assets=settings.assets, render=render, image_size=settings.image_size,
-            max_steps=1_000_000,
-        )  # fmt: skip
-
-    ours: dict[str, LiberoSimulator] = {
-        "reference": LiberoSimulator(config("reference")),
-        "fast": LiberoSimulator(config("fast")),
-        "physics": LiberoSimulator(config("none")),
-    }
-    built: dict[str, float] = {}
-    reset: dict[str, float] = {}
-    for name, simulator in ours.items():
-        for times in (built, reset):
-            start = time.perf_counter()
-            simulator.reset(settings.task, initial_state=0)
-            times[name] = time.perf_counter() - start
-    stock, reset["stock"] = stock_environment(settings, ours["fast"].assets.path)
-
-    random = np.random.default_rng(0)
-    milliseconds: dict[str, list[float]] = defaultdict(list)
-    errors: dict[str, list[np.ndarray]] = {"reference": [], "fast": []}
-    drift = 0.0
-    begin = time.perf_counter()
-    while len(milliseconds["stock"]) < 3 or time.perf_counter() - begin < seconds:
-        actions = random.uniform(-0.3, 0.3, (settings.chunk, 7)).astype(np.float32)
-        actions[:, 6] = -1
-        # Stock robosuite draws into whichever GL context is current.
-        stock.sim._render_context_offscreen.gl_ctx.make_current()
-        start = time.perf_counter()
-        for action in actions:
-            observation, *_ = stock.step(action)
-        milliseconds["stock"].append((time.perf_counter() - start) / settings.chunk * 1e3)
-        expected = np.stack([observation["agentview_image"], observation["robot0_eye_in_hand_image"]])[:, ::-1, ::-1]
-        for name, simulator in ours.items():
-            start = time.perf_counter()
-            result = simulator.run_chunk(actions)
-            milliseconds[name].append((time.perf_counter() - start) / settings.chunk * 1e3)
-            if name in errors:
-                errors[name].append(np.square(result.observation.images - expected.astype(float)).mean(axis=(1, 2, 3)))
-            drift = max(drift, float(np.abs(simulator.env.get_sim_state() - stock.get_sim_state()).max()))
-        assert not result.done
-
-    stock.close()
-    for simulator in ours.values():
-        simulator.close()
-    median = {name: float(np.median(values)) for name, values in milliseconds.items()}
-    fast = np.mean(errors["fast"], axis=0)
-    return {
-        "speedup_vs_stock": median["stock"] / median["fast"],
-        "cost_over_physics": median["fast"] / median["physics"],
-        "image_psnr_db": decibels(fast.mean()),
-        "image_psnr_db_scene": decibels(fast[0]),
-        "image_psnr_db_wrist": decibels(fast[1]),
-        "reference_speedup_vs_stock": median["stock"] / median["reference"],
-        "reference_image_error": float(np.max(errors["reference"])),
-        "state_error": drift,
-        **{f"env_steps_per_s_{name}": 1e3 / value for name, value in median.items()},
-        **{f"ms_per_step_{name}": value for name, value in median.items()},
-        **{f"reset_s_{name}": value for name, value in reset.items()},
-        "build_s_fast": built["fast"] - reset["fast"],
-        "chunks": len(milliseconds["stock"]),
-        "chunk": settings.chunk,
-        "suite": settings.suite,
-        "task": settings.task,
-        "assets": settings.assets,
-        "image_size": settings.image_size,
-    }
+    modes, sizes = (QUICK_MODES, (128,)) if settings.quick else (ALL_MODES, (128, 224))
+    headline = Mode(2, 8)
+    numbers: dict[str, Any] = {"assets": settings.assets, "task": settings.task, "steps_a_turn": STEPS}
+    steps, costs, others = [], [], []
+    for suite in chosen_suites(settings):
+        if suite not in LIBERO_SUITES:
+            times = {chunk: time_any(suite, settings.assets, chunk, 80 if settings.quick else 400) for chunk in (8, 1)}
+            for chunk, measured in times.items():
+                others.append([suite, chunk, measured["fast"], measured["physics"]])
+                numbers |= {f"{suite}.chunk_{chunk}.ms_{name}": value for name, value in measured.items()}
+            continue
+        seconds = 12.0 if settings.quick else settings.seconds
+        found = take_turns(suite, settings.task, settings.assets, sizes, modes, seconds, 3 if settings.quick else 2)
+        ms, fast = found.milliseconds, found.squared_error["fast"]
+        physics = ms["physics", 128, headline]
+        for size in sizes:
+            for mode in modes:
+                stock, ours, alone = ms["stock", size, mode], ms["fast", size, mode], ms["physics", 128, mode]
+                reference = ms.get(("reference", size, mode), "")
+                row = f"{suite}.{mode.cameras}x{size}.chunk_{mode.chunk}"
+                numbers |= {f"{row}.ms_stock": stock, f"{row}.ms_fast": ours}
+                steps.append([
+                    suite, f"{mode.cameras} x {size}", mode.chunk, stock, reference, ours, alone,
+                    stock / ours, ours / alone,
+                ])  # fmt: skip
+        numbers |= {
+            f"{suite}.speedup_vs_stock": ms["stock", 128, headline] / ms["fast", 128, headline],
+            f"{suite}.cost_over_physics": ms["fast", 128, headline] / physics,
+            f"{suite}.image_psnr_db": decibels(float(fast.mean())),
+            f"{suite}.image_psnr_db_scene": decibels(float(fast[0])),
+            f"{suite}.image_psnr_db_wrist": decibels(float(fast[1])),
+            f"{suite}.reference_speedup_vs_stock": ms["stock", 128, headline] / ms["reference", 128, headline],
+            f"{suite}.reference_image_error": float(found.squared_error["reference"].max()),
+            f"{suite}.reference_state_error": found.state_error["reference"],
+            f"{suite}.fast_state_error": found.state_error["fast"],
+            f"{suite}.ms_physics": physics,
+            f"{suite}.turns": found.turns,
+        }
+        psnr = numbers[f"{suite}.image_psnr_db"]
+        for case in () if settings.quick else ("stock", "reference", "fast", "none"):
+            apart = measure_apart(suite, settings.task, settings.assets, case)
+            numbers |= {f"{suite}.{case}.{name}": value for name, value in apart.items()}
+            quality = {"stock": "", "reference": "same", "fast": psnr, "none": ""}[case]
+            costs.append([suite, case, *apart.values(), quality])
+    numbers |= worst(numbers)
+    text = ""
+    if steps:
+        head = ["suite", "cameras", "chunk", "stock ms", "reference ms", "fast ms", "physics ms", "stock / fast"]
+        text += table([*head, "fast / physics"], steps)
+    if costs:
+        head = ["suite", "case", "start s", "reset s", "private MiB", "resident MiB", "MiB a further task"]
+        text += "\n" + table([*head, "new task s", "task again s", "PSNR dB"], costs)
+    if others:
+        text += "\n" + table(["suite", "chunk", "fast ms", "without cameras ms"], others)
+    return numbers, text
 
 
-def decibels(squared_error: float) -> float:
-    """Peak signal-to-noise ratio of 8-bit pictures with this mean squared error."""
-    import math
-
-    return 10 * math.log10(255**2 / squared_error)
+def worst(numbers: dict[str, Any]) -> dict[str, float]:
+    """The headline numbers over all suites that were measured: each the least favourable."""
+    pick = {
+        "speedup_vs_stock": min, "cost_over_physics": max, "image_psnr_db": min, "reference_speedup_vs_stock": min,
+        "reference_image_error": max, "reference_state_error": max, "fast_state_error": max,
+    }  # fmt: skip
+    found = {}
+    for name, choose in pick.items():
+        values = [value for key, value in numbers.items() if key.split(".", 1)[1:] == [name]]
+        if values:
+            found[name] = choose(values)
+    return found
 
 
 if __name__ == "__main__":
+    # Run as a script, Python looks for modules in this folder only.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     run_job(main, Settings)

@@ -97,13 +97,15 @@ def main(settings: Settings) -> None:
         settings.suite,
         [attempt.name(settings.suite) for attempt in kept],
         {"suite": settings.suite, "tasks": list(tasks), "image_size": settings.image_size,
+         "quarantined_tasks": {str(task): reason for task, reason in collection.quarantined.items()},
          "collection": identity, "provenance": collection.provenance},
     )  # fmt: skip
     for task in tasks:
         mine = [outcome for attempt, outcome in collection.outcomes.items() if attempt.task == task]
+        quarantined = ", quarantined" if task in collection.quarantined else ""
         print(
             f"task {task} {instructions[task]!r}: {mine.count(KEPT)} kept, "
-            f"{mine.count(FAILED)} not solved, {mine.count(LOST)} lost"
+            f"{mine.count(FAILED)} not solved, {mine.count(LOST)} lost{quarantined}"
         )
     print(
         f"{statistics.episodes} demonstrations, {statistics.steps} steps, {len(kept) - already} of them new "

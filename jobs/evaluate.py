@@ -49,6 +49,8 @@ class Settings:
     seed: int = 7
     num_runners: int = default_workers()
     """Simulator actors."""
+    isolate: bool = True
+    """Simulators in processes of their own, which die instead of the actor."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -118,11 +120,13 @@ def main(settings: Settings) -> None:
                     title=f"{label}: {suite.instructions[episode.task]}",
                     outcome=outcome,
                 )
-            progress.advance(success=sum(r.success for r in ledger.records.values()) / len(ledger.records))
+            whole = [r.success for r in ledger.records.values() if r.error is None]
+            progress.advance(success=sum(whole) / len(whole) if whole else "not known yet")
 
         simulator = evaluate(
-            Agent(checkpoint.policy, checkpoint.statistics), config, todo, settings.num_runners, finished
-        )
+            Agent(checkpoint.policy, checkpoint.statistics), config, todo, settings.num_runners, finished,
+            isolate=settings.isolate,
+        )  # fmt: skip
 
     described = provenance(
         seed=settings.seed, simulator=simulator, trained=checkpoint.provenance,
@@ -162,6 +166,7 @@ def main(settings: Settings) -> None:
                 "aborted_episodes",
             )
             run.log_metrics({name: result[name] for name in numbers if result[name] is not None})
+            run.log_metrics({"quarantined_tasks": len(result["quarantined_tasks"])})
             run.log_metrics({"success_rate_low": result["ci95"][0], "success_rate_high": result["ci95"][1]})
             run.log_file(path)
             for video in videos.values():

@@ -57,6 +57,8 @@ class Settings:
     """Simulators in each of them."""
     fragment_decisions: int = 16
     """Decisions that a simulator takes between two deliveries."""
+    isolate: bool | None = None
+    """Simulators in processes of their own, which die instead of their runner; so in every recipe."""
     learners: int = 1
     """DeepSpeed ranks."""
     zero_stage: Literal[0, 1, 2, 3] = 2
@@ -85,7 +87,8 @@ class Settings:
 
 
 PPO_FIELDS = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "target_kl",
-              "gamma", "gae_lambda", "max_lag", "demonstration_weight", "train_gate")  # fmt: skip
+              "gamma", "gae_lambda", "max_lag", "demonstration_weight", "train_gate",
+              "isolate")  # fmt: skip
 # May change from one --resume to the next.
 OPEN_ENDED = ("env_steps", "minutes", "updates", "save_minutes", "num_runners", "output", "run_id", "resume",
               "tracking_uri")  # fmt: skip

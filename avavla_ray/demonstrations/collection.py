@@ -40,6 +40,7 @@ class Collection:
 
     Attributes:
         provenance: what the simulator and the machine said of themselves, None before the first episode.
+        quarantined: tasks that are left as they are this time, and why; the next collection gives them another chance.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], tasks: Sequence[int], wanted: int) -> None:
@@ -56,6 +57,7 @@ class Collection:
         self.tasks, self.wanted = list(tasks), wanted
         self.outcomes: dict[Attempt, str] = {}
         self.provenance: dict[str, Any] | None = None
+        self.quarantined: dict[int, str] = {}
         self._running: set[Attempt] = set()
         if self._path.is_file():
             self._load()
@@ -91,7 +93,9 @@ class Collection:
         return sorted(a for a, outcome in self.outcomes.items() if a.task == task and outcome == KEPT)
 
     def missing(self, task: int) -> int:
-        """Attempts to hand out now, if all that are running succeed."""
+        """Attempts to hand out now, if all that are running succeed; none of a quarantined task."""
+        if task in self.quarantined:
+            return 0
         running = sum(attempt.task == task for attempt in self._running)
         return max(0, self.wanted - len(self.kept(task)) - running)
 

@@ -59,7 +59,9 @@ class EpisodeRecord:
     """What one evaluated episode leaves in the ledger.
 
     Attributes:
-        latent_steps, milliseconds: per decision. error: why the simulator gave the episode up, else None.
+        latent_steps, milliseconds: per decision.
+        error: why the episode was aborted, else None; then it is neither failed nor a success.
+        quarantined: aborted because its task killed one simulator after the other.
     """
 
     setting: str
@@ -70,6 +72,7 @@ class EpisodeRecord:
     latent_steps: list[int] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     error: str | None = None
+    quarantined: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,24 +20,26 @@ def summarise(
 ) -> dict[str, Any]:
     """The result of one exit setting, as its file holds it.
 
-    An episode that its simulator gave up counts as a failure and is named in `aborted_episodes`; its decisions do not
-    enter steps or milliseconds.
+    An episode that its simulator gave up is neither a failure nor a success: no rate, mean or count of episodes knows
+    of it. It is named in `aborted`, and its task in `quarantined_tasks` if that killed one simulator after the other.
 
     Args:
         identity: suite, checkpoint, provenance, ...: stored first.
     """
     records = [record for record in records if record.setting == setting.label]
-    successes = sum(record.success for record in records)
     whole = [record for record in records if record.error is None]
+    aborted = [record for record in records if record.error is not None]
+    successes = sum(record.success for record in whole)
     latent_steps = np.concatenate([record.latent_steps for record in whole]) if whole else np.zeros(0)
     milliseconds = np.concatenate([record.milliseconds for record in whole]) if whole else np.zeros(0)
     tasks = []
     for task in sorted({record.task for record in records}):
-        mine = [record for record in records if record.task == task]
+        mine = [record for record in whole if record.task == task]
         tasks.append(
             {
                 "task": task, "instruction": instructions[task], "episodes": len(mine),
                 "successes": sum(record.success for record in mine),
+                "aborted": sum(record.task == task for record in aborted),
             }
         )  # fmt: skip
     steps, counts = np.unique(latent_steps.astype(int), return_counts=True)
@@ -46,10 +48,10 @@ def summarise(
         "exit_threshold": setting.exit_threshold,
         "fixed_depth": setting.fixed_depth,
         "tasks": tasks,
-        "episodes": len(records),
+        "episodes": len(whole),
         "successes": successes,
-        "success_rate": successes / len(records) if records else None,
-        "ci95": list(wilson(successes, len(records))),
+        "success_rate": successes / len(whole) if whole else None,
+        "ci95": list(wilson(successes, len(whole))),
         "mean_latent_steps": float(latent_steps.mean()) if latent_steps.size else None,
         "exit_histogram": {str(k): int(n) for k, n in zip(steps, counts, strict=True)},
         "ms_mean": float(milliseconds.mean()) if milliseconds.size else None,
@@ -57,10 +59,9 @@ def summarise(
         "ms_p90": float(np.quantile(milliseconds, 0.9)) if milliseconds.size else None,
         "decisions": int(latent_steps.size),
         "mean_episode_steps": float(np.mean([record.steps for record in whole])) if whole else None,
-        "aborted_episodes": len(records) - len(whole),
-        "aborted": [
-            {"task": r.task, "initial_state": r.initial_state, "error": r.error} for r in records if r.error is not None
-        ],
+        "aborted_episodes": len(aborted),
+        "aborted": [{"task": r.task, "initial_state": r.initial_state, "error": r.error} for r in aborted],
+        "quarantined_tasks": {str(record.task): record.error for record in aborted if record.quarantined},
     }
 
 
@@ -68,7 +69,7 @@ class Ledger:
     """Finished episodes of one evaluation, one JSON line each, so that a stopped evaluation goes on where it was.
 
     The first line names what is evaluated. A ledger of something else is refused, and so is one with episodes in it
-    where nobody asked to resume: they would be lost.
+    where nobody asked to resume: they would be lost. Aborted episodes are forgotten: who resumes plays them again.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
@@ -88,7 +89,8 @@ class Ledger:
                     record = EpisodeRecord(**json.loads(line))
                 except json.JSONDecodeError:
                     continue  # the line that a killed process was writing: its episode is played again
-                self.records[record.setting, record.task, record.initial_state] = record
+                if record.error is None:
+                    self.records[record.setting, record.task, record.initial_state] = record
         kept = [json.dumps(record.to_json()) for record in self.records.values()]
         write_text(path, "\n".join([head, *kept]) + "\n")
 
@@ -99,6 +101,12 @@ class Ledger:
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
         return key in self.records
+
+
+def _without(result: dict[str, Any]) -> str:
+    """What a result does without. Runs of older versions don't name quarantined tasks."""
+    quarantined = ", ".join(result.get("quarantined_tasks", ()))
+    return f"{result['aborted_episodes']} aborted" + (f", task(s) {quarantined} quarantined" if quarantined else "")
 
 
 def markdown_table(results: list[dict[str, Any]], labels: list[str] | None = None) -> str:
@@ -128,7 +136,7 @@ def markdown_table(results: list[dict[str, Any]], labels: list[str] | None = Non
                 number(result["ms_mean"], ".1f"),
                 number(result["ms_p90"], ".1f"),
                 f"{result['successes']}/{result['episodes']}"
-                + (f" ({result['aborted_episodes']} aborted)" if result["aborted_episodes"] else ""),
+                + (f" ({_without(result)})" if result["aborted_episodes"] else ""),
             ]
         )
     if labels is not None:

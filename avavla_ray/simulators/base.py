@@ -37,7 +37,8 @@ class SimulatorConfig:
         tasks: indices of the tasks in the suite that may be reset to; empty means all.
         assets: "official", "bundled", or a directory laid out like LIBERO's assets.
         render: "reference" (the simulator's own settings), "fast", or "none" (black images, for those who don't
-            look, such as scripted experts).
+            look, such as scripted experts). LIBERO's physics is stock to the last bit under "reference" and to
+            rounding under the others, which agree with each other to the last bit.
         image_size: height and width of the square camera images, pixels.
         max_steps: environment steps after which an episode is truncated; None takes the suite's published limit.
         settle_steps: null actions after a reset, before the first observation.

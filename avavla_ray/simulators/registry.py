@@ -18,6 +18,7 @@ CALVIN_SUITES = ("calvin_a", "calvin_b", "calvin_c", "calvin_d")
 TABLETOP_SUITES = ("tabletop", "tabletop_memory")
 ASSETS_HELP = "official, bundled, or a directory"
 RENDERERS = ("reference", "fast", "none")
+METHODS = ("suite_spec", "identify", "reset", "run_chunk", "frames", "provenance", "close")
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,23 @@ class SuiteEntry:
     Attributes:
         simulator: a class with the methods of `Simulator`.
         expert: a function (simulator, *, seed, noise) -> Expert; None when nobody has written one.
+        preload: what is imported ("module") or called ("module:function") in the process that simulators' processes
+            are forked from; it may start neither threads nor graphics.
     """
 
     simulator: str
     expert: str | None = None
+    preload: tuple[str, ...] = ()
 
 
 _LIBERO = SuiteEntry(
-    "avavla_ray.simulators.libero.adapter:LiberoSimulator", "avavla_ray.simulators.experts.libero:make_libero_expert"
+    "avavla_ray.simulators.libero.adapter:LiberoSimulator",
+    "avavla_ray.simulators.experts.libero:make_libero_expert",
+    preload=(
+        "avavla_ray.simulators.libero.installation:preload",
+        "avavla_ray.simulators.libero.fast",
+        "avavla_ray.simulators.libero.stepping",
+    ),
 )
 _CALVIN = SuiteEntry(
     "avavla_ray.simulators.calvin.adapter:CalvinSimulator", "avavla_ray.simulators.calvin.experts:make_calvin_expert"
@@ -42,6 +52,7 @@ _CALVIN = SuiteEntry(
 _TABLETOP = SuiteEntry(
     "avavla_ray.simulators.tabletop.adapter:TabletopSimulator",
     "avavla_ray.simulators.tabletop.expert:make_tabletop_expert",
+    preload=("avavla_ray.simulators.opengl:choose_renderer", "mujoco"),
 )
 SUITES: dict[str, SuiteEntry] = {
     **dict.fromkeys(LIBERO_SUITES, _LIBERO),
@@ -62,27 +73,35 @@ def load(place: str) -> Any:
     """The object at "module:name".
 
     Raises:
-        InputError: there is no such module, or nothing of that name in it.
+        InputError: not such a place, no such module, or nothing of that name in it.
     """
     module, _, name = place.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise InputError(f"{place!r} names nothing in a module: give it as package.module:Class")
     try:
-        return getattr(importlib.import_module(module), name)
+        loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         # A module that is absent further down is the module's own trouble, and says so better than we can.
         if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
             raise
         raise InputError(f"no module {error.name!r} for {place}: put its folder on PYTHONPATH") from error
-    except AttributeError as error:
-        raise InputError(f"module {module} has no {name!r}: give a suite as package.module:Class") from error
+    if not hasattr(loaded, name):
+        raise InputError(f"module {module} has no {name!r}: give it as package.module:Class")
+    return getattr(loaded, name)
 
 
 def simulator_class(suite: str) -> type[Simulator]:
     """The class that runs `suite`.
 
     Raises:
-        InputError: unknown suite.
+        InputError: unknown suite, or what it names is no simulator.
     """
-    return load(entry_of(suite).simulator)
+    place = entry_of(suite).simulator
+    found = load(place)
+    absent = [name for name in METHODS if not callable(getattr(found, name, None))]
+    if absent:
+        raise InputError(f"{place} is no simulator: it has no {', '.join(absent)} (docs/simulators.md)")
+    return found
 
 
 def suite_spec(suite: str) -> SuiteSpec:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actors.watchdog import NoTaskLeft
 from avavla_ray.demonstrations.collection import KEPT, LOST, Attempt, Collection
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.demonstrations.writer import DatasetWriter
 from tests.support.demonstration_data import make_episode
-from tests.support.unreliable_recorder import UnreliableRecorder
+from tests.support.unreliable_recorder import BreaksAtTask, UnreliableRecorder
 
 pytestmark = pytest.mark.ray
 
@@ -45,6 +46,27 @@ def test_trouble_costs_an_attempt_and_no_more(ray_cluster, tmp_path, capfd):
     metadata = read_metadata(tmp_path / "troubled")
     assert len(metadata.episodes) == 12
     np.testing.assert_array_equal(EpisodeReader(metadata).numbers(0)[1], make_episode(0, 6).actions)
+
+
+def test_a_task_that_always_breaks_is_quarantined_and_the_other_is_collected(ray_cluster, tmp_path, capfd):
+    from actors.demonstrator import collect
+
+    def collect_all(collection: Collection) -> None:
+        collect(
+            collection, DatasetWriter(tmp_path), partial(BreaksAtTask, 1), suite="libero_object", seed=0, num_actors=2,
+            finished=lambda *_: None,
+        )  # fmt: skip
+
+    collection = Collection(tmp_path, {"seed": 0}, [0, 1], 3)
+    collect_all(collection)
+    assert list(collection.quarantined) == [1]
+    assert "task 1 is quarantined" in capfd.readouterr().out
+    assert (len(collection.kept(0)), len(collection.kept(1))) == (3, 0)
+    assert collection.done
+    again = Collection(tmp_path, {"seed": 0}, [1], 3)
+    assert not again.done
+    with pytest.raises(NoTaskLeft, match="no task is left"):
+        collect_all(again)
 
 
 def test_the_data_do_not_depend_on_the_number_of_actors(ray_cluster, tmp_path):

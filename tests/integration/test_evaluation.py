@@ -11,6 +11,7 @@ import torch
 
 from actors.evaluator import Episode, evaluate
 from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.results import summarise
 from avavla_ray.normalisation import FieldStatistics, Statistics
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import save_checkpoint
@@ -18,7 +19,7 @@ from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.tracking import find_runs
-from tests.support.failing_simulators import always_breaks, dies_once
+from tests.support.failing_simulators import always_breaks, breaks_at, dies_once
 from tests.support.point_simulator import make_point_simulator
 
 SETTINGS = (ExitSetting(exit_threshold=0.5), ExitSetting(fixed_depth=2))
@@ -34,10 +35,10 @@ def agent():
     return Agent(AvaVlaPolicy(preset("tiny")), statistics)
 
 
-def play(agent, actors, factory=make_point_simulator, episodes=None):
+def play(agent, actors, factory=make_point_simulator, episodes=None, isolate=True):
     played = []
     episodes = episodes or [Episode(s, task, state) for task in (0, 1) for state in range(3) for s in SETTINGS]
-    described = evaluate(agent, CONFIG, episodes, actors, lambda _, record, __: played.append(record), factory)
+    described = evaluate(agent, CONFIG, episodes, actors, lambda _, record, __: played.append(record), factory, isolate)
     return described, {(r.setting, r.task, r.initial_state): r for r in played}, played
 
 
@@ -55,9 +56,10 @@ def test_the_number_of_actors_changes_nothing_but_the_clock(ray_cluster, agent):
     )
 
 
-def test_a_killed_actor_is_replaced_and_no_episode_is_lost_or_doubled(ray_cluster, agent, tmp_path):
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_killed_process_is_replaced_and_no_episode_is_lost_or_doubled(ray_cluster, agent, tmp_path, isolate):
     mark = tmp_path / "mark"
-    _, records, played = play(agent, 2, functools.partial(dies_once, mark))
+    _, records, played = play(agent, 2, functools.partial(dies_once, mark), isolate=isolate)
     assert mark.exists()
     assert len(played) == len(records) == 12
     assert all(record.error is None for record in played)
@@ -69,6 +71,23 @@ def test_an_episode_that_always_breaks_is_reported_with_its_reason(ray_cluster, 
     assert record.error is not None
     assert "the point fell off the plane" in record.error
     assert not record.success
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_task_that_kills_its_simulators_is_quarantined_and_the_other_is_played(ray_cluster, agent, isolate, capfd):
+    factory = functools.partial(breaks_at, 1)
+    episodes = [Episode(SETTINGS[1], task, state) for state in range(5) for task in (0, 1)]
+    played = []
+    described = evaluate(agent, CONFIG, episodes, 1, lambda _, record, __: played.append(record), factory, isolate)
+    assert described["isolated"] is isolate
+    assert len({(record.task, record.initial_state) for record in played}) == len(played) == 10
+    for record in played:
+        assert record.quarantined is (record.task == 1)
+        assert (record.error is None) is (record.task == 0)
+    assert "task 1 is quarantined: its simulator died 3 times in a row" in capfd.readouterr().out
+    result = summarise(SETTINGS[1], played, {0: "right", 1: "left"})
+    assert result["episodes"] == result["aborted_episodes"] == 5
+    assert list(result["quarantined_tasks"]) == ["1"]
 
 
 @pytest.mark.libero

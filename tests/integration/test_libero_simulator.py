@@ -17,7 +17,7 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import Observation, SimulatorConfig, SimulatorFailure
-from avavla_ray.simulators.libero.adapter import NULL_ACTION, LiberoSimulator
+from avavla_ray.simulators.libero.adapter import KEPT_TASKS, NULL_ACTION, LiberoSimulator
 from avavla_ray.simulators.libero.suites import initial_states, task_at
 from avavla_ray.simulators.registry import make_simulator
 from tests.support.libero_scenes import ASSETS, drop_into_basket, random_actions
@@ -36,6 +36,11 @@ def simulator(request: pytest.FixtureRequest) -> Iterator[LiberoSimulator]:
     assert isinstance(made, LiberoSimulator)
     yield made
     made.close()
+
+
+def resident_mib() -> float:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def same(first: Observation, second: Observation) -> bool:
@@ -215,7 +220,6 @@ def test_tasks_and_states_that_do_not_exist_are_refused(simulator: LiberoSimulat
         ({"max_steps": 0}, "max_steps 0 leaves no step"),
         ({"settle_steps": -1}, "settle_steps -1 is negative"),
         ({"assets": "/nowhere"}, "assets directory /nowhere is not a directory"),
-        ({"suite": "libero_10"}, "the bundled assets do not cover libero_10"),
     ],
 )
 def test_bad_configurations_are_refused(change: dict, message: str) -> None:
@@ -235,13 +239,14 @@ def test_assets_without_an_object_of_the_task_say_so(simulator: LiberoSimulator,
 def test_diverged_physics_is_a_failure_from_which_a_reset_recovers(
     simulator: LiberoSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # MuJoCo writes its log to the working directory
+    monkeypatch.chdir(tmp_path)
     expected = simulator.reset(0, initial_state=1)
     simulator.data.qvel[:] = 1e12
     with pytest.raises(SimulatorFailure, match="physics diverged in libero_object: .*BADQ"):
         simulator.run_chunk(random_actions(8))
     with pytest.raises(InputError, match="no episode is running"):
         simulator.run_chunk(random_actions(8))
+    assert not any(tmp_path.iterdir()), "MuJoCo's warnings go to the log, not into a file wherever one happens to be"
     assert same(simulator.reset(0, initial_state=1), expected)
 
 
@@ -255,21 +260,38 @@ def test_two_simulators_in_one_process_draw_their_own_pictures() -> None:
     fast.close()
 
 
-def test_closing_frees_environment_renderer_and_handles() -> None:
+def test_a_task_that_is_kept_returns_at_once_and_repeats(simulator: LiberoSimulator) -> None:
+    first = simulator.reset(0, initial_state=3, seed=1)
+    kept = simulator.env
+    for task in range(1, KEPT_TASKS):
+        simulator.reset(task)
+    assert same(simulator.reset(0, initial_state=3, seed=1), first)
+    assert simulator.env is kept
+    simulator.reset(KEPT_TASKS)
+    # Task 1 was used longest ago, and went.
+    assert [task.index for task in simulator._kept] == [*range(2, KEPT_TASKS), 0, KEPT_TASKS]
+
+
+def test_environments_that_are_not_kept_are_freed_with_renderer_and_handles() -> None:
     simulator = LiberoSimulator(CONFIG)
     simulator.reset(0)
     handles = len(os.listdir("/proc/self/fd"))
+    gone = []
     resident = []
-    for task in range(1, 7):
-        gone = weakref.ref(simulator.env.env), weakref.ref(simulator.env.env.sim._render_context_offscreen)
+    for task in range(1, 10):
+        gone.append((weakref.ref(simulator.env.env), weakref.ref(simulator.env.env._renderer)))
         simulator.reset(task)
         gc.collect()
-        assert [reference() for reference in gone] == [None, None]
-        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
-    assert resident[-1] - resident[1] < 40, resident
+        assert all(reference() is None for pair in gone[: max(0, task + 1 - KEPT_TASKS)] for reference in pair)
+        resident.append(resident_mib())
+    assert resident[-1] - resident[KEPT_TASKS] < 40, resident
     assert len(os.listdir("/proc/self/fd")) <= handles
+    context = weakref.ref(simulator._context)
     simulator.close()
     simulator.close()
+    gc.collect()
+    assert all(reference() is None for pair in gone for reference in pair)
+    assert context() is None
     simulator.reset(0)
     simulator.close()
 
@@ -281,7 +303,7 @@ from avavla_ray.simulators.registry import make_simulator
 simulators = [make_simulator(SimulatorConfig(image_size=32)) for _ in range(2)]
 for simulator in simulators:
     simulator.reset(0)
-renderer = simulators[0].env.env.sim._render_context_offscreen
+renderer = simulators[0].env.env._renderer
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,4 +1,4 @@
-"""The benchmark of the simulators measures what its table says."""
+"""The benchmark of the simulators measures what its tables say."""
 
 from __future__ import annotations
 
@@ -7,23 +7,59 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulators import Settings, main, measure
+from avavla_ray.errors import InputError
+from benchmarks.simulator_cost.processes import measure_apart
+from benchmarks.simulator_cost.tables import table
+from benchmarks.simulator_cost.turns import Mode, take_turns
+from benchmarks.simulators import Settings, chosen_suites, main, worst
 
 pytestmark = pytest.mark.libero
 
 
 def test_ours_is_stock_in_state_and_reference_picture_and_cheaper() -> None:
-    numbers = measure(Settings(), seconds=0)
-    assert numbers["state_error"] == numbers["reference_image_error"] == 0
-    assert numbers["chunks"] == 3
-    assert numbers["speedup_vs_stock"] == pytest.approx(numbers["ms_per_step_stock"] / numbers["ms_per_step_fast"])
-    assert numbers["speedup_vs_stock"] > numbers["reference_speedup_vs_stock"] > 1.5
-    assert 0.9 < numbers["cost_over_physics"] < 2.5
-    assert 24 < numbers["image_psnr_db"] < 40
+    both, decisions = Mode(2, 8), Mode(1, 1)
+    found = take_turns("libero_object", 0, "bundled", (128,), (both, decisions), seconds=0, least=3)
+    assert found.state_error["stock"] == found.state_error["reference"] == found.squared_error["reference"].max() == 0
+    assert found.state_error["fast"] == found.state_error["physics"] < 1e-6
+    assert found.turns == 3
+    ms = {(name, mode): found.milliseconds[name, 128, mode] for name, _, mode in found.milliseconds}
+    assert ms["stock", both] > ms["stock", decisions] > ms["reference", both] > ms["fast", both]
+    assert ms["stock", both] / ms["fast", both] > 6
+    assert 0.9 < ms["fast", both] / ms["physics", both] < 2
+    assert 10 < found.squared_error["fast"].min() < found.squared_error["fast"].max() < 300
 
 
-def test_the_file_is_one_flat_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = {"speedup_vs_stock": 1.5, "suite": "libero_object"}
-    monkeypatch.setattr("benchmarks.simulators.measure", lambda settings, seconds: numbers | {"seconds": seconds})
-    main(Settings(quick=True, json=tmp_path / "numbers.json"))
-    assert json.loads((tmp_path / "numbers.json").read_text()) == {**numbers, "seconds": 15.0}
+def test_a_process_tells_its_times_and_memory() -> None:
+    found = measure_apart("libero_object", 0, "bundled", "fast")
+    assert 0 < found["reset_s"] < found["start_s"]
+    assert found["switch_warm_s"] < found["switch_cold_s"]
+    assert 50 < found["private_mib"] < found["resident_mib"] < 1500
+    assert 2 < found["task_mib"] < 100
+
+
+def test_suites_that_cannot_run_are_left_out_unless_they_were_named(capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = Settings(assets="/nowhere")
+    assert "libero_object" not in chosen_suites(nowhere)
+    assert "libero_object is left out: assets directory /nowhere is not a directory" in capsys.readouterr().err
+    with pytest.raises(InputError, match="/nowhere is not a directory"):
+        chosen_suites(Settings(assets="/nowhere", suites=("libero_object",)))
+    assert chosen_suites(Settings(quick=True)) == ["libero_object"]
+
+
+def test_the_headline_is_the_worst_suite() -> None:
+    numbers = {
+        "a.speedup_vs_stock": 12.0,
+        "b.speedup_vs_stock": 9.0,
+        "a.cost_over_physics": 1.2,
+        "a.stock.reset_s": 1.0,
+    }
+    assert worst(numbers) == {"speedup_vs_stock": 9.0, "cost_over_physics": 1.2}
+
+
+def test_the_files_hold_one_flat_object_and_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"speedup_vs_stock": 1.5}
+    monkeypatch.setattr("benchmarks.simulators.measure", lambda settings: (numbers, "| a |"))
+    main(Settings(quick=True, json=tmp_path / "numbers.json", markdown=tmp_path / "tables.md"))
+    assert json.loads((tmp_path / "numbers.json").read_text()) == numbers
+    assert (tmp_path / "tables.md").read_text() == "| a |"
+    assert table(["x", "y"], [["a", 1234.5], ["b", 1.2345]]) == "| x | y |\n| --- | --- |\n| a | 1234 |\n| b | 1.23 |\n"

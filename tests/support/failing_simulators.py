@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from avavla_ray.simulators.base import Observation, SimulatorConfig
+from avavla_ray.simulators.base import Observation, SimulatorConfig, SimulatorFailure
 from tests.support.point_simulator import PointSimulator
 
 
@@ -30,3 +30,20 @@ def dies_once(mark: Path, config: SimulatorConfig) -> DiesOnce:
 
 def always_breaks(config: SimulatorConfig) -> PointSimulator:
     return PointSimulator(config, fail_every=1)
+
+
+class BreaksAt(PointSimulator):
+    """Breaks at every reset to one task."""
+
+    def __init__(self, config: SimulatorConfig, task: int) -> None:
+        super().__init__(config)
+        self._breaks_at = task
+
+    def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
+        if task == self._breaks_at:
+            raise SimulatorFailure("the point has no ground to stand on")
+        return super().reset(task, initial_state=initial_state, seed=seed)
+
+
+def breaks_at(task: int, config: SimulatorConfig) -> BreaksAt:
+    return BreaksAt(config, task)

@@ -38,6 +38,14 @@ class PointSimulator:
         self._fail_every, self._chunks = fail_every, 0
         self._task, self._steps, self._position = 0, 0, np.zeros(2)
 
+    @classmethod
+    def suite_spec(cls, suite: str) -> SuiteSpec:
+        return POINT_SUITE
+
+    @classmethod
+    def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
+        return {}
+
     def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
         drawn = np.random.default_rng(seed if initial_state is None else 10_000 + initial_state)
         self._task, self._steps = task, 0

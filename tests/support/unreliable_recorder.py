@@ -44,3 +44,16 @@ class UnreliableRecorder:
 
     def provenance(self) -> dict[str, object]:
         return {"simulator": "synthetic"}
+
+
+class BreaksAtTask(UnreliableRecorder):
+    """One task breaks its simulator every time."""
+
+    def __init__(self, task: int) -> None:
+        super().__init__(None)
+        self._breaks_at = task
+
+    def record(self, task: int, seed: int) -> Recording:
+        if task == self._breaks_at:
+            raise SimulatorFailure("its process died", "crash")
+        return super().record(task, seed)

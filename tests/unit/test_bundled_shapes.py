@@ -9,22 +9,20 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from avavla_ray.simulators.libero.bundled.furniture import FURNITURE
-from avavla_ray.simulators.libero.bundled.groceries import GROCERIES
-from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
+from avavla_ray.simulators.libero.bundled.items import ITEMS
+from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh, tube_mesh
 from avavla_ray.simulators.libero.bundled.mjcf import Body
 from avavla_ray.simulators.libero.bundled.shapes import (
     Box,
     Lathe,
     Prism,
+    Tube,
+    moved,
     quaternion,
     solid_prism,
     solid_ring,
     volume,
 )
-from avavla_ray.simulators.libero.bundled.tableware import TABLEWARE
-
-ITEMS = (*GROCERIES, *TABLEWARE, *FURNITURE)
 
 
 def enclosed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
@@ -63,6 +61,39 @@ def test_a_squashed_lathe_is_flatter_across_its_second_direction() -> None:
     assert np.ptp(vertices, axis=0) == pytest.approx([1.0, 1.0, 2.0])
 
 
+def test_a_lathe_of_few_segments_can_be_turned() -> None:
+    square = ((0, 0), (math.sqrt(2), 0), (math.sqrt(2), 1), (0, 1))
+    vertices, _ = lathe_mesh(Lathe(square, "red", segments=4, phase=45.0))
+    assert np.ptp(vertices, axis=0) == pytest.approx([2.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_moved_shapes_keep_their_form(axis: str) -> None:
+    by = (0.1, 0.2, 0.3)
+    lathe = Lathe(((0, -1), (0.5, -1), (0.5, 1), (0, 1)), "red", axis, offset=(0.7, 0.8))
+    prism = Prism(((0, 0), (2, 0), (0, 1)), 1.5, "red", axis, centre=4.0)
+    box, tube = Box((0, 0, 0), (1, 1, 1), turn=("z", 10.0)), Tube(((0, 0, 0), (0, 0, 1)), 0.1, "red")
+    there = moved((lathe, prism, box, tube), by)
+    for mesh, before, after in (
+        (lathe_mesh, lathe, there[0]),
+        (prism_mesh, prism, there[1]),
+        (tube_mesh, tube, there[3]),
+    ):
+        assert mesh(after)[0] == pytest.approx(mesh(before)[0] + by)
+    assert there[2] == Box(by, (1, 1, 1), turn=("z", 10.0))
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (40, 20, 70), (0, 90, 0)])
+def test_a_tube_is_a_closed_bar_round_its_line(turn: tuple[float, ...]) -> None:
+    line = Rotation.from_euler("xyz", turn, degrees=True).apply([(0, 0, 0), (3, 0, 0), (3, 0, 2)])
+    vertices, faces = tube_mesh(Tube(tuple(map(tuple, line)), 0.1, "red"))
+    assert is_closed(faces)
+    octagon = 2 * math.sqrt(2) * 0.01
+    assert enclosed_volume(vertices, faces) == pytest.approx(5 * octagon)
+    ends = np.concatenate([vertices[:8] - line[0], vertices[-8:] - line[-1]])
+    assert np.linalg.norm(ends, axis=1) == pytest.approx(np.full(16, 0.1))
+
+
 @pytest.mark.parametrize("axis", ["x", "y", "z"])
 def test_a_prism_is_a_closed_solid_of_the_right_volume(axis: str) -> None:
     vertices, faces = prism_mesh(Prism(((0, 0), (2, 0), (0, 1)), 1.5, "red", axis, centre=4.0))
@@ -74,8 +105,9 @@ def test_a_prism_is_a_closed_solid_of_the_right_volume(axis: str) -> None:
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.path.rsplit("/", 1)[-1])
 def test_every_surface_of_the_set_is_closed_and_looks_outwards(item) -> None:
     for shape in shapes_of(item.body):
-        if isinstance(shape, Lathe | Prism):
-            vertices, faces = lathe_mesh(shape) if isinstance(shape, Lathe) else prism_mesh(shape)
+        if not isinstance(shape, Box):
+            mesh = {Lathe: lathe_mesh, Prism: prism_mesh, Tube: tube_mesh}[type(shape)]
+            vertices, faces = mesh(shape)
             assert is_closed(faces), shape
             assert enclosed_volume(vertices, faces) > 0, shape
 

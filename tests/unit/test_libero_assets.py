@@ -69,10 +69,8 @@ def test_what_is_no_asset_directory_is_refused(directory: Path, monkeypatch: pyt
 
 
 def test_the_bundled_set_says_which_suites_it_covers() -> None:
-    with pytest.raises(
-        InputError, match=r"bundled assets do not cover libero_goal, only libero_object, libero_spatial"
-    ):
-        resolve_assets("bundled", "libero_goal")
+    with pytest.raises(InputError, match=r"bundled assets do not cover libero_11, only libero_spatial, libero_object"):
+        resolve_assets("bundled", "libero_11")
 
 
 def test_a_failed_download_is_one_line(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from avavla_ray.errors import InputError
+from avavla_ray.simulators import opengl
 from avavla_ray.simulators.libero import installation
 
 IMPORT_LIBERO = "from avavla_ray.simulators.libero.installation import prepare; prepare()"
@@ -54,15 +55,15 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, fresh_root:
 
 def test_a_missing_opengl_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "egl")
-    monkeypatch.setitem(installation.GL_LIBRARIES, "egl", ("libNoSuchThing.so.1", "libegl1"))
+    monkeypatch.setitem(opengl.GL_LIBRARIES, "egl", ("libNoSuchThing.so.1", "libegl1"))
     with pytest.raises(InputError, match=r"libNoSuchThing.so.1.*apt-get install libegl1"):
-        installation.check_opengl()
+        opengl.check_opengl()
 
 
 def test_a_backend_that_needs_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     with pytest.raises(InputError, match="MUJOCO_GL=glfw cannot render headless: set it to egl or osmesa"):
-        installation.check_opengl()
+        opengl.check_opengl()
 
 
 def test_a_log_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

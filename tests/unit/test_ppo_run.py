@@ -10,7 +10,7 @@ import pytest
 from actors.batch import deal
 from actors.metrics import EPISODE_WINDOW, RolloutWindow, flat
 from actors.ppo_run import Budget
-from actors.rollout import Report
+from actors.report import Report
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.learning_curve import plot_learning_curve
 from avavla_ray.simulators.base import EpisodeSummary

@@ -24,15 +24,18 @@ RECORDS = [
 
 def test_summary_counts_only_its_setting():
     result = summarise(SETTING, RECORDS, {0: "pick up the soup"}, suite="libero_object")
-    assert (result["episodes"], result["successes"]) == (3, 1)
-    assert result["success_rate"] == pytest.approx(1 / 3)
+    assert (result["episodes"], result["successes"]) == (2, 1)
+    assert result["success_rate"] == pytest.approx(1 / 2)
     assert result["mean_latent_steps"] == pytest.approx((1 + 3 + 15) / 5)
     assert result["exit_histogram"] == {"1": 1, "3": 1, "5": 3}
     assert result["ms_mean"] == pytest.approx(38.0)
     assert result["ms_p90"] == pytest.approx(50.0)
     assert result["aborted_episodes"] == 1
     assert result["aborted"] == [{"task": 0, "initial_state": 2, "error": "SimulatorFailure: diverged"}]
-    assert result["tasks"] == [{"task": 0, "instruction": "pick up the soup", "episodes": 3, "successes": 1}]
+    assert result["quarantined_tasks"] == {}
+    assert result["tasks"] == [
+        {"task": 0, "instruction": "pick up the soup", "episodes": 2, "successes": 1, "aborted": 1}
+    ]
     json.dumps(result, allow_nan=False)
 
 
@@ -42,10 +45,32 @@ def test_nothing_finished_is_not_zero():
     assert "| -" in markdown_table([result])
 
 
+def test_a_quarantined_task_is_named_and_its_episodes_are_neither_failed_nor_successes():
+    reason = "task 1 is quarantined: its simulator died 3 times in a row"
+    lost = [EpisodeRecord(SETTING.label, 1, state, False, 0, error=reason, quarantined=True) for state in range(4)]
+    result = summarise(SETTING, [RECORDS[0], *lost], {0: "x", 1: "y"})
+    assert (result["episodes"], result["success_rate"], result["aborted_episodes"]) == (1, 1.0, 4)
+    assert result["quarantined_tasks"] == {"1": reason}
+    assert [(task["episodes"], task["aborted"]) for task in result["tasks"]] == [(1, 0), (0, 4)]
+    assert "1/1 (4 aborted, task(s) 1 quarantined)" in markdown_table([result])
+    nothing = summarise(SETTING, lost, {1: "y"})
+    assert nothing["success_rate"] is None
+    assert "0/0 (4 aborted" in markdown_table([nothing])
+
+
+def test_aborted_episodes_are_played_again_when_resuming(tmp_path):
+    ledger = Ledger(tmp_path / "l.jsonl", {}, resume=False)
+    for entry in RECORDS[:3]:
+        ledger.add(entry)
+    again = Ledger(tmp_path / "l.jsonl", {}, resume=True)
+    assert list(again.records.values()) == RECORDS[:2]
+    assert (SETTING.label, 0, 2) not in again
+
+
 def test_table_names_checkpoints_and_settings():
     results = [summarise(s, RECORDS, {0: "x"}) for s in (SETTING, ExitSetting(fixed_depth=2))]
     lines = markdown_table(results, ["BC", "PPO"]).splitlines()
-    assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["BC", "0.55", "33.3%"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["BC", "0.55", "50.0%"]
     assert "fixed depth 2" in lines[3]
     assert len({len(line) for line in lines}) == 1
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.rollout import Rollout, TaskDealer
+from actors.rollout import Rollout
+from actors.watchdog import TaskDealer
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.types import LatentContext
@@ -140,7 +141,8 @@ def test_the_seed_decides_everything_and_an_incarnation_changes_it() -> None:
 def test_a_broken_simulator_costs_only_its_episode() -> None:
     rollout = make_rollout(make_breaking_point_simulator, simulators=2, name="run")
     fragments, report = rollout.collect(11, version=0)
-    assert report.failures == 4
+    assert report.failures == {"physics": 4}
+    assert report.aborted == 4
     assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 11 - 4
     lost = {"run-" + str(index) for index in range(20)} - {episode.episode_id for episode in report.finished}
     for fragment in fragments:
@@ -165,5 +167,13 @@ def test_a_simulator_that_never_starts_is_given_up() -> None:
 @pytest.mark.parametrize(("tasks", "slots"), [(10, 4), (3, 2), (4, 8), (1, 3), (5, 5)])
 def test_tasks_are_dealt_evenly_over_all_slots(tasks: int, slots: int) -> None:
     dealers = [TaskDealer(range(tasks), slot, slots) for slot in range(slots)]
-    dealt = [dealer.deal() for _ in range(tasks) for dealer in dealers]
+    dealt = [dealer.deal(range(tasks)) for _ in range(tasks) for dealer in dealers]
     assert [dealt.count(task) for task in range(tasks)] == [slots] * tasks
+
+
+def test_the_turns_of_a_quarantined_task_go_to_the_others_evenly() -> None:
+    dealers = [TaskDealer(range(4), slot, 4) for slot in range(4)]
+    dealt = [[dealer.deal((0, 2, 3)) for dealer in dealers] for _ in range(6)]
+    # The others' slots keep their tasks, hence their scenes.
+    assert all((one, third, fourth) == (0, 2, 3) for one, _, third, fourth in dealt)
+    assert [second for _, second, _, _ in dealt] == [0, 2, 3, 0, 2, 3]

@@ -29,7 +29,9 @@ class SolidPoints:
         bodies = subtree(model, root)
         owners, local = [], []
         for geom in range(model.ngeom):
-            if int(model.geom_bodyid[geom]) not in bodies or not model.geom_contype[geom]:
+            # Either mask lets a geom be touched by others.
+            solid = model.geom_contype[geom] or model.geom_conaffinity[geom]
+            if int(model.geom_bodyid[geom]) not in bodies or not solid:
                 continue
             centre, half = model.geom_aabb[geom, :3], model.geom_aabb[geom, 3:]
             counts = [2 if spacing is None else max(2, int(np.ceil(2 * extent / spacing)) + 1) for extent in half]

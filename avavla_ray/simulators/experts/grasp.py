@@ -11,6 +11,7 @@ import numpy as np
 MAX_WIDTH = 0.072
 FINGER_INNER, FINGER_OUTER, FINGER_HALF_BREADTH, FINGER_BELOW = 0.030, 0.066, 0.017, 0.013
 PALM_HALF_LENGTH, PALM_HALF_BREADTH, PALM_ABOVE = 0.112, 0.040, 0.042
+WRIST_HALF, FLANGE_ABOVE = 0.05, 0.125
 # Room to leave beside something that hangs over an object, before lifting it.
 OVERHANG_GAP = 0.01
 # Fingers hold this far below the top of a tall object, or below the rim of a wide one, and this far inside a rim.
@@ -28,6 +29,7 @@ class Grasp:
         position: (3,) of the grip site, metres.
         turn: of the hand about the vertical from where it is now, radians.
         rim: the fingers straddle a wall; otherwise they enclose the object.
+        pinch: it is on some thin part, away from the middle.
         cost: of turning and of collisions; lower is better.
     """
 
@@ -35,6 +37,7 @@ class Grasp:
     turn: float
     rim: bool
     cost: float
+    pinch: bool = False
 
 
 def plan_grasp(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float, shoulder: np.ndarray) -> Grasp:
@@ -46,7 +49,7 @@ def plan_grasp(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float, sh
         shoulder: (3,) of the robot, metres.
     """
     candidates = list(_enclosing(target, obstacles, closing_yaw)) or list(_straddling(target, obstacles, closing_yaw))
-    return min(candidates, key=lambda grasp: grasp.cost + _stretch(grasp.position, shoulder))
+    return min(candidates, key=lambda grasp: grasp.cost + stretch(grasp.position, shoulder))
 
 
 def overhang_escape(target: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
@@ -55,11 +58,14 @@ def overhang_escape(target: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
     Zero where nothing does, and where it is covered or surrounded, so that no direction is the way out.
     """
     centre = (target[:, :2].max(0) + target[:, :2].min(0)) / 2
-    radius = np.linalg.norm(target[:, :2] - centre, axis=1).max() + OVERHANG_GAP
+    reach = np.linalg.norm(target[:, :2] - centre, axis=1).max()
+    radius = reach + OVERHANG_GAP
     offset = obstacles[obstacles[:, 2] > target[:, 2].max(), :2] - centre
-    offset = offset[np.linalg.norm(offset, axis=1) < radius]
-    if not len(offset):
+    away = np.linalg.norm(offset, axis=1)
+    # A taller neighbour that only stands close by does not hang over anything.
+    if not (away < reach).any():
         return np.zeros(2)
+    offset = offset[away < radius]
     mean = offset.mean(0)
     if np.linalg.norm(mean) < radius / 2:
         return np.zeros(2)
@@ -80,7 +86,7 @@ def _enclosing(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) ->
         if width > MAX_WIDTH:
             continue
         place = (s.max() + s.min()) / 2 * across + (t.max() + t.min()) / 2 * beside
-        turn = _shortest(angle - closing_yaw)
+        turn = shortest_turn(angle - closing_yaw)
         cost = abs(turn) + 8 * max(0.0, width - 0.05) + _obstruction(obstacles, place, level, across, beside)
         yield Grasp(np.array([*place, level]), turn, False, cost)
 
@@ -93,7 +99,7 @@ def _straddling(target: np.ndarray, obstacles: np.ndarray, closing_yaw: float) -
     for angle in np.arange(-np.pi, np.pi, np.pi / 18):
         across, beside = _frame(angle)
         place = centre + radius * across
-        turn = _shortest(angle - closing_yaw)
+        turn = shortest_turn(angle - closing_yaw)
         cost = 0.5 * abs(turn) + _obstruction(obstacles, place, level, across, beside)
         yield Grasp(np.array([*place, level]), turn, True, cost)
 
@@ -103,12 +109,12 @@ def _frame(angle: float) -> tuple[np.ndarray, np.ndarray]:
     return across, np.array([-across[1], across[0]])
 
 
-def _shortest(turn: float) -> float:
+def shortest_turn(turn: float) -> float:
     """The fingers are alike, so half a turn is no turn: the equivalent angle in [-pi/2, pi/2)."""
     return float((turn + np.pi / 2) % np.pi - np.pi / 2)
 
 
-def _stretch(position: np.ndarray, shoulder: np.ndarray) -> float:
+def stretch(position: np.ndarray, shoulder: np.ndarray) -> float:
     """What it costs to straighten the arm for a grasp at `position`."""
     way = position - shoulder
     distance = np.hypot(np.hypot(way[0], way[1]) - WRIST_BEHIND, way[2] + WRIST_ABOVE)
@@ -123,4 +129,5 @@ def _obstruction(
     s, t, above = np.abs(offset @ across), np.abs(offset @ beside), obstacles[:, 2] - level
     fingers = (t < FINGER_HALF_BREADTH) & (s > FINGER_INNER) & (s < FINGER_OUTER) & (above > -FINGER_BELOW)
     palm = (t < PALM_HALF_BREADTH) & (s < PALM_HALF_LENGTH) & (above > PALM_ABOVE)
-    return float(min(20, fingers.sum() + palm.sum()))
+    wrist = (t < WRIST_HALF) & (s < WRIST_HALF) & (above > FLANGE_ABOVE)
+    return float(min(20, fingers.sum() + palm.sum() + wrist.sum()))

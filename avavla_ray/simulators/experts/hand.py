@@ -9,6 +9,8 @@ import numpy as np
 # One unit of a normalised OSC action, as LIBERO's controller is set up: metres and radians.
 POSITION_UNIT, ROTATION_UNIT = 0.05, 0.5
 OPEN, CLOSE = -1.0, 1.0
+# The last joint goes to 2.9 radians either way.
+MOST_TWIST = 2.6
 # Above 1 because the controller covers only part of a commanded step within one environment step.
 POSITION_GAIN, ROTATION_GAIN = 2.5, 1.0
 
@@ -20,6 +22,7 @@ class Hand:
         self._data = data
         self._site = model.site("gripper0_grip_site").id
         self._shoulder = model.body("robot0_link2").id
+        self._wrist = int(model.joint("robot0_joint7").qposadr[0])
         self._tips = [model.body(f"gripper0_finger_joint{i}_tip").id for i in (1, 2)]
 
     @property
@@ -36,6 +39,20 @@ class Hand:
     def shoulder(self) -> np.ndarray:
         """(3,) second joint of the arm, about which it reaches, metres."""
         return self._data.xpos[self._shoulder].copy()
+
+    @property
+    def twist(self) -> float:
+        """Angle of the last joint, which turns the hand about the way that it points, radians."""
+        return float(self._data.qpos[self._wrist])
+
+    def untwisted(self, turn: float) -> float:
+        """`turn` about the vertical of a hand that points down, or half a turn off if the wrist allows no more.
+
+        The fingers are alike, so both hold the same; upwards is against the way that the hand points.
+        """
+        if abs(self.twist - turn) < MOST_TWIST:
+            return turn
+        return turn + np.copysign(np.pi, self.twist - turn)
 
     @property
     def opening(self) -> float:
@@ -67,12 +84,12 @@ class Hand:
 
         return Rotation.from_matrix(rotation @ self.rotation.T).as_rotvec()
 
-    def action(self, position: np.ndarray, rotation: np.ndarray, gripper: float) -> np.ndarray:
+    def action(self, position: np.ndarray, rotation: np.ndarray, gripper: float, speed: float = 1.0) -> np.ndarray:
         """(7,) float32 in [-1, 1] that moves the hand towards a pose.
 
-        A far position is approached in a straight line: the step is shortened, not clipped axis by axis.
+        A far position is approached in a straight line: the step is shortened to `speed`, not clipped axis by axis.
         """
         step = (position - self.position) / POSITION_UNIT * POSITION_GAIN
-        step /= max(1.0, np.abs(step).max())
+        step *= speed / max(speed, np.abs(step).max())
         turn = np.clip(self.rotation_error(rotation) / ROTATION_UNIT * ROTATION_GAIN, -1, 1)
         return np.concatenate([step, turn, [gripper]]).astype(np.float32)

@@ -11,6 +11,6 @@ def make_libero_expert(simulator: LiberoSimulator, *, seed: int = 0, noise: floa
     """See `make_expert`."""
     if simulator.task is None:
         raise InputError("the simulator has no task yet: reset it before making an expert")
-    from avavla_ray.simulators.experts.pick_place import PickPlaceExpert
+    from avavla_ray.simulators.experts.sequence import SkillSequence
 
-    return PickPlaceExpert(simulator, seed=seed, noise=noise)
+    return SkillSequence(simulator, seed=seed, noise=noise)

@@ -21,9 +21,11 @@ class ReportSettings:
         assets: official, bundled, or a directory.
         tasks: indices; all of the suite's when empty.
         episodes: per task; initial states 0, 1, ... or seeds 0, 1, ... of drawn starts.
-        drawn: draw the starts instead of taking the published initial states.
+        drawn: draw the starts instead of taking the published initial states; so it is where there are none.
         noise: standard deviation of the expert's action noise.
         json: file for the results, beside the table on standard output.
+        markdown: file whose section on this suite is replaced by the table (only the rows of `tasks`, if given), or to
+            which it is added.
     """
 
     suite: str = "libero_object"
@@ -33,28 +35,45 @@ class ReportSettings:
     drawn: bool = False
     noise: float = 0.0
     json: Path | None = None
+    markdown: Path | None = None
 
 
 @dataclass
 class TaskReport:
-    """Outcome of one task's episodes: steps of those that succeeded, and which failed (in which phase)."""
+    """Outcome of one task's episodes: steps of those that succeeded, and which failed (in which phase).
+
+    Attributes:
+        no_expert: why nothing was tried, when there is no expert for the task.
+        seconds: of wall time, all episodes together.
+    """
 
     task: int
     instruction: str
     steps: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    no_expert: str = ""
     seconds: float = 0.0
 
     @property
     def episodes(self) -> int:
         return len(self.steps) + len(self.failures)
 
-    def row(self) -> str:
+    def cells(self) -> tuple[str, str, str, str]:
+        """Task, successes, range of steps, instruction."""
         spread = f"{min(self.steps)}-{max(self.steps)}" if self.steps else "-"
-        missed = f" | failed: {', '.join(self.failures)}" if self.failures else ""
+        score = "no expert" if self.no_expert else f"{len(self.steps)}/{self.episodes}"
+        return str(self.task), score, spread, self.instruction
+
+    def remarks(self) -> str:
+        """Why there is no expert, or which episodes failed."""
+        return self.no_expert or (f"failed: {', '.join(self.failures)}" if self.failures else "")
+
+    def row(self) -> str:
+        """A line of the table on standard output."""
+        task, score, spread, instruction = self.cells()
+        remarks = f" | {self.remarks()}" if self.remarks() else ""
         return (
-            f"{self.task:4d}  {len(self.steps):3d}/{self.episodes:<3d} {spread:>8s}  "
-            f"{self.seconds / max(1, self.episodes):5.1f}  {self.instruction}{missed}"
+            f"{task:>4s} {score:>9s} {spread:>8s}  {self.seconds / max(1, self.episodes):5.1f}  {instruction}{remarks}"
         )
 
 
@@ -65,11 +84,16 @@ def run_task(settings: ReportSettings, task: int) -> TaskReport:
     from avavla_ray.simulators.registry import make_simulator
 
     simulator = make_simulator(SimulatorConfig(suite=settings.suite, assets=settings.assets, render="none"))
+    drawn = settings.drawn or not simulator.spec.num_initial_states
     report = TaskReport(task, simulator.spec.instructions[task])
     begin = time.monotonic()
     for episode in range(settings.episodes):
-        simulator.reset(task, initial_state=None if settings.drawn else episode, seed=episode)
-        expert = make_expert(simulator, seed=episode, noise=settings.noise)
+        simulator.reset(task, initial_state=None if drawn else episode, seed=episode)
+        try:
+            expert = make_expert(simulator, seed=episode, noise=settings.noise)
+        except InputError as error:
+            report.no_expert = str(error)
+            break
         steps = 0
         while True:
             result = simulator.run_chunk(expert.act()[None])
@@ -85,31 +109,51 @@ def run_task(settings: ReportSettings, task: int) -> TaskReport:
     return report
 
 
+def summary(reports: list[TaskReport]) -> str:
+    """Successes and steps over all tasks that have an expert, and how many have none."""
+    steps = [steps for report in reports for steps in report.steps]
+    episodes = sum(report.episodes for report in reports)
+    without = sum(bool(report.no_expert) for report in reports)
+    parts = [f"{len(steps)}/{episodes} = {len(steps) / episodes:.1%}"] if episodes else []
+    parts += [f"{np.mean(steps):.0f} steps on average"] if steps else []
+    parts += [f"no expert for {without} of {len(reports)} tasks"] if without else []
+    return ", ".join(parts)
+
+
 def main(settings: ReportSettings) -> None:
     """Print a row a task, and the total."""
     from avavla_ray.files import write_json
+    from avavla_ray.simulators.experts.tables import replace_section, rows_of, section
     from avavla_ray.simulators.registry import suite_spec
 
     if settings.episodes < 1:
         raise InputError(f"{settings.episodes} episodes is nothing to run: give at least 1")
-    tasks = settings.tasks or tuple(range(len(suite_spec(settings.suite).instructions)))
-    starts = "drawn starts" if settings.drawn else "published initial states"
-    print(f"{settings.suite}, assets {settings.assets}, {starts}\ntask success    steps  s/ep  instruction")
+    if settings.noise < 0:
+        raise InputError(f"expert noise {settings.noise} is negative: give 0 or more")
+    spec = suite_spec(settings.suite)
+    drawn = settings.drawn or not spec.num_initial_states
+    starts = "drawn starts" if drawn else "published initial states"
+    title = f"{settings.suite}, assets {settings.assets}, {starts}"
+    print(f"{title}\ntask   success    steps  s/ep  instruction")
     reports = []
-    for task in tasks:
+    for task in settings.tasks or tuple(range(len(spec.instructions))):
         reports.append(run_task(settings, task))
         print(reports[-1].row(), flush=True)
-    successes = sum(len(report.steps) for report in reports)
-    episodes = sum(report.episodes for report in reports)
-    mean = np.mean([steps for report in reports for steps in report.steps]) if successes else float("nan")
-    print(f"total {successes}/{episodes} = {successes / episodes:.1%}, {mean:.0f} steps on average")
+    print(f"total {summary(reports)}")
     if settings.json is not None:
-        rows = [{"task": r.task, "successes": len(r.steps), "steps": r.steps, "failures": r.failures} for r in reports]
-        write_json(
-            settings.json,
-            {"suite": settings.suite, "assets": settings.assets, "drawn": settings.drawn, "rate": successes / episodes,
-             "tasks": rows},
-        )  # fmt: skip
+        episodes = sum(report.episodes for report in reports)
+        rate = sum(len(report.steps) for report in reports) / episodes if episodes else None
+        rows = [
+            {"task": r.task, "instruction": r.instruction, "successes": len(r.steps), "steps": r.steps,
+             "failures": r.failures, "no_expert": r.no_expert}
+            for r in reports
+        ]  # fmt: skip
+        facts = {"suite": settings.suite, "assets": settings.assets, "drawn": drawn, "noise": settings.noise}
+        write_json(settings.json, {**facts, "rate": rate, "tasks": rows})
+    if settings.markdown is not None:
+        kept = rows_of(settings.markdown, settings.suite) if settings.tasks else {}
+        text = section(title, settings.suite, reports, kept, settings.episodes)
+        replace_section(settings.markdown, settings.suite, text)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,13 @@ from avavla_ray.simulators.libero.installation import prepare
 from avavla_ray.simulators.libero.suites import Task, initial_states, suite_spec, task_at
 from avavla_ray.simulators.registry import check_config
 
+if TYPE_CHECKING:
+    from avavla_ray.simulators.libero.environment import LiberoEnvironment
+    from avavla_ray.simulators.libero.rendering import SharedContext
+    from avavla_ray.simulators.libero.sampling import Sample
+
+# Each costs 20 MiB with the bundled assets, 80 with LIBERO's own, 130 when these are drawn by the reference renderer.
+KEPT_TASKS = 5
 NULL_ACTION = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
 
 
@@ -34,11 +42,14 @@ def axis_angle(quaternion: np.ndarray) -> np.ndarray:
 
 
 class LiberoSimulator:
-    """One LIBERO scene; it holds the environment of the current task and builds another when the task changes.
+    """One LIBERO scene; it keeps the environments of the last KEPT_TASKS tasks, so that going back to one is cheap.
 
     Observations are sampled when stock LIBERO samples them: one physics step (2 ms) before the end of an environment
     step after a published initial state, at its end after a drawn one. An episode that succeeds inside a chunk is
     observed at the end of its last step.
+
+    States are stock LIBERO's to the last bit with the reference renderer. With the others the solver of contact forces
+    skips what stock repeats: equal to rounding, which grows while the hand pushes (`stepping.Steps.exact`).
 
     Attributes:
         env: LIBERO's environment of the current task, for scripted experts; so are `model` and `data`.
@@ -60,6 +71,8 @@ class LiberoSimulator:
         self.max_steps = self.spec.max_steps if config.max_steps is None else config.max_steps
         self.env: Any = None
         self.task: Task | None = None
+        self._kept: OrderedDict[Task, LiberoEnvironment] = OrderedDict()
+        self._context: SharedContext | None = None
         self._running = False
         self._steps = 0
         self._frames: list[np.ndarray] = []
@@ -85,22 +98,41 @@ class LiberoSimulator:
         """MuJoCo's MjData of the current task."""
         return self.env.sim.data._data
 
-    def _build(self, task: Task) -> None:
+    def _build(self, task: Task) -> LiberoEnvironment:
         from avavla_ray.simulators.libero.environment import LiberoEnvironment
-        from avavla_ray.simulators.libero.fast import FastRendering
-        from avavla_ray.simulators.libero.stepping import ExactSteps
+        from avavla_ray.simulators.libero.fast import Blind, FastRendering
+        from avavla_ray.simulators.libero.rendering import SharedContext
+        from avavla_ray.simulators.libero.stepping import Steps
 
-        self.close()
-        mixin = {"reference": ExactSteps, "fast": FastRendering, "none": FastRendering}[self.config.render]
+        mixin = {"reference": Steps, "fast": FastRendering, "none": Blind}[self.config.render]
+        if self._context is None and mixin.draws_with is not None:
+            self._context = SharedContext(self.config.image_size)
         try:
-            self.env = LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixin)
+            return LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixin, self._context)
         except (FileNotFoundError, ValueError) as error:
             # An object's XML that is absent, or a mesh or texture in it that MuJoCo cannot read.
             raise InputError(
                 f"the assets at {self.assets.path} do not cover {task.suite} task {task.index} "
                 f"({' '.join(str(error).split())}): use --assets official or another directory"
             ) from error
-        self.task = task
+
+    def _switch_to(self, task: Task) -> None:
+        """Make `task` the current one: its environment is taken from those that are kept, or built."""
+        if task in self._kept:
+            self._kept.move_to_end(task)
+        else:
+            self.env = self.task = None
+            while len(self._kept) >= KEPT_TASKS:
+                self._kept.popitem(last=False)[1].close()
+            self._kept[task] = self._build(task)
+        self.env, self.task = self._kept[task], task
+
+    def _drop(self) -> None:
+        """Free the environment of the current task."""
+        assert self.task is not None
+        self._kept.pop(self.task).close()
+        self.env = self.task = None
+        self._running = False
 
     def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
         """See `Simulator.reset`. Fixtures are placed with `seed` also when `initial_state` is given.
@@ -117,29 +149,24 @@ class LiberoSimulator:
                 f"initial state {initial_state} does not exist: {self.config.suite} has 0 to "
                 f"{self.spec.num_initial_states - 1} for each task"
             )
-        if self.task != wanted:
-            self._build(wanted)
+        self._switch_to(wanted)
         self._steps, self._frames, self._running = 0, [], False
         scene = self.env.env
         with self._failing_loudly():
+            scene.watch(deciding=False)
             scene.reset_with(seed)
             if initial_state is None:
                 scene.scatter_arm(seed)
             else:
                 self.env.set_init_state(initial_states(wanted)[initial_state])
             for step in range(self.config.settle_steps):
-                self._watch(step == self.config.settle_steps - 1)
-                raw, *_ = scene.step(NULL_ACTION)
+                scene.watch(deciding=step == self.config.settle_steps - 1)
+                scene.step(NULL_ACTION)
             if not self.config.settle_steps:
-                self._watch(True)
-                raw = scene.sample_now()
+                scene.watch(deciding=True)
+                scene.sample_now()
         self._running = True
-        return self._observation(raw)
-
-    def _watch(self, deciding: bool, recording: bool = False) -> None:
-        """Choose what the next step renders."""
-        seen = self.config.render != "none"
-        self.env.env.watch(deciding=deciding and seen, recording=recording and seen)
+        return self._observation(scene.sample)
 
     @contextlib.contextmanager
     def _failing_loudly(self) -> Iterator[None]:
@@ -154,24 +181,21 @@ class LiberoSimulator:
             if bad:
                 raise SimulatorFailure(f"physics diverged in {self.config.suite}: {', '.join(bad)}")
         except (mujoco.FatalError, np.linalg.LinAlgError) as error:
-            self.close()
+            self._drop()
             raise SimulatorFailure(f"{self.config.suite} broke: {error}") from error
         except SimulatorFailure:
-            self.close()
+            self._drop()
             raise
 
-    def _observation(self, raw: dict[str, np.ndarray]) -> Observation:
+    def _observation(self, sample: Sample) -> Observation:
         assert self.task is not None
-        images = np.stack([self._upright(raw[f"{camera}_image"]) for camera in ("agentview", "robot0_eye_in_hand")])
-        proprio = np.concatenate(
-            [raw["robot0_eef_pos"], axis_angle(raw["robot0_eef_quat"]), raw["robot0_gripper_qpos"]]
-        )
-        return Observation(images, proprio.astype(np.float32), self.task.instruction)
+        proprio = np.concatenate([sample.position, axis_angle(sample.quaternion), sample.fingers])
+        return Observation(self._upright(sample.pictures), proprio.astype(np.float32), self.task.instruction)
 
     @staticmethod
-    def _upright(picture: np.ndarray) -> np.ndarray:
+    def _upright(pictures: np.ndarray) -> np.ndarray:
         # OpenGL rows run bottom up; OpenVLA turns the raw frame by 180 degrees, and policies expect its mirror image.
-        return np.ascontiguousarray(picture[::-1, ::-1])
+        return pictures[..., ::-1, ::-1, :].copy()
 
     def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
         """See `Simulator.run_chunk`.
@@ -191,19 +215,19 @@ class LiberoSimulator:
         scene = self.env.env
         for duration, action in enumerate(actions[:last], start=1):
             with self._failing_loudly():
-                self._watch(duration == last, record)
-                raw, _, success, _ = scene.step(action)
+                scene.watch(deciding=duration == last, recording=record)
+                success = scene.step(action)
                 if success and duration < last:
-                    self._watch(True)
-                    raw = scene.sample_now()
+                    scene.watch(deciding=True)
+                    scene.sample_now()
             self._steps += 1
             if record:
-                self._frames.append(self._upright(raw["agentview_image"]))
+                self._frames.append(self._upright(scene.sample.pictures[0]))
             if success:
                 break
         truncated = not success and self._steps >= self.max_steps
         self._running = not (success or truncated)
-        return ChunkResult(self._observation(raw), float(success), success, truncated, duration)
+        return ChunkResult(self._observation(scene.sample), float(success), success, truncated, duration)
 
     def frames(self) -> list[np.ndarray]:
         """See `Simulator.frames`."""
@@ -215,6 +239,7 @@ class LiberoSimulator:
         versions = package_versions()
         return {
             "simulator": "libero", "suite": self.config.suite, "render": self.config.render,
+            "physics": "stock" if self.config.render == "reference" else "stock to rounding",
             "image_size": self.config.image_size, "settle_steps": self.config.settle_steps,
             "max_steps": self.max_steps, "assets": self.assets.kind, "assets_path": str(self.assets.path),
             "assets_digest": self.assets.digest, "mujoco": versions["mujoco"], "robosuite": versions["robosuite"],
@@ -222,8 +247,11 @@ class LiberoSimulator:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Free the environment with its renderer; the simulator can be reset again."""
-        if self.env is not None:
-            self.env.close()
-        self.env = self.task = None
+        """Free all environments and the OpenGL context; the simulator can be reset again."""
+        for environment in self._kept.values():
+            environment.close()
+        self._kept.clear()
+        if self._context is not None:
+            self._context.release()
+        self._context = self.env = self.task = None
         self._running = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import cache_folder, write_text
+from avavla_ray.simulators.mujoco_physics import log_warnings
+from avavla_ray.simulators.opengl import check_opengl, choose_renderer
 
-GL_LIBRARIES = {"egl": ("libEGL.so.1", "libegl1"), "osmesa": ("libOSMesa.so.8", "libosmesa6")}
 ROBOSUITE_LOG = Path("/tmp/robosuite.log")
 
 
@@ -33,32 +33,6 @@ def libero_root() -> Path:
         if (root / "bddl_files").is_dir():
             return root
     raise InputError("the LIBERO simulator is not installed (no package hf-libero): run 'make setup'")
-
-
-def check_opengl() -> None:
-    """Refuse to go on without a library for headless rendering; MUJOCO_GL chooses between egl and osmesa.
-
-    Raises:
-        InputError: unknown MUJOCO_GL, or its library is missing.
-    """
-    backend = os.environ.get("MUJOCO_GL", "egl").lower()
-    if backend not in GL_LIBRARIES:
-        raise InputError(f"MUJOCO_GL={backend} cannot render headless: set it to egl or osmesa")
-    library, package = GL_LIBRARIES[backend]
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        raise InputError(
-            f"no OpenGL library for headless rendering ({library}): "
-            f"install it with 'apt-get install {package} libgl1 libgl1-mesa-dri'"
-        ) from None
-
-
-def _choose_renderer() -> None:
-    backend = os.environ.setdefault("MUJOCO_GL", "egl").lower()
-    os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
-    # Which EGL device draws; without it robosuite would parse CUDA_VISIBLE_DEVICES, which Ray leaves empty.
-    os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")
 
 
 @contextlib.contextmanager
@@ -101,26 +75,11 @@ def _check_egl_device() -> None:
         raise ImportError(f"EGL device {os.environ['MUJOCO_EGL_DEVICE_ID']} has no display")
 
 
-@functools.cache
-def prepare() -> None:
-    """Set what must be set before mujoco, robosuite and libero are imported in this process, then import them.
-
-    Raises:
-        InputError: hf-libero, robosuite or an OpenGL library is missing, or none of its devices can render.
-    """
-    root = libero_root()
-    check_opengl()
-    _choose_renderer()
-    _write_libero_config(root)
-    _check_robosuite_log()
-    # Compiling robosuite's controllers takes 12 s; site-packages may be read-only, so the result is kept here.
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
-    logging.getLogger("robosuite_logs").addFilter(lambda record: "macro" not in str(record.msg))
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say what to do about what keeps LIBERO from being imported."""
     try:
-        with _cuda_devices_hidden():
-            import libero.libero.envs  # noqa: F401
-        if os.environ["MUJOCO_GL"] == "egl":
-            _check_egl_device()
+        yield
     except ModuleNotFoundError as error:
         raise InputError(f"LIBERO needs the package {error.name}, which is not installed: run 'make setup'") from error
     except (ImportError, AttributeError, RuntimeError) as error:
@@ -129,3 +88,38 @@ def prepare() -> None:
             f"OpenGL cannot render headless here ({error}): "
             "install libegl1 and libgl1-mesa-dri, or set MUJOCO_EGL_DEVICE_ID or MUJOCO_GL=osmesa"
         ) from error
+
+
+@functools.cache
+def preload() -> None:
+    """Set what must be set before mujoco, robosuite and libero are imported in this process, then import them.
+
+    Starts neither threads nor graphics, so that a process can be forked afterwards.
+
+    Raises:
+        InputError: hf-libero, robosuite or an OpenGL library is missing.
+    """
+    root = libero_root()
+    check_opengl()
+    choose_renderer()
+    _write_libero_config(root)
+    _check_robosuite_log()
+    # Compiling robosuite's controllers takes 12 s; site-packages may be read-only, so the result is kept here.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
+    logging.getLogger("robosuite_logs").addFilter(lambda record: "macro" not in str(record.msg))
+    with _explained(), _cuda_devices_hidden():
+        import libero.libero.envs  # noqa: F401
+    log_warnings()
+
+
+@functools.cache
+def prepare() -> None:
+    """`preload`, and see that a device can render.
+
+    Raises:
+        InputError: as `preload`, or none of the devices can render.
+    """
+    preload()
+    if os.environ["MUJOCO_GL"] == "egl":
+        with _explained():
+            _check_egl_device()

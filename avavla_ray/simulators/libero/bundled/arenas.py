@@ -1,4 +1,4 @@
-"""The rooms: a floor to work on, and a table in a room.
+"""The arenas: a floor to work on, and tables in several rooms.
 
 LIBERO's arena classes look up the textures, the table's parts and the cameras by the names used here.
 """
@@ -9,8 +9,17 @@ import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
-from avavla_ray.simulators.libero.bundled.mjcf import add_material, numbers
-from avavla_ray.simulators.libero.bundled.shapes import Vector
+from avavla_ray.simulators.libero.bundled.mjcf import (
+    FIXTURE_CONTACT,
+    Body,
+    Material,
+    add_body,
+    add_material,
+    add_shape,
+    numbers,
+)
+from avavla_ray.simulators.libero.bundled.rooms import COFFEE_TABLE, DESK, KITCHEN, LIVING_ROOM, STUDY
+from avavla_ray.simulators.libero.bundled.shapes import Shape, Vector
 
 ROOM = ((-2.0, 3.0), (-3.0, 3.0), 3.0)
 WALL_HALF_THICKNESS = 0.01
@@ -34,36 +43,67 @@ CAMERAS: dict[str, tuple[Vector, tuple[float, float, float, float]]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A room; with a table of wood when `table` says so."""
+    """A room to work in.
+
+    Attributes:
+        path: of its XML below the assets root.
+        wood: what its table shows; None where the work is done on the floor.
+        table: the table itself; None where LIBERO's arena class gives a plain one its size and place.
+        ground_is_body: the floor is a body of its own, on which LIBERO hangs placement regions; elsewhere it is a
+            geom of the world, where robosuite looks for it.
+        background: what stands along the walls; only looked at.
+    """
 
     path: str
-    table: bool
+    wood: Material | None = None
+    table: Body | None = None
+    ground_is_body: bool = False
+    background: tuple[Shape, ...] = ()
 
 
+PALE = Material("table_texture", "textures/bundled_table.png")
 SCENES: tuple[Scene, ...] = (
-    Scene("scenes/libero_floor_base_style.xml", table=False),
-    Scene("scenes/libero_tabletop_base_style.xml", table=True),
+    Scene("scenes/libero_floor_base_style.xml", ground_is_body=True),
+    Scene("scenes/libero_tabletop_base_style.xml", PALE),
+    Scene("scenes/libero_kitchen_tabletop_base_style.xml", PALE, background=KITCHEN),
+    Scene(
+        "scenes/libero_living_room_tabletop_base_style.xml",
+        Material("table_texture", "textures/bundled_dark_table.png", flat=True),
+        COFFEE_TABLE,
+        ground_is_body=True,
+        background=LIVING_ROOM,
+    ),
+    Scene(
+        "scenes/libero_study_base_style.xml",
+        Material("table_texture", "textures/bundled_desk.png"),
+        DESK,
+        background=STUDY,
+    ),
 )
 
 
 def scene_xml(scene: Scene) -> str:
     """The MJCF document of `scene`."""
-    root = ET.Element("mujoco", model="table_arena" if scene.table else "floor_arena")
+    root = ET.Element("mujoco", model=scene.path.rsplit("/", 1)[-1].removesuffix("_base_style.xml"))
     asset = ET.SubElement(root, "asset")
     sky = {"name": "sky", "type": "skybox", "builtin": "gradient", "width": "64", "height": "64"}
     ET.SubElement(asset, "texture", sky, rgb1="0.9 0.9 1", rgb2="0.2 0.3 0.4")
+    # The arena classes put the pictures of the problem's style in place of these two.
     add_material(asset, "floorplane", "texplane", "../textures/light-gray-floor-tile.png", "2d", repeat=3)
     add_material(asset, "walls_mat", "tex-wall", "../textures/light-gray-plaster.png", "2d", repeat=3)
     world = ET.SubElement(root, "worldbody")
-    # LIBERO hangs its placement regions on the body "floor" where there is no table, and robosuite looks for a geom
-    # of that name in the world where there is one.
-    ground = world if scene.table else ET.SubElement(world, "body", name="floor", pos="0 0 0")
+    ground = ET.SubElement(world, "body", name="floor", pos="0 0 0") if scene.ground_is_body else world
     ET.SubElement(
         ground, "geom", name="floor", type="plane", pos="0 0 0", size="3 3 0.125", material="floorplane", group="1"
     )
-    if scene.table:
-        add_material(asset, "table_texture", "tex-table", "../textures/bundled_table.png", "cube")
-        _add_table(world)
+    if scene.wood is not None:
+        add_material(asset, scene.wood.name, "tex-table", f"../{scene.wood.file}", "2d" if scene.wood.flat else "cube")
+        if scene.table is None:
+            _add_plain_table(world, scene.wood.name)
+        else:
+            add_body(world, asset, scene.table, FIXTURE_CONTACT)
+    for index, shape in enumerate(scene.background):
+        add_shape(world, asset, shape, f"background_{index}", {})
     _add_walls(world)
     for index, place in enumerate(LIGHTS):
         light = ET.SubElement(world, "light", name=f"light{index + 1}", pos=numbers(place), dir="0 -0.15 -1")
@@ -90,12 +130,12 @@ def _add_walls(world: ET.Element) -> None:
         wall.attrib.update(group="1", contype="0", conaffinity="0")
 
 
-def _add_table(world: ET.Element) -> None:
+def _add_plain_table(world: ET.Element, wood: str) -> None:
     """LIBERO sets the sizes and places of the table's parts itself."""
     table = ET.SubElement(world, "body", name="table", pos="0 0 0.4")
     size = {"type": "box", "pos": "0 0 0", "size": "0.4 0.4 0.4"}
     ET.SubElement(table, "geom", size, name="table_collision", group="0", friction="1 0.005 0.0001")
-    seen = {"material": "table_texture", "group": "1", "contype": "0", "conaffinity": "0"}
+    seen = {"material": wood, "group": "1", "contype": "0", "conaffinity": "0"}
     ET.SubElement(table, "geom", {**size, **seen}, name="table_visual")
     ET.SubElement(table, "site", name="table_top", pos="0 0 0.4", size="0.001", rgba="0 0 0 0")
     for leg in range(1, 5):

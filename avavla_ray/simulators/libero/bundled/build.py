@@ -15,20 +15,18 @@ from pathlib import Path
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, cache_folder
 
-BUNDLED_SUITES: tuple[str, ...] = ("libero_object", "libero_spatial")
+BUNDLED_SUITES: tuple[str, ...] = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 MANIFEST = ".manifest.json"
 
 
 def generate() -> dict[str, bytes]:
     """Path below the assets root -> contents, for every file of the set."""
     from avavla_ray.simulators.libero.bundled.arenas import SCENES, scene_xml
-    from avavla_ray.simulators.libero.bundled.furniture import FURNITURE
-    from avavla_ray.simulators.libero.bundled.groceries import GROCERIES
+    from avavla_ray.simulators.libero.bundled.items import ITEMS
     from avavla_ray.simulators.libero.bundled.mjcf import item_xml
-    from avavla_ray.simulators.libero.bundled.tableware import TABLEWARE
     from avavla_ray.simulators.libero.bundled.textures import TEXTURES, png
 
-    files = {item.path: item_xml(item).encode() for item in (*GROCERIES, *TABLEWARE, *FURNITURE)}
+    files = {item.path: item_xml(item).encode() for item in ITEMS}
     files |= {scene.path: scene_xml(scene).encode() for scene in SCENES}
     files |= {path: png(recipe.paint()) for path, recipe in TEXTURES.items()}
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ from avavla_ray.errors import InputError
 from avavla_ray.simulators.libero.bundled.build import BUNDLED_SUITES
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
-CAPTION_HEIGHT = 14
+# Of the built-in font, pixels.
+LETTER_WIDTH, LINE_HEIGHT = 6, 11
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,9 @@ class SheetSettings:
         suites: suites whose tasks are shown.
         tasks: indices of the tasks; all when empty.
         assets: official, bundled, or a directory.
-        size: height and width of one camera's picture, pixels.
-        columns: tasks in a row; each shows the scene and the wrist camera.
+        size: height and width of one picture, pixels.
+        columns: tasks in a row.
+        wrist: show the wrist camera's picture beside the scene's.
         initial_state: published initial state to show.
     """
 
@@ -35,18 +39,19 @@ class SheetSettings:
     tasks: tuple[int, ...] = ()
     assets: str = "bundled"
     size: int = 192
-    columns: int = 4
+    columns: int = 8
+    wrist: bool = False
     initial_state: int = 0
 
 
-def sheet(settings: SheetSettings) -> Image:
-    """The picture: scene and wrist camera of each task with its instruction above."""
-    from PIL import Image, ImageDraw
+def _pictures(settings: SheetSettings) -> list[tuple[str, np.ndarray]]:
+    """The label of each task and its (H, W, 3) picture."""
+    import numpy as np
 
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import make_simulator
 
-    cells = []
+    found = []
     for suite in settings.suites:
         simulator = make_simulator(
             SimulatorConfig(suite=suite, assets=settings.assets, image_size=settings.size, render="reference")
@@ -54,18 +59,29 @@ def sheet(settings: SheetSettings) -> Image:
         instructions = simulator.spec.instructions
         for task in settings.tasks or range(len(instructions)):
             images = simulator.reset(task, initial_state=settings.initial_state).images
-            cell = Image.new("RGB", (2 * settings.size, settings.size + CAPTION_HEIGHT), "white")
             # Observations are mirror images, as policies expect them; people want the true view.
-            for column, image in enumerate(images):
-                cell.paste(Image.fromarray(image[:, ::-1]), (column * settings.size, CAPTION_HEIGHT))
-            ImageDraw.Draw(cell).text((3, 1), f"{task} {instructions[task]}", fill="black")
-            cells.append(cell)
+            shown = [image[:, ::-1] for image in images[: 2 if settings.wrist else 1]]
+            found.append((f"{suite} {task}: {instructions[task]}", np.concatenate(shown, axis=1)))
         simulator.close()
-    width, height = cells[0].size
-    rows = -(-len(cells) // settings.columns)
-    picture = Image.new("RGB", (settings.columns * width, rows * height), "white")
-    for index, cell in enumerate(cells):
-        picture.paste(cell, (index % settings.columns * width, index // settings.columns * height))
+    return found
+
+
+def sheet(settings: SheetSettings) -> Image:
+    """The picture: each task's view, with suite, index and instruction above it."""
+    from PIL import Image, ImageDraw
+
+    pictures = _pictures(settings)
+    width = pictures[0][1].shape[1]
+    labels = [textwrap.wrap(label, width // LETTER_WIDTH) for label, _ in pictures]
+    caption = LINE_HEIGHT * max(map(len, labels)) + 3
+    rows = -(-len(pictures) // settings.columns)
+    picture = Image.new("RGB", (settings.columns * width, rows * (settings.size + caption)), "white")
+    for index, ((_, image), label) in enumerate(zip(pictures, labels, strict=True)):
+        row, column = divmod(index, settings.columns)
+        left, top = column * width, row * (settings.size + caption)
+        picture.paste(Image.fromarray(image), (left, top + caption))
+        for line, text in enumerate(label):
+            ImageDraw.Draw(picture).text((left + 2, top + line * LINE_HEIGHT), text, fill="black")
     return picture
 
 

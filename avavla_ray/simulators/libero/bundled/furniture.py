@@ -1,4 +1,4 @@
-"""Fixtures: a cabinet with three drawers and a stove with one burner and a knob."""
+"""Fixtures: two cabinets with three drawers and a stove with one burner and a knob."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from avavla_ray.simulators.libero.bundled.mjcf import Body, Item, Joint, Materia
 from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Shape, solid_prism
 
 WALNUT = Material("walnut", "textures/bundled_walnut.png")
+WHITE_WOOD = Material("white_wood", "textures/bundled_white_wood.png")
 # Drawers and knobs are as heavy to move as the originals', whatever their boxes would weigh.
 MOVING_PART = (3.0, 1.0)
 
 
-def _drawer(name: str, level: str, floor: float, handle: float) -> Body:
+def _drawer(name: str, level: str, floor: float, handle: float, wood: str, inside: str) -> Body:
     """A drawer that slides along -y, 16 cm at most; `floor` is the height of its underside, `handle` of its bar."""
     middle = floor + 0.0325
     bar, back = -0.1016, -0.0835
     shapes: tuple[Shape, ...] = (
-        Box((0.0033, -0.0752, middle - 0.0005), (0.1093, 0.0027, 0.0343), material="walnut"),
+        Box((0.0033, -0.0752, middle - 0.0005), (0.1093, 0.0027, 0.0343), material=wood),
         Box((0.0033, -0.0688, middle), (0.1068, 0.0036, 0.0321)),
-        Box((0.0033, 0.0908, middle), (0.1068, 0.0036, 0.0321), "dark walnut"),
-        Box((-0.1019, 0.0111, middle), (0.0026, 0.0815, 0.0316), "dark walnut"),
-        Box((0.1089, 0.0111, middle), (0.0026, 0.0815, 0.0316), "dark walnut"),
-        Box((0.0035, 0.0105, floor + 0.004), (0.107, 0.081, 0.004), "walnut"),
+        Box((0.0033, 0.0908, middle), (0.1068, 0.0036, 0.0321), inside),
+        Box((-0.1019, 0.0111, middle), (0.0026, 0.0815, 0.0316), inside),
+        Box((0.1089, 0.0111, middle), (0.0026, 0.0815, 0.0316), inside),
+        Box((0.0035, 0.0105, floor + 0.004), (0.107, 0.081, 0.004), material=wood),
         Box((-0.0028, bar, handle), (0.0445, 0.0077, 0.0082)),
         Box((0.0292, back, handle), (0.0051, 0.0106, 0.0055), "grey"),
         Box((-0.0356, back, handle), (0.0051, 0.0106, 0.0055), "grey"),
@@ -36,39 +37,33 @@ def _drawer(name: str, level: str, floor: float, handle: float) -> Body:
     return Body(name, shapes, (region,), joint, MOVING_PART)
 
 
-CARCASS: tuple[Shape, ...] = (
-    Box((0.004, 0.1094, 0.1139), (0.1191, 0.0023, 0.1058), material="walnut"),
-    Box((-0.1122, 0.0163, 0.1143), (0.0052, 0.0954, 0.1058), material="walnut"),
-    Box((0.119, 0.0163, 0.1143), (0.0052, 0.0954, 0.1058), material="walnut"),
-    Box((0.004, 0.0163, 0.0069), (0.1228, 0.0896, 0.0021), material="walnut"),
-    Box((0.0039, 0.0158, 0.2216), (0.1273, 0.0941, 0.0014), material="walnut"),
-    *(Box((0.0039, 0.0187, z), (0.1117, 0.0893, 0.0009), "dark walnut") for z in (0.0093, 0.0793, 0.1494)),
-)
-TOP_SIDE = Site("top_side", (0.0035, 0.0157, 0.2215), (0.1253, 0.0944, 0.0015))
+def _cabinet(name: str, wood: Material, inside: str) -> Item:
+    """A cabinet faced with `wood`; `inside` is the colour of what only shows when a drawer is open."""
+    face = wood.name
+    carcass: tuple[Shape, ...] = (
+        Box((0.004, 0.1094, 0.1139), (0.1191, 0.0023, 0.1058), material=face),
+        Box((-0.1122, 0.0163, 0.1143), (0.0052, 0.0954, 0.1058), material=face),
+        Box((0.119, 0.0163, 0.1143), (0.0052, 0.0954, 0.1058), material=face),
+        Box((0.004, 0.0163, 0.0069), (0.1228, 0.0896, 0.0021), material=face),
+        Box((0.0039, 0.0158, 0.2216), (0.1273, 0.0941, 0.0014), material=face),
+        *(Box((0.0039, 0.0187, z), (0.1117, 0.0893, 0.0009), inside) for z in (0.0093, 0.0793, 0.1494)),
+    )
+    drawers = (
+        _drawer("cabinet_top", "top", 0.1511, handle=0.1839, wood=face, inside=inside),
+        _drawer("cabinet_middle", "middle", 0.0814, handle=0.1104, wood=face, inside=inside),
+        _drawer("cabinet_bottom", "bottom", 0.0128, handle=0.0411, wood=face, inside=inside),
+    )
+    top_side = Site("top_side", (0.0035, 0.0157, 0.2215), (0.1253, 0.0944, 0.0015))
+    return Item(
+        f"articulated_objects/{name}.xml",
+        Body("object", children=(Body("base", carcass, (top_side,), children=drawers),)),
+        mass=None,
+        bottom=-0.045,
+        top=0.045,
+        radius=0.045,
+        materials=(wood,),
+    )
 
-CABINET = Item(
-    "articulated_objects/wooden_cabinet.xml",
-    Body(
-        "object",
-        children=(
-            Body(
-                "base",
-                CARCASS,
-                (TOP_SIDE,),
-                children=(
-                    _drawer("cabinet_top", "top", floor=0.1511, handle=0.1839),
-                    _drawer("cabinet_middle", "middle", floor=0.0814, handle=0.1104),
-                    _drawer("cabinet_bottom", "bottom", floor=0.0128, handle=0.0411),
-                ),
-            ),
-        ),
-    ),
-    mass=None,
-    bottom=-0.045,
-    top=0.045,
-    radius=0.045,
-    materials=(WALNUT,),
-)
 
 HOB: tuple[Shape, ...] = (
     Box((0, 0, 0), (0.095, 0.095, 0.02), "silver"),
@@ -125,4 +120,8 @@ STOVE = Item(
     top=0.045,
     radius=0.045,
 )
-FURNITURE: tuple[Item, ...] = (CABINET, STOVE)
+FURNITURE: tuple[Item, ...] = (
+    _cabinet("wooden_cabinet", WALNUT, "dark walnut"),
+    _cabinet("white_cabinet", WHITE_WOOD, "light grey"),
+    STOVE,
+)

@@ -7,12 +7,16 @@ are ours. Cans, cartons and bottles stand along y, packets and the barbecue sauc
 from __future__ import annotations
 
 from avavla_ray.simulators.libero.bundled.mjcf import Body, Item
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape, solid_prism
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape, moved, solid_prism
+
+# These start inside a neighbour in some published states.
+GENTLE = ("cream_cheese", "chocolate_pudding")
 
 
 def _item(name: str, shapes: tuple[Shape, ...], mass: float, bottom: float, top: float, radius: float) -> Item:
     path = f"stable_hope_objects/{name}/{name}.xml"
-    return Item(path, Body("object", shapes), mass=mass, bottom=bottom, top=top, radius=radius)
+    body = Body("object", shapes)
+    return Item(path, body, mass=mass, bottom=bottom, top=top, radius=radius, gentle=name in GENTLE)
 
 
 def _can(label: str, band: str) -> tuple[Shape, ...]:
@@ -140,6 +144,12 @@ GROCERIES: tuple[Item, ...] = (
     _item("orange_juice", _carton("orange", "yellow", "green", "white"), 0.0317, -0.06, 0.04, 0.025),
     _item("ketchup", _squeeze_bottle("red", "cream", "white"), 0.0232, -0.06, 0.04, 0.025),
     _item("salad_dressing", _dressing_bottle("cream", "lime", "green"), 0.0218, -0.06, 0.04, 0.025),
+    # The frame of this one is near the bottle's foot.
+    _item(
+        "new_salad_dressing",
+        moved(_dressing_bottle("cream", "lime", "green"), (0, 0.05, 0)),
+        *(0.0218, -0.06, 0.04, 0.025),
+    ),
     _item("bbq_sauce", _flask("dark brown", "yellow", "orange"), 0.0122, -0.06, 0.06, 0.015),
     _item("butter", _packet((0.0381, 0.0198, 0.0087), "yellow", "red", "yellow"), 0.00525, -0.02, 0.02, 0.02),
     _item("cream_cheese", _packet((0.0406, 0.0213, 0.0089), "silver", "white", "blue"), 0.0062, -0.025, 0.025, 0.03),

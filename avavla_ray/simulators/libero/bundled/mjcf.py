@@ -13,12 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from avavla_ray.simulators.libero.bundled.colours import COLOURS
-from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh
-from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Shape, Vector, quaternion, volume
+from avavla_ray.simulators.libero.bundled.meshes import lathe_mesh, prism_mesh, tube_mesh
+from avavla_ray.simulators.libero.bundled.shapes import Box, Lathe, Prism, Shape, Vector, quaternion, volume
 
 # Contact of every LIBERO object: hard, grippy, and heavy enough only through its volume.
 CONTACT = {"solimp": "0.998 0.998 0.001", "solref": "0.001 1", "friction": "0.95 0.3 0.1"}
+# Light things that published states push a few millimetres into others would be thrown metres far by hard contacts.
+GENTLE_CONTACT = {**CONTACT, "solref": "0.02 1", "solmix": "100"}
 FIXTURE_DENSITY = 100.0
+# A fixture's parts touch hands and objects, never each other: their joints' ranges keep them apart, and looking for
+# contacts between a drawer and its frame would cost more than everything else on the table.
+FIXTURE_CONTACT = {**CONTACT, "contype": "0", "conaffinity": "1"}
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,11 @@ class Body:
 
 @dataclass(frozen=True)
 class Material:
-    """What a box's faces show: a picture below the assets root."""
+    """What a shape shows: a picture below the assets root, on each face of a box or across a prism (`flat`)."""
 
     name: str
     file: str
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Item:
         path: of its XML below the assets root, as LIBERO's class of that object loads it.
         body: with the name "object".
         mass: kg, spread evenly over the solid boxes of the body; None for fixtures, which never move.
+        gentle: its contacts part slowly where it starts inside something else.
         bottom, top: heights of the sites that LIBERO's placement uses. radius: of the circle it keeps free.
     """
 
@@ -84,6 +91,7 @@ class Item:
     top: float
     radius: float
     materials: tuple[Material, ...] = ()
+    gentle: bool = False
 
 
 def numbers(values: Iterable[float]) -> str:
@@ -100,10 +108,11 @@ def item_xml(item: Item) -> str:
     asset = ET.SubElement(root, "asset")
     for material in item.materials:
         file = "../" * item.path.count("/") + material.file
-        add_material(asset, material.name, f"tex-{material.name}", file, kind="cube")
+        add_material(asset, material.name, f"tex-{material.name}", file, "2d" if material.flat else "cube")
     outer = ET.SubElement(ET.SubElement(root, "worldbody"), "body")
+    solid = FIXTURE_CONTACT if item.mass is None else GENTLE_CONTACT if item.gentle else CONTACT
     density = FIXTURE_DENSITY if item.mass is None else item.mass / volume(item.body.shapes)
-    _add_body(outer, asset, item.body, density)
+    add_body(outer, asset, item.body, {**solid, "density": f"{density:.6g}"})
     for site, centre in (
         ("bottom_site", (0, 0, item.bottom)),
         ("top_site", (0, 0, item.top)),
@@ -121,7 +130,8 @@ def add_material(asset: ET.Element, name: str, texture: str, file: str, kind: st
     material.attrib.update(specular="0.1", shininess="0.1", texuniform="true" if repeat > 1 else "false")
 
 
-def _add_body(parent: ET.Element, asset: ET.Element, body: Body, density: float) -> None:
+def add_body(parent: ET.Element, asset: ET.Element, body: Body, solid: dict[str, str]) -> None:
+    """Append `body` and all that hangs on it to `parent`; see `add_shape`."""
     element = ET.SubElement(parent, "body", name=body.name, pos=numbers(body.centre))
     if body.quaternion is not None:
         element.set("quat", numbers(body.quaternion))
@@ -152,25 +162,31 @@ def _add_body(parent: ET.Element, asset: ET.Element, body: Body, density: float)
             rgba=site.rgba,
         )
     for index, shape in enumerate(body.shapes):
-        add_shape(element, asset, shape, f"{body.name}_{index}", density)
+        add_shape(element, asset, shape, f"{body.name}_{index}", solid)
     for child in body.children:
-        _add_body(element, asset, child, density)
+        add_body(element, asset, child, solid)
 
 
-def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, density: float) -> None:
-    """Append the geoms of `shape` to `parent`; a surface's triangles go to `asset` under `label`."""
+def add_shape(parent: ET.Element, asset: ET.Element, shape: Shape, label: str, solid: dict[str, str]) -> None:
+    """Append the geoms of `shape` to `parent`; a surface's triangles go to `asset` under `label`.
+
+    Args:
+        solid: attributes of the geoms that take part in contacts.
+    """
     if isinstance(shape, Box):
         place = {"type": "box", "pos": numbers(shape.centre), "size": numbers(shape.half)}
         if shape.turn or shape.lean:
             place["quat"] = numbers(quaternion(shape))
         if shape.solid:
-            ET.SubElement(parent, "geom", place, group="0", density=f"{density:.6g}", **CONTACT)
+            ET.SubElement(parent, "geom", place, group="0", **solid)
         if shape.colour or shape.material:
             _look(ET.SubElement(parent, "geom", place), shape.colour, shape.material)
-        return
-    vertices, faces = lathe_mesh(shape) if isinstance(shape, Lathe) else prism_mesh(shape)
-    _add_mesh(asset, label, vertices, faces)
-    _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour)
+    elif isinstance(shape, Prism):
+        _add_mesh(asset, label, *prism_mesh(shape), spread=bool(shape.material))
+        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour, shape.material)
+    else:
+        _add_mesh(asset, label, *(lathe_mesh(shape) if isinstance(shape, Lathe) else tube_mesh(shape)))
+        _look(ET.SubElement(parent, "geom", type="mesh", mesh=label), shape.colour)
 
 
 def _look(geom: ET.Element, colour: str, material: str = "") -> None:
@@ -181,11 +197,10 @@ def _look(geom: ET.Element, colour: str, material: str = "") -> None:
         geom.set("rgba", numbers((*COLOURS[colour], 1.0)))
 
 
-def _add_mesh(asset: ET.Element, name: str, vertices: np.ndarray, faces: np.ndarray) -> None:
-    ET.SubElement(
-        asset,
-        "mesh",
-        name=name,
-        vertex=numbers(vertices.reshape(-1)),
-        face=" ".join(str(index) for index in faces.reshape(-1)),
-    )
+def _add_mesh(asset: ET.Element, name: str, vertices: np.ndarray, faces: np.ndarray, spread: bool = False) -> None:
+    """Append a mesh; `spread` lays a picture over its extent in x and y."""
+    mesh = ET.SubElement(asset, "mesh", name=name, vertex=numbers(vertices.reshape(-1)))
+    mesh.set("face", " ".join(str(index) for index in faces.reshape(-1)))
+    if spread:
+        low = vertices.min(axis=0)
+        mesh.set("texcoord", numbers(((vertices - low) / (vertices.max(axis=0) - low))[:, :2].reshape(-1)))

@@ -1,13 +1,14 @@
 """The primitives of which bundled objects are made. Lengths in metres, angles in degrees, body frame.
 
-A `Box` may be solid, visible or both. Surfaces (`Lathe`, `Prism`) are only ever looked at: contact is always with
-boxes, which MuJoCo handles fastest and which stand still on a table.
+A `Box` may be solid, visible or both. The others (`Lathe`, `Prism`, `Tube`) are only ever looked at: contact is always
+with boxes, which MuJoCo handles fastest and which stand still on a table.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Vector = tuple[float, float, float]
@@ -48,6 +49,7 @@ class Lathe:
             is closed by itself, any other is closed back to its first point (a ring, a bowl's wall).
         squash: scale of the second of the two directions across the axis (a bottle that is flatter than wide).
         offset: of the axis, across it.
+        phase: angle of the first of the segments' corners (few segments make a faceted pot).
     """
 
     profile: tuple[tuple[float, float], ...]
@@ -56,20 +58,59 @@ class Lathe:
     squash: float = 1.0
     offset: tuple[float, float] = (0.0, 0.0)
     segments: int = 20
+    phase: float = 0.0
 
 
 @dataclass(frozen=True)
 class Prism:
-    """A convex polygon swept along `axis` from `centre - half` to `centre + half`; corners counter-clockwise."""
+    """A convex polygon swept along `axis` from `centre - half` to `centre + half`; corners counter-clockwise.
+
+    `material` names a texture's material, to be used instead of a colour.
+    """
 
     polygon: tuple[tuple[float, float], ...]
     half: float
     colour: str
     axis: Axis = "z"
     centre: float = 0.0
+    material: str = ""
 
 
-Shape: TypeAlias = Box | Lathe | Prism
+@dataclass(frozen=True)
+class Tube:
+    """A bar of `radius` through `points` in one plane: a handle."""
+
+    points: tuple[Vector, ...]
+    radius: float
+    colour: str
+
+
+Shape: TypeAlias = Box | Lathe | Prism | Tube
+
+
+def plus(a: Vector, b: Vector) -> Vector:
+    """The sum of two vectors."""
+    return (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+
+
+def moved(shapes: Iterable[Shape], by: Vector) -> tuple[Shape, ...]:
+    """`shapes` shifted, for objects whose frame is not where they are built most easily."""
+    result: list[Shape] = []
+    for shape in shapes:
+        if isinstance(shape, Box):
+            result.append(replace(shape, centre=plus(shape.centre, by)))
+        elif isinstance(shape, Tube):
+            result.append(replace(shape, points=tuple(plus(point, by) for point in shape.points)))
+        else:
+            first, second, height = (by[index] for index in FRAMES[shape.axis])
+            if isinstance(shape, Lathe):
+                profile = tuple((radius, level + height) for radius, level in shape.profile)
+                offset = (shape.offset[0] + first, shape.offset[1] + second)
+                result.append(replace(shape, profile=profile, offset=offset))
+            else:
+                polygon = tuple((a + first, b + second) for a, b in shape.polygon)
+                result.append(replace(shape, polygon=polygon, centre=shape.centre + height))
+    return tuple(result)
 
 
 def along(axis: Axis, first: float, second: float, height: float) -> Vector:

@@ -86,16 +86,35 @@ def png(picture: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-# The arena classes ask for the first two by these names.
+# The arena classes ask for those without "bundled" by these names.
 TEXTURES: dict[str, Wood | Plaster] = {
     "textures/light-gray-floor-tile.png": Wood(
         (0.80, 0.78, 0.75), (0.62, 0.59, 0.55), boards=2, joint=(0.90, 0.89, 0.87), grain=24, size=256, seed=1
     ),
     "textures/light-gray-plaster.png": Plaster((0.86, 0.87, 0.86), (0.79, 0.80, 0.79), size=128, seed=2),
+    "textures/gray_ceramic_tile.png": Wood(
+        (0.78, 0.73, 0.67), (0.66, 0.60, 0.54), boards=2, joint=(0.88, 0.85, 0.81), grain=8, size=256, seed=7
+    ),
+    "textures/seamless_wood_planks_floor.png": Wood(
+        (0.91, 0.78, 0.56), (0.80, 0.64, 0.40), boards=8, joint=(0.60, 0.46, 0.28), grain=32, size=256, seed=8
+    ),
+    "textures/yellow_linen_wall_texture.png": Plaster((0.89, 0.87, 0.74), (0.82, 0.80, 0.66), size=128, seed=9),
+    "textures/bundled_dark_table.png": Wood(
+        (0.40, 0.26, 0.19), (0.29, 0.18, 0.12), boards=1, joint=(0, 0, 0), grain=26, size=256, seed=10
+    ),
+    "textures/bundled_desk.png": Wood(
+        (0.66, 0.46, 0.25), (0.50, 0.33, 0.16), boards=1, joint=(0, 0, 0), grain=14, size=256, seed=11
+    ),
     "textures/bundled_table.png": Wood(
         (0.87, 0.77, 0.64), (0.74, 0.61, 0.47), boards=1, joint=(0, 0, 0), grain=20, size=256, seed=3
     ),
     "textures/bundled_walnut.png": Wood(
         (0.29, 0.19, 0.12), (0.17, 0.10, 0.06), boards=1, joint=(0, 0, 0), grain=18, size=128, seed=4
+    ),
+    "textures/bundled_white_wood.png": Wood(
+        (0.93, 0.93, 0.93), (0.80, 0.81, 0.82), boards=1, joint=(0, 0, 0), grain=22, size=128, seed=5
+    ),
+    "textures/bundled_maple.png": Wood(
+        (0.88, 0.70, 0.47), (0.66, 0.45, 0.25), boards=1, joint=(0, 0, 0), grain=14, size=128, seed=6
     ),
 }

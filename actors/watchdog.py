@@ -1,0 +1,112 @@
+"""What to do about simulators that die: count, and leave out a task that kills one after the other.
+
+A runner asks its own watchdog, so that it stops at once; the driver feeds one with what all runners report, and hands
+its list to all of them, so that a bad task does not cost every runner its three deaths.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from avavla_ray.simulators.base import SimulatorFailure
+
+KINDS = ("physics", "crash", "memory", "hang", "garbage")  # see SimulatorFailure
+DEATHS_IN_A_ROW = 3
+
+
+class NoTaskLeft(SimulatorFailure):
+    """Every task is quarantined: there is nothing left to play.
+
+    Attributes:
+        quarantined: why, by task.
+    """
+
+    quarantined: Mapping[int, str] = {}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a task ended: the episode ended (`kind` None), or its simulator did.
+
+    Attributes:
+        kind: of the SimulatorFailure. reason: in words.
+        aborted: an episode was under way and is neither failed nor a success; else it had not begun.
+    """
+
+    task: int
+    kind: str | None = None
+    reason: str = ""
+    aborted: bool = False
+
+
+class Watchdog:
+    """Deaths of simulators by kind, and the tasks that are left out because of them.
+
+    Args:
+        tasks: that there are. limit: so many deaths of one task, without an episode of it that ends in between,
+            quarantine it.
+
+    Attributes:
+        quarantined: why, by task. deaths: how many, by kind.
+    """
+
+    def __init__(self, tasks: Sequence[int], limit: int = DEATHS_IN_A_ROW) -> None:
+        self._tasks, self._limit = tuple(tasks), limit
+        self._in_a_row: Counter[int] = Counter()
+        self.quarantined: dict[int, str] = {}
+        self.deaths: Counter[str] = Counter()
+
+    def saw(self, outcome: Outcome) -> bool:
+        """Take note; whether this outcome puts its task into quarantine."""
+        if outcome.kind is None:
+            self._in_a_row[outcome.task] = 0
+            return False
+        self.deaths[outcome.kind] += 1
+        self._in_a_row[outcome.task] += 1
+        if self._in_a_row[outcome.task] < self._limit or outcome.task in self.quarantined:
+            return False
+        self.quarantined[outcome.task] = (
+            f"task {outcome.task} is quarantined: its simulator died {self._limit} times in a row, "
+            f"the last time because {outcome.reason}"
+        )
+        return True
+
+    def adopt(self, quarantined: Mapping[int, str]) -> list[str]:
+        """Leave out what somebody else has quarantined; why, for those that are new here."""
+        new = {task: reason for task, reason in quarantined.items() if task not in self.quarantined}
+        self.quarantined |= new
+        return list(new.values())
+
+    def playable(self) -> tuple[int, ...]:
+        """The tasks that are not left out.
+
+        Raises:
+            NoTaskLeft: all are.
+        """
+        tasks = tuple(task for task in self._tasks if task not in self.quarantined)
+        if not tasks:
+            last = list(self.quarantined.values())[-1]
+            failure = NoTaskLeft(f"no task is left to play, all {len(self._tasks)} are quarantined; {last}", "crash")
+            failure.quarantined = dict(self.quarantined)
+            raise failure
+        return tasks
+
+
+class TaskDealer:
+    """Deals tasks round-robin over all simulator slots of all runners, without the runners talking to each other.
+
+    A slot's next episode is `slots` further along the cycle of tasks, so that with at least as many slots as tasks a
+    slot keeps its task (changing a task rebuilds the simulator), and with fewer every task still gets its turn.
+    """
+
+    def __init__(self, tasks: Sequence[int], slot: int, slots: int) -> None:
+        self._tasks, self._next, self._slots = tuple(tasks), slot, slots
+
+    def deal(self, playable: Sequence[int]) -> int:
+        """The slot's next task. The turns of a quarantined task go to the others in turn, which else keep theirs."""
+        turn, place = divmod(self._next, len(self._tasks))
+        self._next += self._slots
+        task = self._tasks[place]
+        return task if task in playable else playable[turn % len(playable)]

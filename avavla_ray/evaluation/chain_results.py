@@ -1,0 +1,133 @@
+"""What chains of tasks leave behind, and what CALVIN publishes of them: i tasks in a row, and average length."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.intervals import wilson
+from avavla_ray.files import write_text
+
+LENGTH = 5
+
+
+@dataclass
+class ChainRecord:
+    """What one chain leaves in the ledger.
+
+    Attributes:
+        sequence: its number among the published ones. tasks: its five tasks. completed: tasks done in a row.
+        steps: environment steps of each task that was begun. latent_steps: of each decision, empty for experts.
+        error: why the simulator gave the chain up, else None.
+    """
+
+    sequence: int
+    tasks: list[str]
+    completed: int = 0
+    steps: list[int] = field(default_factory=list)
+    latent_steps: list[int] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+    error: str | None = None
+
+
+class ChainLedger:
+    """Finished chains, one JSON line each, so that a stopped evaluation goes on where it was.
+
+    The first line names what is evaluated.
+
+    Raises:
+        InputError: the file holds chains and nobody asked to resume, or those of another evaluation.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
+        self.path = path
+        self.records: dict[int, ChainRecord] = {}
+        head = json.dumps({"evaluates": identity}, sort_keys=True)
+        first, *lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else [head]
+        if lines and not resume:
+            raise InputError(f"{path} holds finished chains: add --resume to keep them, or give another --output")
+        if lines and first != head:
+            raise InputError(f"{path} belongs to another evaluation: choose another --output")
+        for line in lines:
+            try:
+                record = ChainRecord(**json.loads(line))
+            except json.JSONDecodeError:
+                continue  # the line that a killed process was writing: its chain is played again
+            self.records[record.sequence] = record
+        kept = [json.dumps(asdict(record)) for record in self.records.values()]
+        write_text(path, "\n".join([head, *kept]) + "\n")
+
+    def add(self, record: ChainRecord) -> None:
+        self.records[record.sequence] = record
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(asdict(record)) + "\n")
+
+
+def mean_interval(values: list[int], lowest: float, highest: float) -> tuple[float, float]:
+    """95 % interval of the mean of values between `lowest` and `highest`; none: all of that.
+
+    The normal approximation with two values at either end added (Agresti and Coull 1998 do so for shares), so that a
+    few chains that all ended alike do not look certain.
+    """
+    if not values:
+        return lowest, highest
+    padded = [*values, lowest, lowest, highest, highest]
+    mean = sum(padded) / len(padded)
+    half = 1.96 * math.sqrt(sum((value - mean) ** 2 for value in padded) / len(padded) / len(padded))
+    own = sum(values) / len(values)
+    return max(lowest, min(own, mean - half)), min(highest, max(own, mean + half))
+
+
+def summarise_chains(records: Iterable[ChainRecord], **identity: Any) -> dict[str, Any]:
+    """The result of an evaluation, as its file holds it.
+
+    A chain that the simulator gave up counts with the tasks that it had done, and is named in `aborted`.
+
+    Args:
+        identity: scene, actor, provenance, ...: stored first.
+    """
+    records = sorted(records, key=lambda record: record.sequence)
+    lengths = [record.completed for record in records]
+    in_a_row = []
+    for row in range(1, LENGTH + 1):
+        count = sum(length >= row for length in lengths)
+        in_a_row.append(
+            {
+                "tasks": row, "successes": count, "chains": len(records),
+                "success_rate": count / len(records) if records else None, "ci95": list(wilson(count, len(records))),
+            }
+        )  # fmt: skip
+    tasks: dict[str, dict[str, int]] = {}
+    for record in records:
+        for place, task in enumerate(record.tasks[: len(record.steps)]):
+            counts = tasks.setdefault(task, {"episodes": 0, "successes": 0})
+            counts["episodes"] += 1
+            counts["successes"] += place < record.completed
+    latent_steps = [steps for record in records for steps in record.latent_steps]
+    milliseconds = [value for record in records for value in record.milliseconds]
+    return {
+        **identity,
+        "chains": len(records),
+        "average_length": sum(lengths) / len(lengths) if lengths else None,
+        "average_length_ci95": list(mean_interval(lengths, 0.0, float(LENGTH))),
+        "in_a_row": in_a_row,
+        "tasks": dict(sorted(tasks.items())),
+        "mean_latent_steps": sum(latent_steps) / len(latent_steps) if latent_steps else None,
+        "ms_mean": sum(milliseconds) / len(milliseconds) if milliseconds else None,
+        "decisions": len(latent_steps),
+        "aborted": [{"sequence": record.sequence, "error": record.error} for record in records if record.error],
+    }
+
+
+def chain_table(result: dict[str, Any]) -> str:
+    """The published row as a Markdown table."""
+    rows = [f"| {row['tasks']}/{LENGTH} | {row['success_rate']:.1%} | {row['ci95'][0]:.1%} - {row['ci95'][1]:.1%} |"
+            for row in result["in_a_row"]]  # fmt: skip
+    low, high = result["average_length_ci95"]
+    rows.append(f"| average length | {result['average_length']:.2f} | {low:.2f} - {high:.2f} |")
+    return "\n".join(["| tasks in a row | success | 95 % interval |", "|---|---|---|", *rows]) + "\n"

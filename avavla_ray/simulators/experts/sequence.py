@@ -1,0 +1,59 @@
+"""The expert for LIBERO: one skill after the other until the task's goals hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.experts.goals import ordered, skill_for
+from avavla_ray.simulators.experts.scene import Scene, Skill
+
+if TYPE_CHECKING:
+    from avavla_ray.simulators.libero.adapter import LiberoSimulator
+
+
+class SkillSequence:
+    """Meets the goals of a task in a sensible order, and goes back to one that has been undone or missed.
+
+    Attributes:
+        skill: what it is busy with.
+    """
+
+    def __init__(self, simulator: LiberoSimulator, *, seed: int = 0, noise: float = 0.0) -> None:
+        """Plan from the present state of `simulator`, which must have been reset.
+
+        Args:
+            seed: of the noise. noise: standard deviation of Gaussian noise on the motion, in action units.
+
+        Raises:
+            InputError: there is no skill for one of the task's goals, or `noise` is negative.
+        """
+        if noise < 0:
+            raise InputError(f"expert noise {noise} is negative: give 0 or more")
+        self._scene = Scene.of(simulator)
+        self._rng, self._noise = np.random.default_rng(seed), noise
+        self._goals = ordered(self._scene.goals)
+        for goal in self._goals:
+            skill_for(self._scene, goal)
+        self.skill: Skill = self._due()
+
+    @property
+    def phase_name(self) -> str:
+        return self.skill.phase_name
+
+    def act(self) -> np.ndarray:
+        """(7,) float32 action in [-1, 1] for the next environment step."""
+        if self.skill.finished:
+            self.skill = self._due()
+        motion = self.skill.step()
+        action = self._scene.hand.action(motion.position, motion.rotation, motion.gripper, motion.speed)
+        if self._noise and not motion.delicate:
+            action[:6] += self._rng.normal(0, self._noise, 6)
+            action = np.clip(action, -1, 1).astype(np.float32)
+        return action
+
+    def _due(self) -> Skill:
+        unmet = [goal for goal in self._goals if not self._scene.holds(goal)]
+        return skill_for(self._scene, unmet[0] if unmet else self._goals[-1])

@@ -1,0 +1,133 @@
+"""Simulators that die while they are played: in LIBERO with faults of every kind, and under asynchronous PPO.
+
+The full demonstration is benchmarks/isolation.py: 500 chunks with a fault at every 20th.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from actors.async_ppo_config import AsyncPPOConfig
+from actors.metrics import flat
+from actors.rollout import Rollout
+from actors.watchdog import NoTaskLeft
+from avavla_ray.policy.agent import Agent
+from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.isolated.faults import FaultPlan, make_faulty
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
+from benchmarks.isolation import Settings, demonstrate
+from tests.support.failing_simulators import breaks_at
+from tests.support.point_simulator import make_point_simulator, point_statistics, responsive_policy
+from tests.support.policies import stirred_policy, tiny
+from tests.support.processes import wait_until_gone
+
+POINT = SimulatorConfig(suite="point", image_size=32)
+
+
+def make_rollout(factory, simulators: int = 2) -> Rollout:
+    agent = Agent(stirred_policy(tiny()).eval(), point_statistics())
+    return Rollout(agent, factory, POINT, simulators=simulators, slots=simulators, seed=(3,), name="run")
+
+
+def test_isolation_changes_nothing_of_what_is_learned_from() -> None:
+    inside, isolated = (
+        make_rollout(make_point_simulator),
+        make_rollout(functools.partial(IsolatedSimulator, make_point_simulator)),
+    )
+    assert inside.provenance()["isolated"] is False
+    assert isolated.provenance()["isolated"] is True
+    for _ in range(2):
+        fragments, report = inside.collect(9, 0)
+        others, other = isolated.collect(9, 0)
+        for one, same in zip(fragments, others, strict=True):
+            for name in ("z", "u", "next_z", "reward", "duration", "terminated", "truncated", "task"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(same, name))
+        assert report.finished == other.finished
+    isolated.close()
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_task_that_kills_is_quarantined_and_the_other_goes_on(isolate: bool) -> None:
+    factory = functools.partial(breaks_at, 1)
+    rollout = make_rollout(functools.partial(IsolatedSimulator, factory) if isolate else factory)
+    fragments, report = rollout.collect(20, 0)
+    assert list(report.quarantined) == [1]
+    assert "no ground to stand on" in report.quarantined[1]
+    assert report.failures == {"physics": 3}
+    assert report.aborted == 0
+    assert {episode.task for episode in report.finished} == {0}
+    assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 20
+    rollout.watchdog.adopt({0: "task 0 is quarantined elsewhere"})
+    with pytest.raises(NoTaskLeft, match="all 2 are quarantined; task 0 is quarantined elsewhere"):
+        rollout.collect(20, 0)
+    rollout.close()
+
+
+def test_an_aborted_episode_keeps_its_whole_decisions_and_is_not_reported(tmp_path: Path) -> None:
+    plan = FaultPlan(tmp_path, every=7, faults=("killed", "nan", "physics", "exit"))
+    rollout = make_rollout(
+        functools.partial(IsolatedSimulator, functools.partial(make_faulty, make_point_simulator, plan))
+    )
+    fragments, report = rollout.collect(21, 0)
+    assert report.failures == {"crash": 3, "garbage": 2, "physics": 1}
+    assert report.aborted == 6
+    assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 21 - 6
+    ended = sorted((entry["seed"], entry["steps"]) for entry in plan.read("endings"))
+    assert ended == sorted((episode.seed, episode.steps) for episode in report.finished)
+    assert sum(outcome.kind is None for outcome in report.outcomes) == len(report.finished)
+    assert all(np.isfinite(fragment.next_z).all() for fragment in fragments)
+    rollout.close()
+
+
+@pytest.mark.libero
+@pytest.mark.timeout(240)
+def test_faults_in_libero_cost_their_episodes_and_leave_nothing_behind() -> None:
+    faults = ("segmentation fault", "memory", "hang holding the interpreter", "constant image", "killed", "physics")
+    numbers = demonstrate(Settings(chunks=42, every=7, simulators=2, faults=faults, step_s=1.5))
+    assert numbers["faults_struck"] == dict.fromkeys(faults, 1)
+    assert numbers["failures_reported"] == {"crash": 2, "memory": 1, "hang": 1, "garbage": 1, "physics": 1}
+    assert numbers["episodes_aborted"] == 6
+    assert numbers["decisions_delivered"] == numbers["chunks"] - 6
+    assert numbers["episodes_finished"] == numbers["episodes_reported"] > 0
+    assert numbers["episodes_lost"] == numbers["episodes_double"] == 0
+    assert numbers["after"] == numbers["before"]
+
+
+@pytest.mark.ray
+def test_ppo_goes_on_beside_a_task_that_kills_until_none_is_left(ray_cluster: dict, tmp_path: Path, capfd) -> None:
+    save_checkpoint(tmp_path / "policy", responsive_policy(), point_statistics(), stage="bc", provenance={})
+    config = AsyncPPOConfig().env_runners(num_env_runners=2, num_envs_per_env_runner=2).debugging(seed=1)
+    algorithm = config.training(
+        checkpoint=str(tmp_path / "policy"), simulator=POINT, make_simulator=functools.partial(breaks_at, 1),
+        update_decisions=64, minibatch_decisions=32,
+    ).build_algo()  # fmt: skip
+    try:
+        point = flat(algorithm.train())
+        assert point["total/tasks_quarantined"] == 1
+        assert point["total/simulator_failures"] == point["total/simulators_restarted_physics"] >= 3
+        assert point["total/simulators_restarted_crash"] == point["total/episodes_aborted"] == 0
+        assert {episode.task for episode in algorithm.episodes} == {0}
+        assert algorithm.simulator_provenance["isolated"] is True
+
+        # The death of a runner is the death of its simulators' processes.
+        runner = algorithm.env_runner_group._worker_manager.actors()[1]
+        pids = ray.get(runner.apply.remote(lambda made: [os.getpid(), *(s.pid for s in made.rollout.simulators)]))
+        os.kill(pids[0], signal.SIGKILL)
+        wait_until_gone(set(pids))
+        assert flat(algorithm.train())["total/tasks_quarantined"] == 1
+
+        algorithm.watchdog.adopt({0: "task 0 is quarantined by hand"})
+        with pytest.raises(NoTaskLeft, match="no task is left to play"):
+            for _ in range(20):
+                algorithm.train()
+    finally:
+        algorithm.stop()
+    assert capfd.readouterr().out.count("task 1 is quarantined") == 1

@@ -1,0 +1,1 @@
+"""A fake of calvin_env for contract tests (README.md)."""

@@ -1,0 +1,1 @@
+"""A fake of calvin_env.envs for contract tests."""

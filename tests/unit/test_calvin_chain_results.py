@@ -1,0 +1,74 @@
+"""What chains leave behind: the ledger that resumes, and the published numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.chain_results import (
+    ChainLedger,
+    ChainRecord,
+    chain_table,
+    mean_interval,
+    summarise_chains,
+)
+
+TASKS = ["open_drawer", "turn_on_led", "lift_red_block_table", "place_in_drawer", "close_drawer"]
+
+
+def chain(number: int, completed: int, error: str | None = None) -> ChainRecord:
+    begun = min(completed + 1, 5)
+    return ChainRecord(number, TASKS, completed, [40] * begun, [2] * begun, [10.0] * begun, error)
+
+
+def test_published_numbers() -> None:
+    result = summarise_chains([chain(0, 5), chain(1, 2), chain(2, 0), chain(3, 1, "it broke")], scene="d")
+    assert [row["successes"] for row in result["in_a_row"]] == [3, 2, 1, 1, 1]
+    assert result["average_length"] == 2.0
+    assert result["tasks"]["open_drawer"] == {"episodes": 4, "successes": 3}
+    assert result["tasks"]["lift_red_block_table"] == {"episodes": 2, "successes": 1}
+    assert result["aborted"] == [{"sequence": 3, "error": "it broke"}]
+    assert (result["scene"], result["mean_latent_steps"], result["ms_mean"]) == ("d", 2.0, 10.0)
+    json.dumps(result, allow_nan=False)
+    assert "| average length | 2.00 |" in chain_table(result)
+
+
+def test_no_chains_make_no_numbers() -> None:
+    result = summarise_chains([])
+    assert result["average_length"] is None
+    assert result["average_length_ci95"] == [0.0, 5.0]
+    json.dumps(result, allow_nan=False)
+
+
+def test_interval_of_the_average_holds_it_and_narrows() -> None:
+    few, many = mean_interval([5] * 10, 0, 5), mean_interval([5] * 1000, 0, 5)
+    assert few[1] == many[1] == 5
+    assert 3 < few[0] < many[0] < 5
+    low, high = mean_interval([0, 5] * 500, 0, 5)
+    assert (low, high) == pytest.approx((2.5 - 1.96 * 2.5 / 1000**0.5, 2.5 + 1.96 * 2.5 / 1000**0.5), abs=0.01)
+
+
+def test_a_stopped_evaluation_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "chains.jsonl"
+    first = ChainLedger(path, {"scene": "d"}, resume=False)
+    first.add(chain(0, 5))
+    first.add(chain(1, 3))
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write('{"sequence": 2, "tas')
+    again = ChainLedger(path, {"scene": "d"}, resume=True)
+    assert again.records == {0: chain(0, 5), 1: chain(1, 3)}
+    again.add(chain(2, 1))
+    assert ChainLedger(path, {"scene": "d"}, resume=True).records[2] == chain(2, 1)
+
+
+def test_finished_chains_are_never_lost_or_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "chains.jsonl"
+    ChainLedger(path, {"scene": "d"}, resume=False).add(chain(0, 5))
+    with pytest.raises(InputError, match="--resume"):
+        ChainLedger(path, {"scene": "d"}, resume=False)
+    with pytest.raises(InputError, match="another evaluation"):
+        ChainLedger(path, {"scene": "a"}, resume=True)
+    assert ChainLedger(path, {"scene": "d"}, resume=True).records[0].completed == 5
