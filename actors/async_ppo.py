@@ -167,7 +167,8 @@ class AsyncPPO(Algorithm):
             except RayError as error:
                 self._runner_lost(runner, type(error).__name__)
             else:
-                self._failed_starts = 0
+                if lot.report.failure is None:
+                    self._failed_starts = 0
                 if lot.report.decisions:  # none where every simulator failed at its first chunk
                     self._queue.append(lot)
                 self.episodes += lot.report.finished

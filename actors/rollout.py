@@ -92,6 +92,7 @@ class Rollout:
         self._report = Report(-1)
         self._fragments: list[Fragment] = []
         self._outcomes: list[Outcome] = []  # since the last report
+        self._failure: SimulatorFailure | None = None
         self._slots: list[_Slot] = []
         try:
             for index in range(simulators):
@@ -112,15 +113,23 @@ class Rollout:
 
         Returns:
             A fragment per simulator (one more for every simulator that failed in between), each unbroken in time,
-            with the start latent of what followed each decision; and the report.
+            with the start latent of what followed each decision; and the report. Where no further episode can begin,
+            what happened until then: the report names the failure.
 
         Raises:
-            NoTaskLeft: the last task that was left has been quarantined.
+            NoTaskLeft: the last task that was left has been quarantined; so the report before this call said.
+            SimulatorFailure: simulators die whatever they are to play; likewise.
         """
+        if self._failure is not None:
+            raise self._failure
         start = time.perf_counter()
         self._report, self._fragments = Report(version), []
-        for _ in range(decisions):
-            self._tick(version)
+        try:
+            for _ in range(decisions):
+                self._tick(version)
+        except SimulatorFailure as failure:
+            # Raised at the next call, so that what has been played and learned of the tasks is delivered first.
+            self._failure, self._report.failure = failure, str(failure)
         self._bootstrap([slot for slot in self._slots if slot.rows and "next_z" not in slot.rows[-1]])
         for slot in self._slots:
             self._cut(slot)

@@ -66,6 +66,8 @@ def test_a_task_that_kills_is_quarantined_and_the_other_goes_on(isolate: bool) -
     assert {episode.task for episode in report.finished} == {0}
     assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 20
     rollout.watchdog.adopt({0: "task 0 is quarantined elsewhere"})
+    _, report = rollout.collect(20, 0)
+    assert report.failure is not None
     with pytest.raises(NoTaskLeft, match="all 2 are quarantined; task 0 is quarantined elsewhere"):
         rollout.collect(20, 0)
     rollout.close()
