@@ -266,7 +266,8 @@ class Rollout:
 
     def _note(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
-        self.watchdog.saw(outcome)
+        if self.watchdog.saw(outcome):
+            print(f"{self._name}: {self.watchdog.quarantined[outcome.task]}; it is left out here", flush=True)
 
     def _replace(self, slot: _Slot, failure: SimulatorFailure, *, aborted: bool) -> None:
         print(f"{slot.episode_id}, task {slot.task}: {failure.kind}: {failure}; the simulator is replaced", flush=True)

@@ -16,8 +16,9 @@ import ray
 
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.metrics import flat
+from actors.report import Report
 from actors.rollout import Rollout
-from actors.watchdog import NoTaskLeft
+from actors.watchdog import NoTaskLeft, Outcome
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig
@@ -112,12 +113,20 @@ def test_ppo_goes_on_beside_a_task_that_kills_until_none_is_left(ray_cluster: di
         update_decisions=64, minibatch_decisions=32,
     ).build_algo()  # fmt: skip
     try:
-        point = flat(algorithm.train())
+        for _ in range(10):  # until both runners have delivered
+            point = flat(algorithm.train())
+            if point["total/tasks_quarantined"]:
+                break
         assert point["total/tasks_quarantined"] == 1
         assert point["total/simulator_failures"] == point["total/simulators_restarted_physics"] >= 3
         assert point["total/simulators_restarted_crash"] == point["total/episodes_aborted"] == 0
         assert {episode.task for episode in algorithm.episodes} == {0}
         assert algorithm.simulator_provenance["isolated"] is True
+
+        # What one runner alone has died of and left out is not left out by all.
+        sick = Report(0, outcomes=[Outcome(0, "crash", "its machine is sick")] * 5, quarantined={0: "sick"})
+        algorithm._watch(1, sick)
+        assert list(algorithm.watchdog.quarantined) == [1]
 
         # The death of a runner is the death of its simulators' processes.
         runner = algorithm.env_runner_group._worker_manager.actors()[1]
@@ -132,4 +141,4 @@ def test_ppo_goes_on_beside_a_task_that_kills_until_none_is_left(ray_cluster: di
                 algorithm.train()
     finally:
         algorithm.stop()
-    assert capfd.readouterr().out.count("task 1 is quarantined") == 1
+    assert capfd.readouterr().out.count("no runner plays it any more") == 1
