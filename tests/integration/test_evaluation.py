@@ -19,7 +19,7 @@ from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.tracking import find_runs
-from tests.support.failing_simulators import always_breaks, breaks_at, dies_once
+from tests.support.failing_simulators import always_breaks, breaks_at, dies_once, dies_when_first_made
 from tests.support.point_simulator import make_point_simulator
 
 SETTINGS = (ExitSetting(exit_threshold=0.5), ExitSetting(fixed_depth=2))
@@ -63,6 +63,16 @@ def test_a_killed_process_is_replaced_and_no_episode_is_lost_or_doubled(ray_clus
     assert mark.exists()
     assert len(played) == len(records) == 12
     assert all(record.error is None for record in played)
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_death_in_the_first_construction_ends_nothing(ray_cluster, agent, tmp_path, isolate):
+    factory = functools.partial(dies_when_first_made, tmp_path / "mark")
+    described, records, _ = play(agent, 1, factory, [Episode(SETTINGS[1], 0, 0)], isolate)
+    assert (tmp_path / "mark").exists()
+    assert described["suite"] == "point"
+    assert all(record.error is None for record in records.values())
+    assert len(records) == 1
 
 
 def test_an_episode_that_always_breaks_is_reported_with_its_reason(ray_cluster, agent):
