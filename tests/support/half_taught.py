@@ -1,10 +1,11 @@
-"""A suite with an expert for one of its two tasks, and one whose pictures go blank: for tests of collecting."""
+"""Suites with an expert for one of two tasks, that find no room, or show nothing: for tests of what uses experts."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from avavla_ray.simulators.base import Observation
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.base import Observation, SimulatorFailure
 from avavla_ray.simulators.experts.expert import NoExpert
 from tests.support.point_simulator import MARKS, PointSimulator
 
@@ -23,6 +24,8 @@ class PointExpert:
 
 
 def make_half_expert(simulator: PointSimulator, *, seed: int, noise: float) -> PointExpert:
+    if noise < 0:
+        raise InputError(f"expert noise {noise} is negative: give 0 or more")
     if simulator._task == 1:
         raise NoExpert("no scripted expert for what is on the left")
     return PointExpert(simulator)
@@ -32,6 +35,15 @@ class HalfTaughtSimulator(PointSimulator):
     """Nobody can demonstrate its second task."""
 
     expert = "tests.support.half_taught:make_half_expert"
+
+
+class CrampedSimulator(HalfTaughtSimulator):
+    """Finds no room for the second of its initial states."""
+
+    def reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> Observation:
+        if initial_state == 1:
+            raise SimulatorFailure("nothing could be placed")
+        return super().reset(task, initial_state=initial_state, seed=seed)
 
 
 class BlankSimulator(PointSimulator):

@@ -48,9 +48,7 @@ def skill_for(scene: Scene, goal: list[str]) -> Skill:
             return OpenDrawer(scene, drawer, PULL_TO_FILL)
         destination = destination_of(scene, goal)
         if too_flat_to_lift(scene, goal[1]):
-            raise NoExpert(
-                f"no scripted expert for the goal ({' '.join(goal)}): {goal[1]} is too flat to take hold of"
-            )
+            raise NoExpert(f"no scripted expert for the goal ({' '.join(goal)}): {goal[1]} is too flat to take hold of")
         return PickPlace(scene, goal[1], destination)
     joint = Articulation(scene, goal[1])
     if goal[0] in ("turnon", "turnoff"):
