@@ -6,6 +6,7 @@ K latent steps, Z latent width.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -147,8 +148,9 @@ class Rollout:
         return {"isolated": False, **self._slots[0].simulator.provenance()}
 
     def close(self) -> None:
-        for slot in self._slots:
-            slot.simulator.close()
+        with contextlib.ExitStack() as stack:  # all of them, even if one raises
+            for slot in self._slots:
+                stack.callback(slot.simulator.close)
 
     def _tick(self, version: int) -> None:
         """One decision in every simulator."""
