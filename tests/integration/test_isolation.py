@@ -24,7 +24,7 @@ from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.isolated.faults import FaultPlan, make_faulty
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
-from benchmarks.isolation import Settings, demonstrate
+from benchmarks.isolation import Settings, demonstrate, mismatches
 from tests.support.failing_simulators import breaks_at
 from tests.support.point_simulator import make_point_simulator, point_statistics, responsive_policy
 from tests.support.policies import stirred_policy, tiny
@@ -102,6 +102,23 @@ def test_faults_in_libero_cost_their_episodes_and_leave_nothing_behind() -> None
     assert numbers["episodes_finished"] == numbers["episodes_reported"] > 0
     assert numbers["episodes_lost"] == numbers["episodes_double"] == 0
     assert numbers["after"] == numbers["before"]
+    assert mismatches(numbers) == []
+
+
+def test_the_demonstration_says_what_went_wrong() -> None:
+    traces = {"processes": 1, "file_descriptors": 9}
+    good = {
+        "failures_reported": {"crash": 1}, "failures_expected": {"crash": 1}, "episodes_lost": 0, "episodes_double": 0,
+        "before": traces, "after": traces,
+    }  # fmt: skip
+    assert mismatches(good) == []
+    for name, value, told in (
+        ("failures_reported", {"hang": 1}, "failures reported {'hang': 1}, expected {'crash': 1}"),
+        ("episodes_lost", 2, "2 episodes were lost"),
+        ("episodes_double", 1, "1 episodes were reported twice"),
+        ("after", {**traces, "processes": 2}, "processes 1 before, 2 after"),
+    ):
+        assert mismatches({**good, name: value}) == [told]
 
 
 @pytest.mark.ray
