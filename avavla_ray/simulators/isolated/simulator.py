@@ -136,6 +136,43 @@ class IsolatedSimulator:
         self.begin_chunk(actions, record=record)
         return self.finish_chunk()
 
+    def begin_episode(self, method: str, *arguments: Any) -> Observation:
+        """Begin an episode by the simulator's own `method` instead of by `reset`.
+
+        Deadline, new process and failures are those of `reset`. Called while an episode runs, in a process that lives,
+        it goes on from there if that is what the method does.
+
+        Raises:
+            InputError: from the simulator. SimulatorFailure: the process is gone.
+        """
+        if self._pending:  # the caller was interrupted: whatever that one still says belongs to nobody
+            self._end()
+        self._running = False
+        try:
+            if self._process is None:
+                self._start()
+            assert self._process is not None
+            self._process.ask("begin_episode", self._limits.reset_s, method, *arguments)
+        except SimulatorFailure as failure:
+            self._lost = failure
+        self._pending = method
+        observation = self._guarded(self._first_observation)
+        self._running = True
+        return observation
+
+    def run_steps(self, method: str, steps: int) -> ChunkResult:
+        """Execute at most `steps` steps by the simulator's own `method(steps)` instead of by `run_chunk`.
+
+        Raises:
+            InputError: from the simulator. SimulatorFailure: the process is gone and the episode with it.
+        """
+        if not self._running or self._process is None or self._pending:
+            raise InputError("no episode is running, or its last chunk is not finished: call reset first")
+        self._chunk = steps
+        self._process.ask("run_steps", self._limits.step_s * max(1, steps), method, steps)
+        self._pending = method
+        return self._guarded(self._result)
+
     def frames(self) -> list[np.ndarray]:
         """See `Simulator.frames`. Empty when the process that recorded is gone."""
         if self._pending:
