@@ -163,8 +163,7 @@ def collect(
 
     def broke(assignment: _Assignment, error: Exception) -> None:
         actor, attempt = assignment.actor, assignment.attempt
-        died = isinstance(error, ray.exceptions.RayActorError)
-        if died:
+        if isinstance(error, ray.exceptions.RayActorError):
             idle.discard(actor)
             replace(actor)
             wake(actor)
@@ -217,7 +216,7 @@ def collect(
 
     try:
         if collection.provenance is None:
-            collection.provenance = describe(_provenance(actors, replace, timeout_s))
+            collection.provenance = describe(_provenance(actors, replace))
         for actor in range(len(actors)):
             wake(actor)
         while running or (waking and not collection.done):
@@ -236,12 +235,12 @@ def collect(
             ray.kill(actor)
 
 
-def _provenance(actors: list[Any], replace: Callable[[int], None], timeout_s: float) -> dict[str, Any]:
+def _provenance(actors: list[Any], replace: Callable[[int], None]) -> dict[str, Any]:
     """What the first actor's simulator says of itself; like an attempt, it is asked for ATTEMPTS times."""
     reason = ""
     for _ in range(ATTEMPTS):
         try:
-            return _unwrapped(actors[0].provenance.remote(), timeout_s)
+            return _unwrapped(actors[0].provenance.remote(), WAKING_S)
         except (SimulatorFailure, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
             reason = _reason(error)
             print(f"starting the simulator: {reason}", flush=True)

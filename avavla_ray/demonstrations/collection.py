@@ -142,9 +142,7 @@ class Collection:
         failures = made.count(FAILED)
         ended = failures + made.count(KEPT)
         if failures >= 10 and failures > ended / 2:
-            raise InputError(
-                f"task {attempt.task} failed in {failures} of {ended} attempts: choose others with --tasks"
-            )
+            raise InputError(f"task {attempt.task} failed in {failures} of {ended} attempts: leave it out with --tasks")
 
     def count(self, outcome: str) -> int:
         return sum(o == outcome and a.task in self.tasks for a, o in self.outcomes.items())
