@@ -57,7 +57,9 @@ class AsyncPPO(Algorithm):
     Attributes:
         episodes: those that ended during the last iteration, each exactly once.
         simulator_provenance: what the simulators say of themselves, from the first fragment on.
-        watchdog: counts the deaths of all simulators. A resumed run gives quarantined tasks another chance.
+        watchdog: counts the deaths of all simulators, and quarantines for all runners what kills simulators on two of
+            them, or on the only one. What a single one of several has died of is left out there alone, until that is
+            started again. A resumed run gives quarantined tasks another chance.
     """
 
     @classmethod
@@ -71,7 +73,7 @@ class AsyncPPO(Algorithm):
         self._name = f"{config.run_name}-{uuid.uuid4().hex[:6]}"
         self._weights = WeightStore()
         self._window = metrics.RolloutWindow()
-        self.watchdog = Watchdog(config.simulator.tasks)
+        self.watchdog = Watchdog(config.simulator.tasks, witnesses=min(2, config.num_env_runners))
         self._queue: list[Lot] = []
         self._requests: dict[int, Request] = {}
         self._incarnations: dict[int, int] = {}
@@ -167,20 +169,20 @@ class AsyncPPO(Algorithm):
             except RayError as error:
                 self._runner_lost(runner, type(error).__name__)
             else:
-                self._failed_starts = 0
+                if lot.report.failure is None:
+                    self._failed_starts = 0
                 if lot.report.decisions:  # none where every simulator failed at its first chunk
                     self._queue.append(lot)
                 self.episodes += lot.report.finished
                 self._window.add(lot.report)
                 metrics.log_rollout(self.metrics, lot.report)
-                self._watch(lot.report)
+                self._watch(runner, lot.report)
 
-    def _watch(self, report: Report) -> None:
-        """Quarantine what a runner has quarantined, or what kills simulators of several runners in turn."""
-        new = self.watchdog.adopt(report.quarantined)
-        new += [self.watchdog.quarantined[seen.task] for seen in report.outcomes if self.watchdog.saw(seen)]
+    def _watch(self, runner: int, report: Report) -> None:
+        """Quarantine what kills simulators wherever it is played."""
+        new = [self.watchdog.quarantined[seen.task] for seen in report.outcomes if self.watchdog.saw(seen, runner)]
         for reason in new:
-            print(f"{reason}; the others go on", flush=True)
+            print(f"{reason}; no runner plays it any more", flush=True)
         metrics.count(self.metrics, metrics.TASKS_QUARANTINED, len(new))
 
     def _runner_raised(self, runner: int, request: Request, error: RayTaskError) -> None:

@@ -15,9 +15,11 @@ from avavla_ray.demonstrations.recording import Recording, record
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo
 from avavla_ray.demonstrations.writer import DatasetWriter
 from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.experts.expert import NoExpert, make_expert
 from avavla_ray.simulators.registry import make_simulator
 
 ATTEMPTS = 3  # of one start, before it counts as lost
+WAKING_S = 600.0  # after which an actor that has no process yet is asked for anew
 
 
 class Recorder(Protocol):
@@ -42,8 +44,6 @@ class ExpertRecorder:
 
     def record(self, task: int, seed: int) -> Recording:
         """Raises SimulatorFailure when the simulator broke; the next call starts a fresh one."""
-        from avavla_ray.simulators.experts.expert import make_expert
-
         simulator = self._started()
         try:
             return record(
@@ -74,7 +74,7 @@ class Demonstrator:
         """Nothing to do: that this returns says that the process is there."""
 
 
-RemoteDemonstrator: Any = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(Demonstrator)
+RemoteDemonstrator: Any = ray.remote(num_cpus=1)(Demonstrator)
 
 
 @dataclass
@@ -82,7 +82,12 @@ class _Assignment:
     actor: int
     attempt: Attempt
     since: float
-    waking: bool = False  # its actor is on its way back; the attempt is made when it is there
+
+
+@dataclass
+class _Waking:
+    actor: int
+    since: float
 
 
 def collect(
@@ -96,24 +101,29 @@ def collect(
     finished: Callable[[Attempt, str], None],
     describe: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     timeout_s: float = 600.0,
+    all_tasks: bool = False,
 ) -> None:
     """Make attempts until every task has its demonstrations; each is written and entered as it ends.
 
     A simulator that breaks, an actor that dies and an attempt that hangs cost that attempt only: the same start is
     tried again, ATTEMPTS times in all, then it counts as lost and another start takes its place. A task that loses one
-    start after the other is quarantined: it keeps what it has, and the others go on.
+    start after the other is quarantined: it keeps what it has, and the others go on. So does a task without an expert.
+    Starts are counted, not deaths: a node that goes down takes many actors with it, and no task is to blame.
 
     The expert needs more of the simulator than its interface shows, so that both live in the actor's process, which is
-    what is killed and comes back.
+    what is killed and replaced.
 
     Args:
         make_recorder: run in every actor. finished: told of every attempt's outcome.
         describe: turns the simulator's provenance into what the collection keeps.
-        timeout_s: an attempt that takes longer has hung; its actor is killed and comes back by itself.
+        timeout_s: an attempt that takes longer has hung; its actor is replaced.
+        all_tasks: a task without an expert is not left out but ends the collection.
 
     Raises:
+        NoExpert: no task has an expert, or one has none and `all_tasks` are wanted.
         InputError: from the simulator's own checks, or a task is mostly not solved.
-        NoTaskLeft: every task has been quarantined.
+        NoTaskLeft: every task that has an expert has been quarantined.
+        SimulatorFailure: the simulator does not even say what it is.
     """
     needed = sum(collection.missing(task) for task in collection.tasks)
     if not needed:
@@ -122,20 +132,26 @@ def collect(
     loaded: dict[int, int] = {}
     tries: dict[Attempt, int] = {}
     watchdog = Watchdog(collection.tasks)
+    idle: set[int] = set()
     running: dict[ray.ObjectRef, _Assignment] = {}
-    away: set[int] = set()  # actors that died and are on their way back
+    waking: dict[ray.ObjectRef, _Waking] = {}
+
+    def replace(actor: int) -> None:
+        ray.kill(actors[actor])
+        actors[actor] = RemoteDemonstrator.remote(make_recorder)
+        loaded.pop(actor, None)
+
+    def wake(actor: int) -> None:
+        waking[actors[actor].awake.remote()] = _Waking(actor, time.monotonic())
 
     def start(actor: int, attempt: Attempt) -> None:
+        idle.discard(actor)
         loaded[actor] = attempt.task
-        if actor in away:
-            # Ray refuses at once what is asked of an actor that is being restarted, unless it may ask again.
-            reference = actors[actor].awake.options(max_task_retries=-1).remote()
-        else:
-            reference = actors[actor].attempt.remote(attempt.task, attempt.seed(seed))
-        running[reference] = _Assignment(actor, attempt, time.monotonic(), waking=actor in away)
+        reference = actors[actor].attempt.remote(attempt.task, attempt.seed(seed))
+        running[reference] = _Assignment(actor, attempt, time.monotonic())
 
     def hand_out() -> None:
-        for actor in sorted(set(range(len(actors))) - {assignment.actor for assignment in running.values()}):
+        for actor in sorted(idle):
             others = [task for other, task in loaded.items() if other != actor]
             attempt = collection.take(loaded.get(actor), others)
             if attempt is not None:
@@ -145,51 +161,106 @@ def collect(
         collection.settle(attempt, outcome)
         finished(attempt, outcome)
 
+    def broke(assignment: _Assignment, error: Exception) -> None:
+        actor, attempt = assignment.actor, assignment.attempt
+        if isinstance(error, ray.exceptions.RayActorError):
+            idle.discard(actor)
+            replace(actor)
+            wake(actor)
+        tries[attempt] = tries.get(attempt, 0) + 1
+        reason = _reason(error)
+        if tries[attempt] < ATTEMPTS:
+            print(f"{_title(attempt)}: {reason}; trying it again", flush=True)
+            collection.withdraw(attempt)
+            return
+        print(f"{_title(attempt)}: {reason}; given up after {ATTEMPTS} tries", flush=True)
+        if watchdog.saw(Outcome(attempt.task, getattr(error, "kind", "crash"), reason)):
+            collection.quarantined = watchdog.quarantined
+            print(f"{watchdog.quarantined[attempt.task]}; the others go on", flush=True)
+        settle(attempt, LOST)
+
+    def end(reference: ray.ObjectRef) -> None:
+        assignment = running.pop(reference)
+        attempt = assignment.attempt
+        idle.add(assignment.actor)
+        try:
+            recording = _unwrapped(reference)
+        except (SimulatorFailure, ray.exceptions.RayActorError) as error:
+            broke(assignment, error)
+            return
+        except NoExpert as error:
+            if all_tasks:
+                raise NoExpert(f"task {attempt.task}: {error}; leave it out with --tasks") from error
+            if attempt.task not in collection.without_expert:
+                print(f"task {attempt.task} is left out: {error}", flush=True)
+            collection.leave_out(attempt, str(error))
+            return
+        watchdog.saw(Outcome(attempt.task))
+        if recording.success:
+            writer.write(_episode(recording, suite, attempt, seed))
+        settle(attempt, KEPT if recording.success else FAILED)
+
+    def look_for_hangs(ready: list[ray.ObjectRef]) -> None:
+        now = time.monotonic()
+        for reference, assignment in running.items():
+            if reference not in ready and now - assignment.since > timeout_s:
+                print(f"{_title(assignment.attempt)} hangs: its simulator is started anew", flush=True)
+                assignment.since = now
+                ray.kill(actors[assignment.actor])  # the attempt then ends as any whose actor died
+        for reference, late in list(waking.items()):
+            if reference not in ready and now - late.since > WAKING_S:
+                print(f"no process for actor {late.actor} within {WAKING_S:g} s: asking for another", flush=True)
+                del waking[reference]
+                replace(late.actor)
+                wake(late.actor)
+
     try:
         if collection.provenance is None:
-            collection.provenance = describe(_unwrapped(actors[0].provenance.remote()))
-        hand_out()
-        while running:
-            ready, _ = ray.wait(list(running), num_returns=1, timeout=5.0)
-            now = time.monotonic()
-            for assignment in running.values():
-                if not ready and not assignment.waking and now - assignment.since > timeout_s:
-                    print(f"{_title(assignment.attempt)} hangs: its simulator is started anew", flush=True)
-                    assignment.since = now
-                    ray.kill(actors[assignment.actor], no_restart=False)
+            collection.provenance = describe(_provenance(actors, replace))
+        for actor in range(len(actors)):
+            wake(actor)
+        while running or (waking and not collection.done):
+            ready, _ = ray.wait([*running, *waking], num_returns=1, timeout=5.0)
+            look_for_hangs(ready)
             for reference in ready:
-                assignment = running.pop(reference)
-                attempt = assignment.attempt
-                if assignment.waking:
-                    away.discard(assignment.actor)
-                    start(assignment.actor, attempt)
-                    continue
-                try:
-                    recording = _unwrapped(reference)
-                except (SimulatorFailure, ray.exceptions.RayActorError) as error:
-                    if isinstance(error, ray.exceptions.RayActorError):
-                        away.add(assignment.actor)
-                    tries[attempt] = tries.get(attempt, 0) + 1
-                    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                    if tries[attempt] < ATTEMPTS:
-                        print(f"{_title(attempt)}: {reason}; trying it again", flush=True)
-                        start(assignment.actor, attempt)
-                    else:
-                        print(f"{_title(attempt)}: {reason}; given up after {ATTEMPTS} tries", flush=True)
-                        if watchdog.saw(Outcome(attempt.task, getattr(error, "kind", "crash"), reason)):
-                            collection.quarantined = watchdog.quarantined
-                            print(f"{watchdog.quarantined[attempt.task]}; the others go on", flush=True)
-                        settle(attempt, LOST)
-                    continue
-                watchdog.saw(Outcome(attempt.task))
-                if recording.success:
-                    writer.write(_episode(recording, suite, attempt, seed))
-                settle(attempt, KEPT if recording.success else FAILED)
+                if reference in waking:
+                    # An actor that died while it started is handed an attempt all the same: its tries are counted.
+                    idle.add(waking.pop(reference).actor)
+                else:
+                    end(reference)
             hand_out()
-        watchdog.playable()
+        _check_left(collection, watchdog)
     finally:
         for actor in actors:
             ray.kill(actor)
+
+
+def _provenance(actors: list[Any], replace: Callable[[int], None]) -> dict[str, Any]:
+    """What the first actor's simulator says of itself; like an attempt, it is asked for ATTEMPTS times."""
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            return _unwrapped(actors[0].provenance.remote(), WAKING_S)
+        except (SimulatorFailure, ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            reason = _reason(error)
+            print(f"starting the simulator: {reason}", flush=True)
+            replace(0)
+    raise SimulatorFailure(f"the simulator could not be started in {ATTEMPTS} tries; the last time {reason}", "crash")
+
+
+def _check_left(collection: Collection, watchdog: Watchdog) -> None:
+    """Raise unless some task has an expert and is not quarantined; see `collect`."""
+    rest = [task for task in collection.tasks if task not in collection.without_expert]
+    if not rest:
+        last = list(collection.without_expert.values())[-1]
+        raise NoExpert(f"none of the {len(collection.tasks)} tasks can be demonstrated; the last: {last}")
+    left = Watchdog(rest)
+    left.adopt(watchdog.quarantined)
+    left.playable()
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _title(attempt: Attempt) -> str:
@@ -204,9 +275,9 @@ def _episode(recording: Recording, suite: str, attempt: Attempt, seed: int) -> E
     return Episode(info, recording.images, recording.proprio, recording.actions)
 
 
-def _unwrapped(reference: ray.ObjectRef) -> Any:
+def _unwrapped(reference: ray.ObjectRef, timeout_s: float | None = None) -> Any:
     """`ray.get`, with our own exceptions as they were raised."""
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=timeout_s)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None

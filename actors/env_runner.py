@@ -83,7 +83,7 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
             quarantined: tasks not to begin any more, and why.
 
         Raises:
-            NoTaskLeft: see `Rollout`.
+            NoTaskLeft, SimulatorFailure: see `Rollout.collect`.
         """
         self._version = pull_if_newer(self.rollout.agent.policy, self._version, handle)
         self.rollout.watchdog.adopt(quarantined or {})

@@ -94,6 +94,7 @@ def evaluate(
 
     Raises:
         InputError: from the simulator's own checks.
+        SimulatorFailure, RayActorError: no simulator could be constructed in ATTEMPTS attempts.
     """
     queue = _Queue(episodes, finished)
     if isolate:
@@ -109,8 +110,20 @@ def evaluate(
         if episode is not None:
             running[actors[index].play.remote(episode)] = (index, episode)
 
+    def describe() -> dict[str, object]:
+        """What the first simulator says of itself; that may die as any other."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return _unwrapped(actors[0].provenance.remote())
+            except (SimulatorFailure, ray.exceptions.RayActorError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                print(f"no simulator to play in: {reason}; starting another", flush=True)
+                ray.kill(actors[0])
+                actors[0] = RemoteEvaluator.remote(handle, config, factory)
+        return _unwrapped(actors[0].provenance.remote())
+
     try:
-        described = _unwrapped(actors[0].provenance.remote())
+        described = describe()
         for index in range(len(actors)):
             hand_out(index)
         while running:

@@ -18,6 +18,7 @@ class Report:
         finished: episodes that ended. returns: the sum of task rewards of each of them.
         outcomes: how episodes ended, in order, those that their simulator ended among them.
         quarantined: tasks that this runner leaves out, and why.
+        failure: why this runner can't go on; the next call raises it.
         seconds: wall time, of which `policy_seconds` in the policy and `simulator_seconds` in simulators.
     """
 
@@ -29,6 +30,7 @@ class Report:
     returns: list[float] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     quarantined: dict[int, str] = field(default_factory=dict)
+    failure: str | None = None
     seconds: float = 0.0
     policy_seconds: float = 0.0
     simulator_seconds: float = 0.0

@@ -6,6 +6,7 @@ K latent steps, Z latent width.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -92,6 +93,7 @@ class Rollout:
         self._report = Report(-1)
         self._fragments: list[Fragment] = []
         self._outcomes: list[Outcome] = []  # since the last report
+        self._failure: SimulatorFailure | None = None
         self._slots: list[_Slot] = []
         try:
             for index in range(simulators):
@@ -112,15 +114,23 @@ class Rollout:
 
         Returns:
             A fragment per simulator (one more for every simulator that failed in between), each unbroken in time,
-            with the start latent of what followed each decision; and the report.
+            with the start latent of what followed each decision; and the report. Where no further episode can begin,
+            what happened until then: the report names the failure.
 
         Raises:
-            NoTaskLeft: the last task that was left has been quarantined.
+            NoTaskLeft: the last task that was left has been quarantined; so the report before this call said.
+            SimulatorFailure: simulators die whatever they are to play; likewise.
         """
+        if self._failure is not None:
+            raise self._failure
         start = time.perf_counter()
         self._report, self._fragments = Report(version), []
-        for _ in range(decisions):
-            self._tick(version)
+        try:
+            for _ in range(decisions):
+                self._tick(version)
+        except SimulatorFailure as failure:
+            # Raised at the next call, so that what has been played and learned of the tasks is delivered first.
+            self._failure, self._report.failure = failure, str(failure)
         self._bootstrap([slot for slot in self._slots if slot.rows and "next_z" not in slot.rows[-1]])
         for slot in self._slots:
             self._cut(slot)
@@ -138,8 +148,9 @@ class Rollout:
         return {"isolated": False, **self._slots[0].simulator.provenance()}
 
     def close(self) -> None:
-        for slot in self._slots:
-            slot.simulator.close()
+        with contextlib.ExitStack() as stack:  # all of them, even if one raises
+            for slot in self._slots:
+                stack.callback(slot.simulator.close)
 
     def _tick(self, version: int) -> None:
         """One decision in every simulator."""
@@ -257,7 +268,8 @@ class Rollout:
 
     def _note(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
-        self.watchdog.saw(outcome)
+        if self.watchdog.saw(outcome):
+            print(f"{self._name}: {self.watchdog.quarantined[outcome.task]}; it is left out here", flush=True)
 
     def _replace(self, slot: _Slot, failure: SimulatorFailure, *, aborted: bool) -> None:
         print(f"{slot.episode_id}, task {slot.task}: {failure.kind}: {failure}; the simulator is replaced", flush=True)

@@ -1,7 +1,8 @@
 """What to do about simulators that die: count, and leave out a task that kills one after the other.
 
-A runner asks its own watchdog, so that it stops at once; the driver feeds one with what all runners report, and hands
-its list to all of them, so that a bad task does not cost every runner its three deaths.
+A runner asks its own watchdog, so that it stops at once. The driver feeds one with what all runners report, and hands
+its list to all of them, so that a bad task does not cost every runner its three deaths; since a sick machine kills the
+simulators of every task, what dies on a single runner is left out there and nowhere else.
 """
 
 from __future__ import annotations
@@ -46,29 +47,30 @@ class Watchdog:
 
     Args:
         tasks: that there are. limit: so many deaths of one task, without an episode of it that ends in between,
-            quarantine it.
+            quarantine it. witnesses: on so many runners.
 
     Attributes:
         quarantined: why, by task. deaths: how many, by kind.
     """
 
-    def __init__(self, tasks: Sequence[int], limit: int = DEATHS_IN_A_ROW) -> None:
-        self._tasks, self._limit = tuple(tasks), limit
-        self._in_a_row: Counter[int] = Counter()
+    def __init__(self, tasks: Sequence[int], limit: int = DEATHS_IN_A_ROW, witnesses: int = 1) -> None:
+        self._tasks, self._limit, self._witnesses = tuple(tasks), limit, witnesses
+        self._in_a_row: dict[int, list[int]] = {}  # the runner of each death, by task
         self.quarantined: dict[int, str] = {}
         self.deaths: Counter[str] = Counter()
 
-    def saw(self, outcome: Outcome) -> bool:
-        """Take note; whether this outcome puts its task into quarantine."""
+    def saw(self, outcome: Outcome, runner: int = 0) -> bool:
+        """Take note of what happened on a runner; whether this outcome puts its task into quarantine."""
         if outcome.kind is None:
-            self._in_a_row[outcome.task] = 0
+            self._in_a_row.pop(outcome.task, None)
             return False
         self.deaths[outcome.kind] += 1
-        self._in_a_row[outcome.task] += 1
-        if self._in_a_row[outcome.task] < self._limit or outcome.task in self.quarantined:
+        runners = self._in_a_row.setdefault(outcome.task, [])
+        runners.append(runner)
+        if outcome.task in self.quarantined or len(runners) < self._limit or len(set(runners)) < self._witnesses:
             return False
         self.quarantined[outcome.task] = (
-            f"task {outcome.task} is quarantined: its simulator died {self._limit} times in a row, "
+            f"task {outcome.task} is quarantined: its simulator died {len(runners)} times in a row, "
             f"the last time because {outcome.reason}"
         )
         return True

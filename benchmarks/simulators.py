@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""What the simulators cost: LIBERO with stock settings and with ours side by side, and our other simulators.
+"""What the simulators cost: LIBERO and CALVIN with stock settings and with ours, and the table-top.
 
 Cases take turns with the same actions from the same published state (benchmarks/simulator_cost/turns.py); starting,
-switching tasks and memory are measured in processes of their own (processes.py). All times are CPU times.
+switching tasks and memory are measured in processes of their own (processes.py), and all of CALVIN (calvin.py). All
+times are CPU times.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
 from avavla_ray.files import write_json, write_text
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.registry import LIBERO_SUITES, SUITES, identify
+from avavla_ray.simulators.registry import CALVIN_SUITES, LIBERO_SUITES, SUITES, identify
 
 QUICK_SUITE = "libero_object"
+CALVIN_COLUMNS = (
+    "ms_chunk_8", "ms_chunk_1", "speedup_vs_stock", "image_psnr_db", "start_s", "reset_s", "private_mib",
+    "resident_mib",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ def chosen_suites(settings: Settings) -> list[str]:
 
 def measure(settings: Settings) -> tuple[dict[str, Any], str]:
     """The numbers as one flat object, and as Markdown tables."""
+    from benchmarks.simulator_cost.calvin import measure_cases
     from benchmarks.simulator_cost.processes import measure_apart
     from benchmarks.simulator_cost.tables import table
     from benchmarks.simulator_cost.turns import (
@@ -89,8 +95,13 @@ def measure(settings: Settings) -> tuple[dict[str, Any], str]:
     modes, sizes = (QUICK_MODES, (128,)) if settings.quick else (ALL_MODES, (128, 224))
     headline = Mode(2, 8)
     numbers: dict[str, Any] = {"assets": settings.assets, "task": settings.task, "steps_a_turn": STEPS}
-    steps, costs, others = [], [], []
+    steps, costs, others, calvin = [], [], [], []
     for suite in chosen_suites(settings):
+        if suite in CALVIN_SUITES:
+            for case, measured in measure_cases(suite).items():
+                numbers |= {f"{suite}.{case}.{name}": value for name, value in measured.items()}
+                calvin.append([suite, case, *(measured.get(name, "") for name in CALVIN_COLUMNS)])
+            continue
         if suite not in LIBERO_SUITES:
             times = {chunk: time_any(suite, settings.assets, chunk, 80 if settings.quick else 400) for chunk in (8, 1)}
             for chunk, measured in times.items():
@@ -140,6 +151,8 @@ def measure(settings: Settings) -> tuple[dict[str, Any], str]:
         text += "\n" + table([*head, "new task s", "task again s", "PSNR dB"], costs)
     if others:
         text += "\n" + table(["suite", "chunk", "fast ms", "without cameras ms"], others)
+    if calvin:
+        text += "\n" + table(["suite", "case", *CALVIN_COLUMNS], calvin)
     return numbers, text
 
 

@@ -2,6 +2,8 @@
 """Collect demonstrations from the scripted expert, in parallel simulators, as Parquet episodes.
 
 Only successes are kept. Repeating the command continues where it stopped; asking for more episodes adds them.
+A start whose simulator breaks is tried three times and then counts as lost. A task that loses three starts in a row, or
+that has no scripted expert, is left out and named in the data set; repeating the command gives it another chance.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ class Settings:
 
     suite: str = "libero_object"
     tasks: tuple[int, ...] = ()
-    """Task indices; all when left out."""
+    """Task indices, each of which must have an expert; all that have one when left out."""
     episodes: int = 50
     """Demonstrations of each task."""
     noise: float = 0.0
@@ -50,6 +52,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
     from avavla_ray.progress import Progress
     from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.experts.expert import check_suite
     from avavla_ray.simulators.registry import identify, suite_spec
 
     config = SimulatorConfig(
@@ -57,6 +60,7 @@ def main(settings: Settings) -> None:
         image_size=settings.image_size,
     )  # fmt: skip
     data = identify(config)
+    check_suite(settings.suite)
     instructions = suite_spec(settings.suite).instructions
     tasks = tuple(dict.fromkeys(settings.tasks)) or tuple(range(len(instructions)))
     if settings.num_runners < 1:
@@ -85,6 +89,7 @@ def main(settings: Settings) -> None:
             collect(
                 collection, writer, functools.partial(ExpertRecorder, config, settings.noise),
                 suite=settings.suite, seed=settings.seed, num_actors=settings.num_runners, timeout_s=settings.timeout,
+                all_tasks=bool(settings.tasks),
                 finished=lambda _, outcome: progress.advance(
                     int(outcome == KEPT), failed=collection.count(FAILED), lost=collection.count(LOST)
                 ),
@@ -98,14 +103,17 @@ def main(settings: Settings) -> None:
         [attempt.name(settings.suite) for attempt in kept],
         {"suite": settings.suite, "tasks": list(tasks), "image_size": settings.image_size,
          "quarantined_tasks": {str(task): reason for task, reason in collection.quarantined.items()},
+         "tasks_without_expert": {str(task): reason for task, reason in collection.without_expert.items()},
          "collection": identity, "provenance": collection.provenance},
     )  # fmt: skip
     for task in tasks:
         mine = [outcome for attempt, outcome in collection.outcomes.items() if attempt.task == task]
-        quarantined = ", quarantined" if task in collection.quarantined else ""
+        remark = ", quarantined" if task in collection.quarantined else ""
+        if task in collection.without_expert:
+            remark = f", left out: {collection.without_expert[task]}"
         print(
             f"task {task} {instructions[task]!r}: {mine.count(KEPT)} kept, "
-            f"{mine.count(FAILED)} not solved, {mine.count(LOST)} lost{quarantined}"
+            f"{mine.count(FAILED)} not solved, {mine.count(LOST)} lost{remark}"
         )
     print(
         f"{statistics.episodes} demonstrations, {statistics.steps} steps, {len(kept) - already} of them new "

@@ -181,7 +181,7 @@ def main(settings: Settings) -> None:
 
 def _deviations(settings: Settings, suite: SuiteSpec, data: dict[str, Any]) -> list[str]:
     """How this evaluation differs from the benchmark's published protocol."""
-    found = []
+    found = [suite.deviation] if suite.deviation else []
     if settings.render != "reference":
         found.append(f"render {settings.render} instead of reference")
     if data.get("assets", "official") != "official":

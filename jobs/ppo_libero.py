@@ -57,8 +57,8 @@ class Settings:
     """Simulators in each of them."""
     fragment_decisions: int = 16
     """Decisions that a simulator takes between two deliveries."""
-    isolate: bool | None = None
-    """Simulators in processes of their own, which die instead of their runner; so in every recipe."""
+    isolate: bool = True
+    """Simulators in processes of their own, which die instead of their runner."""
     learners: int = 1
     """DeepSpeed ranks."""
     zero_stage: Literal[0, 1, 2, 3] = 2

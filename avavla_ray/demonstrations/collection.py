@@ -41,6 +41,7 @@ class Collection:
     Attributes:
         provenance: what the simulator and the machine said of themselves, None before the first episode.
         quarantined: tasks that are left as they are this time, and why; the next collection gives them another chance.
+        without_expert: tasks that nobody can demonstrate, and why.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], tasks: Sequence[int], wanted: int) -> None:
@@ -58,6 +59,7 @@ class Collection:
         self.outcomes: dict[Attempt, str] = {}
         self.provenance: dict[str, Any] | None = None
         self.quarantined: dict[int, str] = {}
+        self.without_expert: dict[int, str] = {}
         self._running: set[Attempt] = set()
         if self._path.is_file():
             self._load()
@@ -89,12 +91,21 @@ class Collection:
         """Make an attempt anew, for instance because its file is gone."""
         self.outcomes.pop(attempt, None)
 
+    def withdraw(self, attempt: Attempt) -> None:
+        """Whoever took an attempt does not make it: it is to be taken again."""
+        self._running.discard(attempt)
+
+    def leave_out(self, attempt: Attempt, reason: str) -> None:
+        """Nobody can demonstrate the attempt's task: neither this attempt nor another is made."""
+        self.withdraw(attempt)
+        self.without_expert[attempt.task] = reason
+
     def kept(self, task: int) -> list[Attempt]:
         return sorted(a for a, outcome in self.outcomes.items() if a.task == task and outcome == KEPT)
 
     def missing(self, task: int) -> int:
-        """Attempts to hand out now, if all that are running succeed; none of a quarantined task."""
-        if task in self.quarantined:
+        """Attempts to hand out now, if all that are running succeed; none of a task that is left out."""
+        if task in self.quarantined or task in self.without_expert:
             return 0
         running = sum(attempt.task == task for attempt in self._running)
         return max(0, self.wanted - len(self.kept(task)) - running)
@@ -127,12 +138,11 @@ class Collection:
         self.outcomes[attempt] = outcome
         self.save()
         made = [o for a, o in self.outcomes.items() if a.task == attempt.task]
-        failures = len(made) - made.count(KEPT)
-        if failures >= 10 and failures > len(made) / 2:
-            raise InputError(
-                f"task {attempt.task} failed in {failures} of {len(made)} attempts "
-                f"({made.count(LOST)} of them because the simulator broke): leave it out with --tasks"
-            )
+        # What was lost says nothing about the expert, and quarantine sees to it.
+        failures = made.count(FAILED)
+        ended = failures + made.count(KEPT)
+        if failures >= 10 and failures > ended / 2:
+            raise InputError(f"task {attempt.task} failed in {failures} of {ended} attempts: leave it out with --tasks")
 
     def count(self, outcome: str) -> int:
         return sum(o == outcome and a.task in self.tasks for a, o in self.outcomes.items())

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from avavla_ray.demonstrations.schema import encode_image
-from avavla_ray.simulators.base import Observation, Simulator
+from avavla_ray.simulators.base import Observation, Simulator, SimulatorFailure
 from avavla_ray.simulators.experts.expert import Expert
+from avavla_ray.simulators.isolated.garbage import wrong_observation, wrong_result
 
 NO_MOTION = 1e-4
 
@@ -55,15 +56,18 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
 
     Args:
         make_expert: builds the expert for the episode just begun in `simulator`, from a seed.
+
+    Raises:
+        NoExpert: from `make_expert`. SimulatorFailure: the simulator broke, or what it sends is garbage.
     """
-    observation = simulator.reset(task, seed=seed)
+    observation = _begin(simulator, task, seed)
     expert = make_expert(seed)
     frames, actions, success = _play(simulator, observation, lambda _: np.clip(expert.act(), -1, 1))
     steps, dropped = len(actions), 0
     keep = kept_steps(np.array(actions)) if success else np.zeros(0, bool)
     if success and not keep.all():
         script = iter(np.array(actions)[keep])
-        frames, actions, success = _play(simulator, simulator.reset(task, seed=seed), lambda _: next(script, None))
+        frames, actions, success = _play(simulator, _begin(simulator, task, seed), lambda _: next(script, None))
         steps += len(actions)
         dropped = int((~keep).sum())
     if not success:
@@ -79,6 +83,18 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
     )
 
 
+def _begin(simulator: Simulator, task: int, seed: int) -> Observation:
+    observation = simulator.reset(task, seed=seed)
+    _check(wrong_observation(observation, simulator.spec, simulator.config))
+    return observation
+
+
+def _check(wrong: str | None) -> None:
+    """What no working simulator sends must never get into a data set."""
+    if wrong is not None:
+        raise SimulatorFailure(f"the simulator sent {wrong}", "garbage")
+
+
 def _play(
     simulator: Simulator, observation: Observation, act: Callable[[Observation], np.ndarray | None]
 ) -> tuple[list[Observation], list[np.ndarray], bool]:
@@ -89,6 +105,7 @@ def _play(
         frames.append(observation)
         actions.append(action)
         result = simulator.run_chunk(action[None])
+        _check(wrong_result(result, simulator.spec, simulator.config, 1))
         observation = result.observation
         if result.done:
             return frames, actions, result.success

@@ -9,30 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-
 from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.chain_results import ChainLedger, ChainRecord, chain_table, summarise_chains
 from avavla_ray.files import write_json, write_text
-from avavla_ray.simulators.base import Observation, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
 
 if TYPE_CHECKING:
     from avavla_ray.evaluation.episode import ExitSetting
     from avavla_ray.policy.agent import Agent
-    from avavla_ray.simulators.calvin.adapter import CalvinSimulator
+    from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
     from avavla_ray.simulators.calvin.sequences import Sequence
+
+    ChainSimulator = IsolatedCalvin | CalvinWithExpert
+
+
+ATTEMPTS = 3  # at a chain whose simulator breaks, each in a new process; as for the episodes of other suites
+EXPERT_STEPS = 30  # that an expert acts at once: a second of the robot's
 
 
 class ChainActor(Protocol):
     """Something that plays one task after the other."""
 
-    def begin(self, simulator: CalvinSimulator) -> None:
+    def begin(self) -> None:
         """A task begins: forget the one before, as the protocol has it."""
         ...
 
-    def chunk(self, observation: Observation, record: ChainRecord) -> np.ndarray:
-        """(C, 7) actions to execute next; may note in `record` what they cost."""
+    def act(self, simulator: ChainSimulator, observation: Observation, record: ChainRecord) -> ChunkResult:
+        """Act once on what is seen; may note in `record` what that cost."""
         ...
 
 
@@ -42,12 +46,12 @@ class PolicyActor:
     def __init__(self, agent: Agent, setting: ExitSetting) -> None:
         self._agent, self._setting = agent, setting
 
-    def begin(self, simulator: CalvinSimulator) -> None:
+    def begin(self) -> None:
         """See `ChainActor.begin`."""
         self._belief = self._agent.policy.initial_belief(1)
 
-    def chunk(self, observation: Observation, record: ChainRecord) -> np.ndarray:
-        """See `ChainActor.chunk`."""
+    def act(self, simulator: ChainSimulator, observation: Observation, record: ChainRecord) -> ChunkResult:
+        """See `ChainActor.act`."""
         import torch
 
         with torch.no_grad():
@@ -58,47 +62,52 @@ class PolicyActor:
         self._belief = decision.belief
         record.latent_steps.append(int(decision.trace.steps[0]))
         record.milliseconds.append(milliseconds)
-        return actions[0]
+        return simulator.run_chunk(actions[0])
 
 
 class ExpertActor:
-    """The scripted expert of each task."""
+    """The scripted expert of each task, which lives with the simulator."""
 
-    def begin(self, simulator: CalvinSimulator) -> None:
-        """See `ChainActor.begin`."""
-        from avavla_ray.simulators.experts.expert import make_expert
+    def begin(self) -> None:
+        """See `ChainActor.begin`: the simulator's next task has an expert of its own."""
 
-        self._expert = make_expert(simulator)
-
-    def chunk(self, observation: Observation, record: ChainRecord) -> np.ndarray:
-        """See `ChainActor.chunk`."""
-        return self._expert.act()[None]
+    def act(self, simulator: ChainSimulator, observation: Observation, record: ChainRecord) -> ChunkResult:
+        """See `ChainActor.act`."""
+        return simulator.run_expert(EXPERT_STEPS)
 
 
-def play_chain(simulator: CalvinSimulator, actor: ChainActor, number: int, sequence: Sequence) -> ChainRecord:
-    """Play tasks until one fails: one reset a chain, a new instruction and 360 steps for each task.
+def play_chain(simulator: ChainSimulator, actor: ChainActor, number: int, sequence: Sequence) -> ChainRecord:
+    """Play tasks until one fails: one reset a chain, a new instruction and a new step limit for each task.
 
-    A simulator that breaks ends the chain, and the record says so.
+    A chain in which the simulator breaks is begun again from its start, in a new process if the simulator is isolated.
+    One that breaks at every attempt is given up, and its record says so.
     """
-    record = ChainRecord(number, list(sequence.tasks))
-    try:
-        observation = simulator.begin_sequence(sequence)
-        for place in range(len(sequence.tasks)):
-            if place:
-                observation = simulator.next_task()
-            actor.begin(simulator)
-            record.steps.append(0)
-            done = False
-            while not done:
-                result = simulator.run_chunk(actor.chunk(observation, record))
-                observation, done = result.observation, result.done
-                record.steps[-1] += result.duration
-            if not result.success:
-                break
-            record.completed += 1
-    except SimulatorFailure as failure:
-        record.error = str(failure)
+    for attempt in range(1, ATTEMPTS + 1):
+        record = ChainRecord(number, list(sequence.tasks), attempts=attempt)
+        try:
+            _play(simulator, actor, sequence, record)
+        except SimulatorFailure as failure:
+            record.error = str(failure)
+        else:
+            break
     return record
+
+
+def _play(simulator: ChainSimulator, actor: ChainActor, sequence: Sequence, record: ChainRecord) -> None:
+    observation = simulator.begin_sequence(sequence)
+    for place in range(len(sequence.tasks)):
+        if place:
+            observation = simulator.next_task()
+        actor.begin()
+        record.steps.append(0)
+        done = False
+        while not done:
+            result = actor.act(simulator, observation, record)
+            observation, done = result.observation, result.done
+            record.steps[-1] += result.duration
+        if not result.success:
+            break
+        record.completed += 1
 
 
 @dataclass(frozen=True)
@@ -121,14 +130,16 @@ class Settings:
     """Steps a task; 360 when left out. Another number is a deviation and is recorded."""
     output: Path = Path("runs/calvin_chains")
     resume: bool = False
-    """Keep the finished chains found in the output folder."""
+    """Keep the finished chains found in the output folder; aborted ones are played again."""
 
 
 def main(settings: Settings) -> None:
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
+    from avavla_ray.simulators.calvin.adapter import MAX_STEPS
+    from avavla_ray.simulators.calvin.chains import IsolatedCalvin
     from avavla_ray.simulators.calvin.sequences import COUNT, SHA256, published_sequences
-    from avavla_ray.simulators.registry import identify, make_simulator
+    from avavla_ray.simulators.registry import identify
 
     if not 1 <= settings.sequences <= COUNT:
         raise InputError(f"--sequences {settings.sequences}: there are 1 to {COUNT}")
@@ -140,10 +151,10 @@ def main(settings: Settings) -> None:
         suite=f"calvin_{settings.scene}", render=render, image_size=image_size, max_steps=settings.max_steps
     )
     identity = {
-        "suite": config.suite, **played, **identify(config), "render": render, "max_steps": settings.max_steps,
-        "sequences_sha256": SHA256,
+        "suite": config.suite, **played, **identify(config), "render": render,
+        "max_steps": settings.max_steps or MAX_STEPS, "sequences_sha256": SHA256,
     }  # fmt: skip
-    simulator: Any = make_simulator(config)
+    simulator = IsolatedCalvin(config)
     try:
         ledger = ChainLedger(settings.output / "chains.jsonl", identity, settings.resume)
         sequences = published_sequences()[: settings.sequences]
@@ -151,8 +162,8 @@ def main(settings: Settings) -> None:
         with Progress(len(sequences), "chains", "chains", done=len(sequences) - len(todo)) as progress:
             for number in todo:
                 ledger.add(play_chain(simulator, actor, number, sequences[number]))
-                lengths = [record.completed for record in ledger.records.values()]
-                progress.advance(average_length=sum(lengths) / len(lengths))
+                lengths = [record.completed for record in ledger.records.values() if record.error is None]
+                progress.advance(average_length=sum(lengths) / len(lengths) if lengths else "not known yet")
         described = provenance(seed=0, simulator=simulator.provenance(), deviations=_deviations(settings, render))
     finally:
         simulator.close()
@@ -161,7 +172,7 @@ def main(settings: Settings) -> None:
     write_json(settings.output / "chains.json", result)
     table = chain_table(result)
     write_text(settings.output / "table.md", table)
-    print(f"\n{played['actor']} on {len(records)} chains in scene {settings.scene.upper()}\n\n{table}")
+    print(f"\n{played['actor']} on {result['chains']} chains in scene {settings.scene.upper()}\n\n{table}")
     print(f"results in {settings.output}")
 
 
@@ -183,15 +194,18 @@ def _actor(settings: Settings) -> tuple[ChainActor, int, dict[str, Any]]:
 
 def _deviations(settings: Settings, render: str) -> list[str]:
     """How this evaluation differs from the published protocol."""
+    from avavla_ray.simulators.calvin.adapter import MAX_STEPS
+    from avavla_ray.simulators.calvin.sequences import COUNT
+
     found = []
     if settings.scene != "d":
         found.append(f"scene {settings.scene.upper()} instead of D")
     if render != "reference":
         found.append(f"render {render} instead of reference")
-    if settings.max_steps not in (None, 360):
-        found.append(f"{settings.max_steps} steps a task instead of 360")
-    if settings.sequences != 1000:
-        found.append(f"the first {settings.sequences} sequences instead of 1,000")
+    if settings.max_steps not in (None, MAX_STEPS):
+        found.append(f"{settings.max_steps} steps a task instead of {MAX_STEPS}")
+    if settings.sequences != COUNT:
+        found.append(f"the first {settings.sequences} sequences instead of {COUNT:,}")
     if settings.checkpoint is None:
         found.append("scripted experts, which see the simulator's state")
     return found

@@ -23,6 +23,7 @@ class ChainRecord:
     Attributes:
         sequence: its number among the published ones. tasks: its five tasks. completed: tasks done in a row.
         steps: environment steps of each task that was begun. latent_steps: of each decision, empty for experts.
+        attempts: how often it was begun; all but the last ended with the simulator.
         error: why the simulator gave the chain up, else None.
     """
 
@@ -32,13 +33,14 @@ class ChainRecord:
     steps: list[int] = field(default_factory=list)
     latent_steps: list[int] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
+    attempts: int = 1
     error: str | None = None
 
 
 class ChainLedger:
     """Finished chains, one JSON line each, so that a stopped evaluation goes on where it was.
 
-    The first line names what is evaluated.
+    The first line names what is evaluated. Aborted chains are forgotten: who resumes plays them again.
 
     Raises:
         InputError: the file holds chains and nobody asked to resume, or those of another evaluation.
@@ -48,7 +50,8 @@ class ChainLedger:
         self.path = path
         self.records: dict[int, ChainRecord] = {}
         head = json.dumps({"evaluates": identity}, sort_keys=True)
-        first, *lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else [head]
+        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        first, *lines = found or [head]  # an empty file is what a process leaves that was killed at once
         if lines and not resume:
             raise InputError(f"{path} holds finished chains: add --resume to keep them, or give another --output")
         if lines and first != head:
@@ -58,7 +61,8 @@ class ChainLedger:
                 record = ChainRecord(**json.loads(line))
             except json.JSONDecodeError:
                 continue  # the line that a killed process was writing: its chain is played again
-            self.records[record.sequence] = record
+            if record.error is None:
+                self.records[record.sequence] = record
         kept = [json.dumps(asdict(record)) for record in self.records.values()]
         write_text(path, "\n".join([head, *kept]) + "\n")
 
@@ -86,12 +90,14 @@ def mean_interval(values: list[int], lowest: float, highest: float) -> tuple[flo
 def summarise_chains(records: Iterable[ChainRecord], **identity: Any) -> dict[str, Any]:
     """The result of an evaluation, as its file holds it.
 
-    A chain that the simulator gave up counts with the tasks that it had done, and is named in `aborted`.
+    A chain that the simulator gave up is neither long nor short: no rate, mean or count knows of it or of the tasks in
+    it. It is named in `aborted`.
 
     Args:
         identity: scene, actor, provenance, ...: stored first.
     """
-    records = sorted(records, key=lambda record: record.sequence)
+    everything = sorted(records, key=lambda record: record.sequence)
+    records = [record for record in everything if record.error is None]
     lengths = [record.completed for record in records]
     in_a_row = []
     for row in range(1, LENGTH + 1):
@@ -120,14 +126,33 @@ def summarise_chains(records: Iterable[ChainRecord], **identity: Any) -> dict[st
         "mean_latent_steps": sum(latent_steps) / len(latent_steps) if latent_steps else None,
         "ms_mean": sum(milliseconds) / len(milliseconds) if milliseconds else None,
         "decisions": len(latent_steps),
-        "aborted": [{"sequence": record.sequence, "error": record.error} for record in records if record.error],
+        "retried_chains": sum(record.attempts > 1 for record in records),
+        "aborted_chains": len(everything) - len(records),
+        "aborted": [
+            {"sequence": record.sequence, "attempts": record.attempts, "error": record.error}
+            for record in everything
+            if record.error is not None
+        ],
     }
 
 
 def chain_table(result: dict[str, Any]) -> str:
-    """The published row as a Markdown table."""
-    rows = [f"| {row['tasks']}/{LENGTH} | {row['success_rate']:.1%} | {row['ci95'][0]:.1%} - {row['ci95'][1]:.1%} |"
-            for row in result["in_a_row"]]  # fmt: skip
+    """The published row as a Markdown table, and below it the chains that are not in it."""
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    rows = [
+        f"| {row['tasks']}/{LENGTH} | {number(row['success_rate'], '.1%')} "
+        f"| {row['ci95'][0]:.1%} - {row['ci95'][1]:.1%} |"
+        for row in result["in_a_row"]
+    ]
     low, high = result["average_length_ci95"]
-    rows.append(f"| average length | {result['average_length']:.2f} | {low:.2f} - {high:.2f} |")
-    return "\n".join(["| tasks in a row | success | 95 % interval |", "|---|---|---|", *rows]) + "\n"
+    rows.append(f"| average length | {number(result['average_length'], '.2f')} | {low:.2f} - {high:.2f} |")
+    table = ["| tasks in a row | success | 95 % interval |", "|---|---|---|", *rows]
+    if result["aborted"]:
+        table += ["", f"{result['aborted_chains']} aborted chain(s), in none of these numbers:", ""]
+        table += [
+            f"- sequence {one['sequence']}, begun {one['attempts']} times: {one['error']}" for one in result["aborted"]
+        ]
+    return "\n".join(table) + "\n"

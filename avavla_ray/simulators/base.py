@@ -101,6 +101,8 @@ class SuiteSpec:
         max_steps: the published limit of environment steps for an episode.
         num_initial_states: published fixed initial states per task.
         action_dim, proprio_dim, num_cameras: A, P, V.
+        deviation: how episodes from its fixed initial states differ from what the benchmark publishes, in a phrase;
+            results name it. Empty when they are the benchmark's own.
     """
 
     name: str
@@ -110,6 +112,7 @@ class SuiteSpec:
     action_dim: int = 7
     proprio_dim: int = 8
     num_cameras: int = 2
+    deviation: str = ""
 
 
 class Simulator(Protocol):

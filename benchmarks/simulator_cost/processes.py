@@ -83,12 +83,19 @@ def measure_here(suite: str, task: int, assets: str, case: str) -> dict[str, flo
     return result
 
 
-def measure_apart(suite: str, task: int, assets: str, case: str) -> dict[str, Any]:
-    """`measure_here` in a process of its own."""
-    arguments = json.dumps([suite, task, assets, case])
-    code = f"import json; from {__spec__.name} import measure_here; print(json.dumps(measure_here(*{arguments})))"
+def call_apart(function: str, *arguments: Any) -> Any:
+    """What `function` ("module:name") returns for `arguments`, both as JSON, in a fresh process."""
+    module, name = function.split(":")
+    code = f"import json, sys; from {module} import {name}; print(json.dumps({name}(*json.loads(sys.argv[1]))))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
+        [sys.executable, "-c", code, json.dumps(arguments)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    # A simulator may have printed before.
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_apart(suite: str, task: int, assets: str, case: str) -> dict[str, Any]:
+    """`measure_here` in a process of its own."""
+    return call_apart(f"{__spec__.name}:measure_here", suite, task, assets, case)

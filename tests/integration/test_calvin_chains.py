@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,17 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation import calvin_chains
-from avavla_ray.evaluation.calvin_chains import PolicyActor, Settings, play_chain
+from avavla_ray.evaluation.calvin_chains import ATTEMPTS, ExpertActor, PolicyActor, Settings, play_chain
 from avavla_ray.evaluation.chain_results import ChainRecord
 from avavla_ray.policy.checkpoint import save_checkpoint
-from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
-from avavla_ray.simulators.calvin.adapter import CalvinSimulator
+from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig
+from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
 from avavla_ray.simulators.calvin.initial_states import published_conditions
 from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS
-from avavla_ray.simulators.registry import make_simulator
-from tests.support.fake_calvin import BUTTON, FAKE_ROOT, calvin_env_at, towards
+from avavla_ray.simulators.isolated.faults import FAULTS, FaultPlan
+from avavla_ray.simulators.isolated.limits import Limits
+from tests.support.fake_calvin import BUTTON, FAKE_ROOT, ButtonPath, calvin_env_at, make_button_calvin, towards
 from tests.support.policies import some_statistics, stirred_policy, tiny
 
 CONFIG = SimulatorConfig(suite="calvin_d", image_size=64)
@@ -37,14 +40,12 @@ def fake() -> Iterator[None]:
 
 
 @pytest.fixture
-def simulator() -> Iterator[CalvinSimulator]:
-    made = make_simulator(CONFIG)
-    assert isinstance(made, CalvinSimulator)
-    yield made
-    made.close()
+def simulator() -> Iterator[CalvinWithExpert]:
+    with closing(CalvinWithExpert(CONFIG)) as made:
+        yield made
 
 
-def test_a_chain_goes_on_in_the_same_scene_with_a_new_start_and_new_time(simulator: CalvinSimulator) -> None:
+def test_a_chain_goes_on_in_the_same_scene_with_a_new_start_and_new_time(simulator: CalvinWithExpert) -> None:
     assert LED_CHAIN.condition["led"] == 1
     simulator.begin_sequence(LED_CHAIN)
     while not (result := simulator.run_chunk(towards(simulator, BUTTON))).done:
@@ -63,37 +64,95 @@ def test_a_chain_goes_on_in_the_same_scene_with_a_new_start_and_new_time(simulat
 
 
 class ButtonPresser:
-    """Presses the LED's button at every task; remembers which tasks began."""
+    """Presses the LED's button at every task, by what it sees; remembers what it was shown as the tasks began."""
 
     def __init__(self) -> None:
-        self.began: list[str] = []
+        self.instructions: list[str] = []
 
-    def begin(self, simulator: CalvinSimulator) -> None:
-        self.began.append(simulator.task_name)
-        self.simulator, self.up = simulator, True
+    def begin(self) -> None:
+        self.path: ButtonPath | None = None
 
-    def chunk(self, observation: Any, record: ChainRecord) -> np.ndarray:
-        above = np.add(BUTTON, (0, 0, 0.1))
-        if self.up and np.abs(self.simulator.robot_obs[:3] - above).max() < 0.01:
-            self.up = False
+    def act(self, simulator: Any, observation: Observation, record: ChainRecord) -> ChunkResult:
+        if self.path is None:
+            self.path = ButtonPath()
+            self.instructions.append(observation.instruction)
         record.latent_steps.append(1)
-        return towards(self.simulator, above if self.up else BUTTON)
+        return simulator.run_chunk(self.path.action(observation.proprio[:3])[None])
 
 
-def test_a_chain_ends_at_the_first_task_that_fails(simulator: CalvinSimulator) -> None:
+def isolated_with_faults(folder: Path, every: int, *faults: str) -> IsolatedCalvin:
+    plan = FaultPlan(folder, every=every, faults=faults)
+    limits = Limits(step_s=0.2, reset_s=20.0)
+    return IsolatedCalvin(replace(CONFIG, render="none"), limits, partial(make_button_calvin, plan))
+
+
+def test_a_chain_ends_at_the_first_task_that_fails(simulator: CalvinWithExpert) -> None:
     actor = ButtonPresser()
     record = play_chain(simulator, actor, 7, LED_CHAIN)
-    assert actor.began == ["turn_off_led", "turn_on_led", "open_drawer"]
-    assert (record.sequence, record.completed, record.error) == (7, 2, None)
+    assert actor.instructions == [INSTRUCTIONS[task] for task in LED_CHAIN.tasks[:3]]
+    assert (record.sequence, record.completed, record.attempts, record.error) == (7, 2, 1, None)
     assert record.steps[2] == 360
     assert len(record.latent_steps) == sum(record.steps)
 
 
-def test_a_chain_that_breaks_says_so(simulator: CalvinSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    actor = ButtonPresser()
-    monkeypatch.setattr(simulator, "next_task", lambda: (_ for _ in ()).throw(SimulatorFailure("it broke")))
-    record = play_chain(simulator, actor, 0, LED_CHAIN)
-    assert (record.completed, record.error) == (1, "it broke")
+def test_isolation_changes_nothing_of_a_chain(tmp_path: Path) -> None:
+    with closing(CalvinWithExpert(CONFIG)) as inside:
+        expected = play_chain(inside, ButtonPresser(), 0, LED_CHAIN)
+    with closing(IsolatedCalvin(CONFIG)) as isolated:
+        assert play_chain(isolated, ButtonPresser(), 0, LED_CHAIN) == expected
+        with pytest.raises(InputError, match="begin a sequence"):
+            isolated.reset(0)
+            isolated.next_task()
+
+
+def test_the_expert_of_each_task_acts_beside_the_simulator(tmp_path: Path) -> None:
+    with closing(isolated_with_faults(tmp_path, 10**6, "killed")) as isolated:
+        record = play_chain(isolated, ExpertActor(), 0, LED_CHAIN)
+        assert (record.completed, record.attempts, record.steps[2]) == (2, 1, 360)
+        with closing(CalvinWithExpert(CONFIG)) as inside:
+            steps = play_chain(inside, ButtonPresser(), 0, LED_CHAIN).steps
+        assert record.steps == steps  # asking for 30 steps at once does not play past the end of a task
+        with pytest.raises(InputError, match="call reset first"):
+            isolated.run_expert(1)
+
+
+@pytest.mark.parametrize("fault", ["segmentation fault", "hang", "physics"])
+def test_a_chain_whose_simulator_dies_is_played_again_in_a_new_process(fault: str, tmp_path: Path) -> None:
+    with closing(isolated_with_faults(tmp_path, 30, fault, *["none"] * 100)) as isolated:
+        record = play_chain(isolated, ExpertActor(), 0, LED_CHAIN)
+        assert (record.completed, record.attempts, record.error) == (2, 2, None)
+        assert len(record.steps) == 3
+        assert isolated.failures == {FAULTS[fault]: 1}
+
+
+def test_a_chain_that_breaks_each_time_is_aborted_and_the_next_one_is_played(tmp_path: Path) -> None:
+    with closing(isolated_with_faults(tmp_path, 30, *["killed"] * ATTEMPTS, *["none"] * 100)) as isolated:
+        record = play_chain(isolated, ExpertActor(), 0, LED_CHAIN)
+        assert record.attempts == ATTEMPTS
+        assert "SIGKILL" in str(record.error)
+        assert play_chain(isolated, ExpertActor(), 1, LED_CHAIN).error is None
+
+
+def test_an_evaluation_names_its_aborted_chains_and_plays_them_again_when_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = FaultPlan(tmp_path, every=30, faults=("segmentation fault",) * ATTEMPTS + ("none",) * 1000)
+    made = partial(IsolatedCalvin, factory=partial(make_button_calvin, plan))
+    monkeypatch.setattr("avavla_ray.simulators.calvin.chains.IsolatedCalvin", made)
+    monkeypatch.setattr("avavla_ray.simulators.calvin.sequences.published_sequences", lambda: (LED_CHAIN, LED_CHAIN))
+    settings = Settings(sequences=2, output=tmp_path / "out")
+    calvin_chains.main(settings)
+    result = json.loads((settings.output / "chains.json").read_text())
+    assert (result["chains"], result["average_length"], result["max_steps"]) == (1, 2.0, 360)
+    (aborted,) = result["aborted"]
+    assert (aborted["sequence"], aborted["attempts"]) == (0, ATTEMPTS)
+    assert "SIGSEGV" in aborted["error"]
+    assert f"sequence 0, begun {ATTEMPTS} times" in (settings.output / "table.md").read_text()
+    assert "on 1 chains" in capsys.readouterr().out
+    calvin_chains.main(replace(settings, resume=True))
+    result = json.loads((settings.output / "chains.json").read_text())
+    assert (result["chains"], result["average_length"], result["aborted"]) == (2, 2.0, [])
+    calvin_chains.main(replace(settings, resume=True, max_steps=360))  # the same limit, said aloud
 
 
 @pytest.fixture
@@ -110,7 +169,7 @@ def test_a_checkpoint_plays_chains_and_goes_on_where_it_stopped(
     monkeypatch.setattr("avavla_ray.simulators.calvin.sequences.published_sequences", lambda: chains)
     begun = []
     begin = PolicyActor.begin
-    monkeypatch.setattr(PolicyActor, "begin", lambda self, simulator: begun.append(1) or begin(self, simulator))
+    monkeypatch.setattr(PolicyActor, "begin", lambda self: begun.append(1) or begin(self))
     settings = Settings(sequences=1, checkpoint=checkpoint, depth=1, render="fast", max_steps=12, output=tmp_path)
     calvin_chains.main(settings)
     with pytest.raises(InputError, match="--resume"):

@@ -258,6 +258,23 @@ def test_a_broken_engine_is_a_failure_and_the_next_reset_builds_anew(
     assert simulator.run_chunk(STILL).duration == 1
 
 
+def test_an_engine_that_cannot_even_be_left_is_told_as_what_broke_it(
+    simulator: CalvinSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator.reset(OPEN_DRAWER, seed=0)
+    engine = simulator.env.p
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise engine.error("Not connected to physics server.")
+
+    monkeypatch.setattr(simulator.env, "step", refuse)
+    monkeypatch.setattr(engine, "disconnect", refuse)
+    with pytest.raises(SimulatorFailure, match="calvin_d broke: Not connected"):
+        simulator.run_chunk(STILL)
+    simulator.reset(OPEN_DRAWER, seed=0)
+    assert simulator.run_chunk(STILL).duration == 1
+
+
 def test_provenance_names_the_clone_and_agrees_with_identify(simulator: CalvinSimulator) -> None:
     said = simulator.provenance()
     named = identify(CONFIG)

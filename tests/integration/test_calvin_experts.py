@@ -12,7 +12,7 @@ import pytest
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.calvin_chains import ExpertActor, play_chain
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.calvin.adapter import CalvinSimulator
+from avavla_ray.simulators.calvin.chains import CalvinWithExpert
 from avavla_ray.simulators.calvin.initial_states import published_conditions
 from avavla_ray.simulators.calvin.installation import find_root
 from avavla_ray.simulators.calvin.sequences import Sequence
@@ -42,25 +42,25 @@ pytestmark = pytest.mark.skipif(bool(absence()), reason=absence())
 
 
 @pytest.fixture(scope="module")
-def simulators() -> Iterator[dict[str, CalvinSimulator]]:
+def simulators() -> Iterator[dict[str, CalvinWithExpert]]:
     """One a suite, closed before the next is opened: a process holds only one CALVIN."""
-    made: dict[str, CalvinSimulator] = {}
+    made: dict[str, CalvinWithExpert] = {}
     with calvin_env_at(find_root()):
         yield made
         for simulator in made.values():
             simulator.close()
 
 
-def in_scene(simulators: dict[str, CalvinSimulator], suite: str = "calvin_d") -> CalvinSimulator:
+def in_scene(simulators: dict[str, CalvinWithExpert], suite: str = "calvin_d") -> CalvinWithExpert:
     for name, simulator in simulators.items():
         if name != suite:
             simulator.close()
     if suite not in simulators:
-        simulators[suite] = CalvinSimulator(replace(CONFIG, suite=suite))
+        simulators[suite] = CalvinWithExpert(replace(CONFIG, suite=suite))
     return simulators[suite]
 
 
-def play(simulator: CalvinSimulator, task: str, seed: int, noise: float = 0.0) -> tuple[bool, list[np.ndarray]]:
+def play(simulator: CalvinWithExpert, task: str, seed: int, noise: float = 0.0) -> tuple[bool, list[np.ndarray]]:
     """Whether the expert succeeded from a drawn start, and its actions."""
     simulator.reset(TASKS.index(task), seed=seed)
     expert = make_expert(simulator, seed=seed, noise=noise)
@@ -74,7 +74,7 @@ def play(simulator: CalvinSimulator, task: str, seed: int, noise: float = 0.0) -
 
 
 @pytest.mark.parametrize("task", FAMILIES)
-def test_every_skill_succeeds_from_a_drawn_start(simulators: dict[str, CalvinSimulator], task: str) -> None:
+def test_every_skill_succeeds_from_a_drawn_start(simulators: dict[str, CalvinWithExpert], task: str) -> None:
     success, actions = play(in_scene(simulators), task, seed=3)
     assert success
     assert all(action.shape == (7,) and action.dtype == np.float32 for action in actions)
@@ -82,7 +82,7 @@ def test_every_skill_succeeds_from_a_drawn_start(simulators: dict[str, CalvinSim
     assert {float(action[6]) for action in actions} <= {-1.0, 1.0}
 
 
-def test_noise_is_seeded_and_does_not_stop_the_expert(simulators: dict[str, CalvinSimulator]) -> None:
+def test_noise_is_seeded_and_does_not_stop_the_expert(simulators: dict[str, CalvinWithExpert]) -> None:
     simulator = in_scene(simulators)
     success, noisy = play(simulator, "lift_red_block_table", seed=1, noise=0.1)
     assert success
@@ -93,11 +93,11 @@ def test_noise_is_seeded_and_does_not_stop_the_expert(simulators: dict[str, Calv
 
 @pytest.mark.parametrize("suite", ["calvin_a", "calvin_b", "calvin_c"])
 @pytest.mark.parametrize("task", ["turn_on_lightbulb", "move_slider_right", "turn_off_led", "open_drawer"])
-def test_furniture_is_found_in_the_other_scenes(simulators: dict[str, CalvinSimulator], suite: str, task: str) -> None:
+def test_furniture_is_found_in_the_other_scenes(simulators: dict[str, CalvinWithExpert], suite: str, task: str) -> None:
     assert play(in_scene(simulators, suite), task, seed=0)[0]
 
 
-def test_a_chain_hands_over_from_skill_to_skill(simulators: dict[str, CalvinSimulator]) -> None:
+def test_a_chain_hands_over_from_skill_to_skill(simulators: dict[str, CalvinWithExpert]) -> None:
     """The push must leave the block untouched, or the next task could never count."""
     tasks = ("push_red_block_right", "push_into_drawer", "lift_red_block_drawer", "place_in_slider", "close_drawer")
     condition = next(
@@ -111,7 +111,7 @@ def test_a_chain_hands_over_from_skill_to_skill(simulators: dict[str, CalvinSimu
     assert record.completed == 5, record.steps
 
 
-def test_what_it_refuses(simulators: dict[str, CalvinSimulator]) -> None:
+def test_what_it_refuses(simulators: dict[str, CalvinWithExpert]) -> None:
     simulator = in_scene(simulators)
     simulator.close()
     with pytest.raises(InputError, match="reset it before"):

@@ -14,7 +14,7 @@ import pytest
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.calvin_chains import ExpertActor, play_chain
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.calvin.adapter import CalvinSimulator
+from avavla_ray.simulators.calvin.chains import CalvinWithExpert
 from avavla_ray.simulators.calvin.initial_states import (
     ROBOT_START,
     published_blocks,
@@ -51,15 +51,15 @@ def real() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def started(config: SimulatorConfig) -> Iterator[CalvinSimulator]:
-    simulator = CalvinSimulator(config)
+def started(config: SimulatorConfig) -> Iterator[CalvinWithExpert]:
+    simulator = CalvinWithExpert(config)
     try:
         yield simulator
     finally:
         simulator.close()
 
 
-def play(simulator: CalvinSimulator, task: str, **start: int | None) -> list[np.ndarray]:
+def play(simulator: CalvinWithExpert, task: str, **start: int | None) -> list[np.ndarray]:
     """States and pictures of two chunks of random actions."""
     observation = simulator.reset(TASKS.index(task), **start)
     seen = [simulator.robot_obs, simulator.scene_obs, observation.images]

@@ -50,6 +50,21 @@ def test_real_demonstrations(ray_cluster, tmp_path, capsys):
         main(replace(settings, resume=False))
 
 
+@pytest.mark.ray
+def test_a_task_without_an_expert_is_named_and_left_out(ray_cluster, tmp_path, capsys):
+    settings = Settings(
+        suite="tests.support.half_taught:HalfTaughtSimulator", episodes=2, image_size=32, num_runners=1, output=tmp_path
+    )
+    main(settings)
+    reason = "no scripted expert for what is on the left"
+    assert f"0 kept, 0 not solved, 0 lost, left out: {reason}" in capsys.readouterr().out
+    metadata = read_metadata(tmp_path)
+    assert [episode.task for episode in metadata.episodes] == [0, 0]
+    assert metadata.manifest["tasks_without_expert"] == {"1": reason}
+    with pytest.raises(InputError, match=f"task 1: {reason}; leave it out with --tasks"):
+        main(replace(settings, tasks=(0, 1)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -57,7 +72,8 @@ def test_real_demonstrations(ray_cluster, tmp_path, capsys):
         ({"tasks": (10,)}, "task 10 does not exist"),
         ({"episodes": 0}, "0 episodes a task"),
         ({"num_runners": 0}, "give at least 1"),
-        ({"suite": "libero_10"}, "libero_10"),
+        ({"assets": "nowhere"}, "nowhere is not a directory"),
+        ({"suite": "tests.support.point_simulator:PointSimulator"}, "has no scripted expert"),
     ],
 )
 def test_wrong_input_ends_at_once(tmp_path, changes, message):

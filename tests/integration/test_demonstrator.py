@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +13,15 @@ from actors.watchdog import NoTaskLeft
 from avavla_ray.demonstrations.collection import KEPT, LOST, Attempt, Collection
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.demonstrations.writer import DatasetWriter
+from avavla_ray.simulators.experts.expert import NoExpert
 from tests.support.demonstration_data import make_episode
-from tests.support.unreliable_recorder import BreaksAtTask, UnreliableRecorder
+from tests.support.unreliable_recorder import (
+    BreaksAtTask,
+    CannotDoTasks,
+    DiesBeforeItsFirstEpisode,
+    HangsBesideOthers,
+    UnreliableRecorder,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -67,6 +75,51 @@ def test_a_task_that_always_breaks_is_quarantined_and_the_other_is_collected(ray
     assert not again.done
     with pytest.raises(NoTaskLeft, match="no task is left"):
         collect_all(again)
+
+
+@pytest.mark.parametrize(("cannot", "all_tasks", "message"), [
+    ((1,), False, None), ((1,), True, "task 1: no scripted expert for the microwave; leave it out with --tasks"),
+    ((0, 1), False, "none of the 2 tasks can be demonstrated; the last: no scripted expert"),
+])  # fmt: skip
+def test_a_task_without_an_expert_is_left_out_unless_it_was_asked_for(
+    ray_cluster, tmp_path, capfd, cannot, all_tasks, message
+):
+    from actors.demonstrator import collect
+
+    collection = Collection(tmp_path, {"seed": 0}, [0, 1], 3)
+    arguments = {"suite": "libero_object", "seed": 0, "num_actors": 2, "finished": lambda *_: None}
+    expectation = pytest.raises(NoExpert, match=message) if message else nullcontext()
+    with expectation:
+        collect(collection, DatasetWriter(tmp_path), partial(CannotDoTasks, *cannot), **arguments, all_tasks=all_tasks)
+    if message is None:
+        assert collection.without_expert == {1: "no scripted expert for the microwave"}
+        assert capfd.readouterr().out.count("task 1 is left out: no scripted expert for the microwave") == 1
+        assert collection.outcomes == {Attempt(0, number): KEPT for number in range(3)}
+        assert collection.done
+
+
+def test_a_death_before_the_first_episode_is_survived(ray_cluster, tmp_path, capfd):
+    from actors.demonstrator import collect
+
+    collection = Collection(tmp_path / "demos", {"seed": 0}, [0], 1)
+    collect(
+        collection, DatasetWriter(tmp_path / "demos"), partial(DiesBeforeItsFirstEpisode, tmp_path),
+        suite="libero_object", seed=0, num_actors=1, finished=lambda *_: None,
+    )  # fmt: skip
+    assert collection.provenance == {"simulator": "synthetic"}
+    assert collection.outcomes == {Attempt(0, 0): KEPT}
+    assert "starting the simulator: ActorDiedError" in capfd.readouterr().out
+
+
+def test_a_hang_is_seen_while_others_end_their_attempts(ray_cluster, tmp_path, capfd):
+    from actors.demonstrator import collect
+
+    collection, printed = Collection(tmp_path / "demos", {"seed": 0}, [0, 1], 12), []
+    collect(
+        collection, DatasetWriter(tmp_path / "demos"), partial(HangsBesideOthers, tmp_path), suite="libero_object",
+        seed=0, num_actors=2, finished=lambda *_: printed.append(capfd.readouterr().out), timeout_s=2.0,
+    )  # fmt: skip
+    assert "task 0, attempt 0 hangs" in "".join(printed[:11])
 
 
 def test_the_data_do_not_depend_on_the_number_of_actors(ray_cluster, tmp_path):

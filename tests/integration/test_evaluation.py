@@ -18,8 +18,9 @@ from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.registry import suite_spec
 from avavla_ray.tracking import find_runs
-from tests.support.failing_simulators import always_breaks, breaks_at, dies_once
+from tests.support.failing_simulators import always_breaks, breaks_at, dies_once, dies_when_first_made
 from tests.support.point_simulator import make_point_simulator
 
 SETTINGS = (ExitSetting(exit_threshold=0.5), ExitSetting(fixed_depth=2))
@@ -63,6 +64,16 @@ def test_a_killed_process_is_replaced_and_no_episode_is_lost_or_doubled(ray_clus
     assert mark.exists()
     assert len(played) == len(records) == 12
     assert all(record.error is None for record in played)
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_death_in_the_first_construction_ends_nothing(ray_cluster, agent, tmp_path, isolate):
+    factory = functools.partial(dies_when_first_made, tmp_path / "mark")
+    described, records, _ = play(agent, 1, factory, [Episode(SETTINGS[1], 0, 0)], isolate)
+    assert (tmp_path / "mark").exists()
+    assert described["suite"] == "point"
+    assert all(record.error is None for record in records.values())
+    assert len(records) == 1
 
 
 def test_an_episode_that_always_breaks_is_reported_with_its_reason(ray_cluster, agent):
@@ -126,3 +137,11 @@ def test_the_job_writes_results_video_and_runs_and_resumes(ray_cluster, agent, t
     compare.main(compare.Settings(output=tmp_path / "plots", tracking_uri=uri))
     assert imageio.imread(tmp_path / "plots" / "success_against_latent_steps.png").shape[1] > 1000
     assert (tmp_path / "plots" / "table.md").read_text().count("\n") == 5
+
+
+@pytest.mark.parametrize(("suite", "named"), [("calvin_d", True), ("tabletop", False)])
+def test_starts_that_the_benchmark_does_not_publish_are_a_deviation(suite, named, tmp_path):
+    from jobs.evaluate import Settings, _deviations
+
+    found = _deviations(Settings(checkpoint=tmp_path, suite=suite), suite_spec(suite), {})
+    assert any("CALVIN does not publish" in one for one in found) is named

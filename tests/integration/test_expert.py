@@ -9,7 +9,8 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorConfig
-from avavla_ray.simulators.experts.expert import make_expert
+from avavla_ray.simulators.experts.articulation import drawer_of
+from avavla_ray.simulators.experts.expert import NoExpert, make_expert
 from avavla_ray.simulators.experts.goals import skill_for
 from avavla_ray.simulators.experts.report import ReportSettings, main, run_task
 from avavla_ray.simulators.experts.scene import Scene
@@ -71,6 +72,21 @@ def test_it_solves_the_originals(suite: str, task: int, episodes: int, real_asse
     assert report.failures == []
 
 
+def test_a_drawer_that_is_left_half_shut_costs_the_attempt_and_no_more() -> None:
+    simulator = LiberoSimulator(SimulatorConfig(suite="libero_10", render="none"))
+    simulator.reset(3, initial_state=0)
+    expert = make_expert(simulator)
+    drawer = drawer_of(Scene.of(simulator), "white_cabinet_1_bottom_region")
+    assert drawer is not None
+    simulator.data.qpos[drawer._address] *= 0.3
+    expert.skill.finished = True
+    action = expert.act()
+    assert expert.phase_name == "at a loss"
+    np.testing.assert_allclose(action, [0, 0, 0, 0, 0, 0, -1], atol=1e-5)
+    assert not simulator.run_chunk(np.tile(action, (1000, 1))).success
+    simulator.close()
+
+
 def test_actions_are_normalised_and_repeat_with_the_seed(simulator) -> None:
     def actions(seed: int, noise: float) -> np.ndarray:
         simulator.reset(1, initial_state=0)
@@ -126,7 +142,7 @@ def test_what_it_cannot_do_is_said_in_one_line(simulator) -> None:
         make_expert(simulator, noise=-1.0)
     scene = Scene.of(simulator)
     for goal in (["open", "basket_1"], ["turnon", "basket_1"], ["on", "nothing_1", "basket_1"], ["in", "milk_1", "x"]):
-        with pytest.raises(InputError, match="no scripted expert"):
+        with pytest.raises(NoExpert, match="no scripted expert"):
             skill_for(scene, goal)
 
 

@@ -16,14 +16,15 @@ import ray
 
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.metrics import flat
+from actors.report import Report
 from actors.rollout import Rollout
-from actors.watchdog import NoTaskLeft
+from actors.watchdog import NoTaskLeft, Outcome
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.isolated.faults import FaultPlan, make_faulty
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
-from benchmarks.isolation import Settings, demonstrate
+from benchmarks.isolation import Settings, demonstrate, mismatches
 from tests.support.failing_simulators import breaks_at
 from tests.support.point_simulator import make_point_simulator, point_statistics, responsive_policy
 from tests.support.policies import stirred_policy, tiny
@@ -66,6 +67,8 @@ def test_a_task_that_kills_is_quarantined_and_the_other_goes_on(isolate: bool) -
     assert {episode.task for episode in report.finished} == {0}
     assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 20
     rollout.watchdog.adopt({0: "task 0 is quarantined elsewhere"})
+    _, report = rollout.collect(20, 0)
+    assert report.failure is not None
     with pytest.raises(NoTaskLeft, match="all 2 are quarantined; task 0 is quarantined elsewhere"):
         rollout.collect(20, 0)
     rollout.close()
@@ -99,6 +102,23 @@ def test_faults_in_libero_cost_their_episodes_and_leave_nothing_behind() -> None
     assert numbers["episodes_finished"] == numbers["episodes_reported"] > 0
     assert numbers["episodes_lost"] == numbers["episodes_double"] == 0
     assert numbers["after"] == numbers["before"]
+    assert mismatches(numbers) == []
+
+
+def test_the_demonstration_says_what_went_wrong() -> None:
+    traces = {"processes": 1, "file_descriptors": 9}
+    good = {
+        "failures_reported": {"crash": 1}, "failures_expected": {"crash": 1}, "episodes_lost": 0, "episodes_double": 0,
+        "before": traces, "after": traces,
+    }  # fmt: skip
+    assert mismatches(good) == []
+    for name, value, told in (
+        ("failures_reported", {"hang": 1}, "failures reported {'hang': 1}, expected {'crash': 1}"),
+        ("episodes_lost", 2, "2 episodes were lost"),
+        ("episodes_double", 1, "1 episodes were reported twice"),
+        ("after", {**traces, "processes": 2}, "processes 1 before, 2 after"),
+    ):
+        assert mismatches({**good, name: value}) == [told]
 
 
 @pytest.mark.ray
@@ -110,12 +130,20 @@ def test_ppo_goes_on_beside_a_task_that_kills_until_none_is_left(ray_cluster: di
         update_decisions=64, minibatch_decisions=32,
     ).build_algo()  # fmt: skip
     try:
-        point = flat(algorithm.train())
+        for _ in range(10):  # until both runners have delivered
+            point = flat(algorithm.train())
+            if point["total/tasks_quarantined"]:
+                break
         assert point["total/tasks_quarantined"] == 1
         assert point["total/simulator_failures"] == point["total/simulators_restarted_physics"] >= 3
         assert point["total/simulators_restarted_crash"] == point["total/episodes_aborted"] == 0
         assert {episode.task for episode in algorithm.episodes} == {0}
         assert algorithm.simulator_provenance["isolated"] is True
+
+        # What one runner alone has died of and left out is not left out by all.
+        sick = Report(0, outcomes=[Outcome(0, "crash", "its machine is sick")] * 5, quarantined={0: "sick"})
+        algorithm._watch(1, sick)
+        assert list(algorithm.watchdog.quarantined) == [1]
 
         # The death of a runner is the death of its simulators' processes.
         runner = algorithm.env_runner_group._worker_manager.actors()[1]
@@ -130,4 +158,4 @@ def test_ppo_goes_on_beside_a_task_that_kills_until_none_is_left(ray_cluster: di
                 algorithm.train()
     finally:
         algorithm.stop()
-    assert capfd.readouterr().out.count("task 1 is quarantined") == 1
+    assert capfd.readouterr().out.count("no runner plays it any more") == 1

@@ -161,7 +161,7 @@ def test_the_fast_model_differs_in_looks_only(make: Make) -> None:
         assert np.array_equal(getattr(fast.model, name)[solid], getattr(reference.model, name)[solid]), name
 
 
-def test_leaving_out_what_is_beside_the_view_changes_no_pixel(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_out_what_cannot_be_seen_changes_no_pixel(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     simulator = make("fast")
     simulator.reset(TASK, initial_state=0, seed=SEED)
     renderer, cameras = simulator.env.env._renderer, simulator.env.env._camera_ids
@@ -172,12 +172,35 @@ def test_leaving_out_what_is_beside_the_view_changes_no_pixel(make: Make, monkey
             renderer.draw(camera, picture)
         return drawn
 
-    groups = simulator.model.geom_group.copy()
+    model = simulator.model
+    groups, site_groups = model.geom_group.copy(), model.site_group.copy()
     for actions in np.split(random_actions(40), 5):
         simulator.run_chunk(actions)
         assert len(renderer.out_of_view(cameras[1])) > 10
         ours = pictures()
         with monkeypatch.context() as patched:
-            patched.setattr(renderer, "out_of_view", lambda camera: np.array([], int))
+            patched.setattr(renderer, "_describe", super(type(renderer), renderer)._describe)
             assert np.array_equal(ours, pictures())
-    assert np.array_equal(simulator.model.geom_group, groups)
+    assert np.array_equal(model.geom_group, groups)
+    assert np.array_equal(model.site_group, site_groups)
+
+
+def test_a_site_that_becomes_visible_is_drawn_and_hidden_ones_are_not(make: Make) -> None:
+    simulator = make("fast")
+    simulator.reset(TASK, initial_state=0, seed=SEED)
+    import mujoco
+
+    renderer, camera, model = simulator.env.env._renderer, simulator.env.env._camera_ids[0], simulator.model
+    picture, with_site = np.empty((2, 64, 64, 3), np.uint8)
+
+    def sites_drawn() -> int:
+        described = (renderer._scene.geoms[index] for index in range(renderer._scene.ngeom))
+        return sum(geom.objtype == mujoco.mjtObj.mjOBJ_SITE for geom in described)
+
+    renderer.draw(camera, picture)
+    assert sites_drawn() == 0
+    site = model.site("gripper0_grip_site").id
+    model.site_rgba[site], model.site_size[site] = (0, 1, 0, 1), 0.1
+    renderer.draw(camera, with_site)
+    assert sites_drawn() == 1
+    assert (picture != with_site).any()

@@ -232,8 +232,14 @@ def test_assets_without_an_object_of_the_task_say_so(simulator: LiberoSimulator,
         if entry.name != "stable_hope_objects":
             (tmp_path / entry.name).symlink_to(entry)
     lacking = LiberoSimulator(replace(CONFIG, assets=str(tmp_path)))
+    (tmp_path / "stable_hope_objects").symlink_to(simulator.assets.path / "stable_hope_objects")
+    lacking.reset(0, initial_state=0)
+    (tmp_path / "stable_hope_objects").unlink()
     with pytest.raises(InputError, match=r"do not cover libero_object task 7 .*stable_hope_objects.*\.xml"):
         lacking.reset(MILK)
+    with pytest.raises(InputError, match="no episode is running: call reset first"):
+        lacking.run_chunk(random_actions(8))
+    lacking.close()
 
 
 def test_diverged_physics_is_a_failure_from_which_a_reset_recovers(

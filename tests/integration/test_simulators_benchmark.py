@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from avavla_ray.errors import InputError
+from benchmarks.simulator_cost.calvin import measure_cases
 from benchmarks.simulator_cost.processes import measure_apart
 from benchmarks.simulator_cost.tables import table
 from benchmarks.simulator_cost.turns import Mode, take_turns
 from benchmarks.simulators import Settings, chosen_suites, main, worst
+from tests.support.fake_calvin import FAKE_ROOT, calvin_env_at
 
 pytestmark = pytest.mark.libero
 
@@ -24,8 +26,8 @@ def test_ours_is_stock_in_state_and_reference_picture_and_cheaper() -> None:
     assert found.turns == 3
     ms = {(name, mode): found.milliseconds[name, 128, mode] for name, _, mode in found.milliseconds}
     assert ms["stock", both] > ms["stock", decisions] > ms["reference", both] > ms["fast", both]
-    assert ms["stock", both] / ms["fast", both] > 6
-    assert 0.9 < ms["fast", both] / ms["physics", both] < 2
+    assert ms["stock", both] / ms["fast", both] > 9
+    assert 0.9 < ms["fast", both] / ms["physics", both] < 1.6
     assert 10 < found.squared_error["fast"].min() < found.squared_error["fast"].max() < 300
 
 
@@ -35,6 +37,20 @@ def test_a_process_tells_its_times_and_memory() -> None:
     assert found["switch_warm_s"] < found["switch_cold_s"]
     assert 50 < found["private_mib"] < found["resident_mib"] < 1500
     assert 2 < found["task_mib"] < 100
+
+
+def test_calvin_is_compared_with_its_own_step() -> None:
+    with calvin_env_at(FAKE_ROOT):
+        found = measure_cases("calvin_d")
+    assert list(found) == ["stock", "reference", "fast", "none"]
+    for case in ("reference", "fast", "none"):
+        assert found[case]["state_error"] == 0
+        stock, ours = found["stock"]["ms_chunk_8"], found[case]["ms_chunk_8"]
+        assert found[case]["speedup_vs_stock"] == stock / ours
+    # The fake has one way to draw: a hand that goes elsewhere has another shade.
+    assert found["reference"]["image_error"] == found["fast"]["image_error"] == 0
+    assert min(each[name] for each in found.values() for name in ("start_s", "reset_s", "ms_chunk_1")) > 0
+    assert all(5 < each["private_mib"] < each["resident_mib"] for each in found.values())
 
 
 def test_suites_that_cannot_run_are_left_out_unless_they_were_named(capsys: pytest.CaptureFixture[str]) -> None:

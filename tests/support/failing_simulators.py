@@ -28,6 +28,13 @@ def dies_once(mark: Path, config: SimulatorConfig) -> DiesOnce:
     return DiesOnce(config, mark)
 
 
+def dies_when_first_made(mark: Path, config: SimulatorConfig) -> PointSimulator:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return PointSimulator(config)
+
+
 def always_breaks(config: SimulatorConfig) -> PointSimulator:
     return PointSimulator(config, fail_every=1)
 

@@ -93,3 +93,10 @@ class Inert(Dot):
 
     def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
         raise LookupError("no such joint")
+
+
+class Stuck(Dot):
+    """Can't be closed."""
+
+    def close(self) -> None:
+        raise RuntimeError("the lid is stuck")

@@ -11,6 +11,7 @@ import numpy as np
 from avavla_ray.demonstrations.collection import Attempt
 from avavla_ray.demonstrations.recording import Recording
 from avavla_ray.simulators.base import SimulatorFailure
+from avavla_ray.simulators.experts.expert import NoExpert
 from tests.support.demonstration_data import make_episode
 
 SEEDS = {Attempt(task, number).seed(0): number for task in range(2) for number in range(40)}
@@ -44,6 +45,39 @@ class UnreliableRecorder:
 
     def provenance(self) -> dict[str, object]:
         return {"simulator": "synthetic"}
+
+
+class DiesBeforeItsFirstEpisode(UnreliableRecorder):
+    """Its process ends when it is first asked what it is."""
+
+    def provenance(self) -> dict[str, object]:
+        if self._first_time(0, -1):
+            os._exit(1)
+        return super().provenance()
+
+
+class HangsBesideOthers(UnreliableRecorder):
+    """Task 0 hangs once, while attempts at task 1 end twice a second."""
+
+    def record(self, task: int, seed: int) -> Recording:
+        if task == 0 and self._first_time(0, 0):
+            time.sleep(60)
+        time.sleep(0.5)
+        made = make_episode(SEEDS[seed], 6, task=task, size=16)
+        return Recording(True, made.images, made.proprio, made.actions, 0, 6, made.info.instruction)
+
+
+class CannotDoTasks(UnreliableRecorder):
+    """Some tasks have no expert."""
+
+    def __init__(self, *tasks: int) -> None:
+        super().__init__(None)
+        self._cannot = tasks
+
+    def record(self, task: int, seed: int) -> Recording:
+        if task in self._cannot:
+            raise NoExpert("no scripted expert for the microwave")
+        return super().record(task, seed)
 
 
 class BreaksAtTask(UnreliableRecorder):

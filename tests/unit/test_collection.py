@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avavla_ray.demonstrations.collection import FAILED, KEPT, LEDGER, Attempt, Collection
+from avavla_ray.demonstrations.collection import FAILED, KEPT, LEDGER, LOST, Attempt, Collection
 from avavla_ray.errors import InputError
 
 IDENTITY = {"suite": "libero_object", "seed": 0}
@@ -91,3 +91,23 @@ def test_a_task_that_is_never_solved_ends_the_collection(tmp_path):
         for _ in range(50):
             attempt = collection.take()
             collection.settle(attempt, FAILED)
+
+
+def test_lost_attempts_are_no_failures_of_the_expert(tmp_path):
+    collection = Collection(tmp_path, IDENTITY, [0], 2)
+    for end in (*[LOST] * 12, FAILED, KEPT, KEPT):
+        attempt = collection.take()
+        assert attempt is not None
+        collection.settle(attempt, end)
+    assert collection.done
+
+
+def test_an_attempt_that_is_withdrawn_is_taken_again_unless_its_task_is_left_out(tmp_path):
+    collection = Collection(tmp_path, IDENTITY, [0, 1], 1)
+    attempt = collection.take()
+    collection.withdraw(attempt)
+    assert collection.take() == attempt
+    collection.leave_out(attempt, "no expert")
+    assert collection.take() == (1, 0)
+    assert collection.take() is None
+    assert collection.outcomes == {}

@@ -42,7 +42,7 @@ def test_jobs_are_executable(job):
         (("evaluate", "--checkpoint", "nowhere"), "nowhere"),
         (("bc_libero", "--demos", "nowhere"), "jobs/collect_demos.py --output nowhere"),
         (("bc_libero", "--demos", "nowhere", "--preset", "smal"), "did you mean 'small'?"),
-        (("ppo_libero", "--tasks", "99"), "libero_object has tasks 0 to 9"),
+        (("ppo_libero", "--no-isolate", "--tasks", "99"), "libero_object has tasks 0 to 9"),
         (("collect_demos", "--suite", "libero_9"), "did you mean 'libero_90'?"),
         (("compare", "--suite", "libero_objects"), "did you mean 'libero_object'?"),
         (("compare", "--tracking-uri", "plain/folder"), "sqlite:///PATH.db"),

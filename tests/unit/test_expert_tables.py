@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from avavla_ray.simulators.experts.report import TaskReport, summary
+import pytest
+
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.experts.report import ReportSettings, TaskReport, main, run_task, summary
 from avavla_ray.simulators.experts.tables import replace_section, rows_of, section
 
 GOOD = TaskReport(0, "lift it", steps=[10, 30])
@@ -45,3 +49,25 @@ def test_some_tasks_can_be_run_again(tmp_path: Path) -> None:
     assert "4/4 = 100.0%" in text
     assert text.index("lift it") < text.index("push it") < text.index("weigh it")
     assert rows_of(path, "other") == {}
+
+
+CRAMPED = ReportSettings(suite="tests.support.half_taught:CrampedSimulator", episodes=3)
+
+
+def test_a_simulator_that_breaks_costs_its_episode_and_no_more() -> None:
+    report = run_task(CRAMPED, 0)
+    assert report.failures == ["1 (simulator broke: physics)"]
+    assert len(report.steps) == 2
+    assert report.no_expert == ""
+
+
+def test_only_a_missing_expert_is_reported_as_such() -> None:
+    assert run_task(CRAMPED, 1).no_expert == "no scripted expert for what is on the left"
+    with pytest.raises(InputError, match="noise -1 is negative"):
+        run_task(replace(CRAMPED, noise=-1), 0)
+
+
+def test_assets_are_named_only_where_a_suite_has_any(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    main(replace(CRAMPED, markdown=tmp_path / "experts.md"))
+    assert f"### {CRAMPED.suite}, published initial states\n" in (tmp_path / "experts.md").read_text()
+    assert "assets" not in capsys.readouterr().out

@@ -21,10 +21,11 @@ from avavla_ray.simulators.isolated.faults import FAULTS, FaultPlan, make_faulty
 from avavla_ray.simulators.isolated.limits import Limits
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from avavla_ray.simulators.registry import make_simulator
-from tests.support.isolation_faults import CHUNK, CONFIG, Dot, Hoarder, Inert, make_meeting
+from tests.support.isolation_faults import CHUNK, CONFIG, Dot, Hoarder, Inert, Stuck, make_meeting
 from tests.support.processes import descendants, is_alive, left_behind, wait_until_gone
 
 TABLE = SimulatorConfig(suite="tabletop", image_size=48)
+OTHER = SimulatorConfig(suite="tests.support.processes:none", image_size=16)  # has its simulators forked elsewhere
 TOLD = {
     "segmentation fault": r"SIGSEGV \(segmentation fault\) in run_chunk",
     "killed": "SIGKILL",
@@ -148,6 +149,8 @@ def test_a_fault_of_the_program_is_raised_as_it_was() -> None:
     with pytest.raises(LookupError, match="no such joint") as caught:
         simulator.run_chunk(CHUNK)
     assert "in run_chunk" in str(caught.value.__cause__)
+    with pytest.raises(InputError, match="no episode is running"):
+        simulator.run_chunk(CHUNK)
     assert simulator.reset(0).instruction == "wait"
     simulator.close()
 
@@ -173,6 +176,30 @@ def test_a_factory_that_cannot_travel_leaves_nothing_behind() -> None:
     with pytest.raises(TypeError, match="pickle"):
         IsolatedSimulator(lambda config: (lock, Dot(config))[1], CONFIG)
     assert left_behind() == before
+
+
+def test_a_simulator_that_cannot_be_closed_leaves_nothing_behind() -> None:
+    before = left_behind()
+    simulator = IsolatedSimulator(Stuck, OTHER)
+    with pytest.raises(RuntimeError, match="the lid is stuck"):
+        simulator.close()
+    assert simulator.pid is None
+    assert left_behind() == before
+    simulator.close()
+
+
+@pytest.mark.parametrize("fault", ["hang", None])
+def test_a_simulator_that_is_dropped_ends_its_processes(fault: str | None, tmp_path: Path) -> None:
+    before = left_behind()
+    plan = FaultPlan(tmp_path, every=1, faults=(fault,) if fault else ())
+    simulator = IsolatedSimulator(partial(make_faulty, Dot, plan) if fault else Dot, OTHER)
+    simulator.reset(0)
+    simulator.begin_chunk(CHUNK)
+    del simulator
+    end = time.monotonic() + 20
+    while left_behind() != before:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_closed_simulator_can_be_reset_again() -> None:

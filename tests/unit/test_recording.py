@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from avavla_ray.demonstrations.recording import kept_steps, record
 from avavla_ray.demonstrations.schema import decode_image
-from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
+from tests.support.half_taught import BlankSimulator, PointExpert
 from tests.support.point_simulator import MARKS, PointSimulator
 
 
@@ -66,6 +68,14 @@ def test_an_episode_with_pauses_is_played_again_without_them():
     assert recording.steps == 2 * len(recording.actions) + recording.dropped
     assert kept_steps(recording.actions).all()
     np.testing.assert_allclose(recording.actions, straight.actions, atol=1e-6)
+
+
+@pytest.mark.parametrize(("nan", "message"), [(False, "in a single colour"), (True, "not finite")])
+def test_what_no_working_simulator_sends_ends_the_attempt(nan, message):
+    simulator = BlankSimulator(SimulatorConfig(image_size=32), nan=nan)
+    with pytest.raises(SimulatorFailure, match=message) as failure:
+        record(simulator, lambda _: PointExpert(simulator), task=0, seed=0)
+    assert failure.value.kind == "garbage"
 
 
 def test_a_failure_leaves_nothing():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actors.rollout import Rollout
-from actors.watchdog import TaskDealer
+from actors.watchdog import NoTaskLeft, TaskDealer
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.types import LatentContext
@@ -162,6 +162,39 @@ class UnresettablePoint(PointSimulator):
 def test_a_simulator_that_never_starts_is_given_up() -> None:
     with pytest.raises(SimulatorFailure, match="no plane"):
         make_rollout(UnresettablePoint)
+
+
+class WearingPoint(PointSimulator):
+    """Every simulator of it together can be reset so many times."""
+
+    resets = 0
+
+    def reset(self, task, *, initial_state=None, seed=0):
+        if WearingPoint.resets == 0:
+            raise SimulatorFailure("the plane is worn out")
+        WearingPoint.resets -= 1
+        return super().reset(task, initial_state=initial_state, seed=seed)
+
+
+def test_what_was_played_before_no_episode_can_begin_is_delivered_first() -> None:
+    WearingPoint.resets = 6
+    rollout = make_rollout(WearingPoint, simulators=2)
+    fragments, report = rollout.collect(100, version=0)
+    assert len(report.finished) >= 5
+    assert sum(len(fragment) for fragment in fragments) == report.decisions > 0
+    assert sorted(e.episode_id for fragment in fragments for e in fragment.finished) == sorted(
+        episode.episode_id for episode in report.finished
+    )
+    assert all(np.isfinite(fragment.next_z).all() for fragment in fragments)
+    assert set(report.quarantined) == {0, 1}
+    assert sum(outcome.kind is None for outcome in report.outcomes) == len(report.finished)
+    assert report.failures == {"physics": 6}
+    assert report.failure is not None
+    assert "no task is left to play" in report.failure
+    for _ in range(2):
+        with pytest.raises(NoTaskLeft, match="worn out"):
+            rollout.collect(1, version=0)
+    rollout.close()
 
 
 @pytest.mark.parametrize(("tasks", "slots"), [(10, 4), (3, 2), (4, 8), (1, 3), (5, 5)])

@@ -41,6 +41,16 @@ def test_an_episode_that_ends_starts_the_count_anew_and_others_do_not() -> None:
     assert watchdog.deaths == {"crash": 8, "hang": 5}
 
 
+def test_a_sick_machine_alone_quarantines_nothing() -> None:
+    watchdog = Watchdog((0, 1), witnesses=2)
+    assert not any(watchdog.saw(death(task), runner=7) for task in (0, 1) for _ in range(5))
+    assert watchdog.playable() == (0, 1)
+    watchdog.saw(Outcome(0), runner=8)  # there the task is well
+    assert not watchdog.saw(death(0), runner=8)
+    assert watchdog.saw(death(1), runner=8)
+    assert watchdog.playable() == (0,)
+
+
 def test_what_others_have_left_out_is_left_out_too() -> None:
     watchdog = Watchdog((0, 1))
     assert watchdog.adopt({0: "task 0 is quarantined"}) == ["task 0 is quarantined"]

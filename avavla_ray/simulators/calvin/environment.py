@@ -6,6 +6,7 @@ environment renders the first one's scene.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,15 @@ def look(environment: Any) -> dict[str, np.ndarray]:
 
 
 def close_environment(environment: Any) -> None:
-    """Disconnect from PyBullet; another environment may be built in this process then."""
+    """Disconnect from PyBullet; another environment may be built in this process then, whatever PyBullet says."""
     global _live
-    with quiet_engine():
-        environment.close()
-    if _live is environment:
-        _live = None
+    try:
+        # A broken engine may have lost the client already, and what broke it is the error to tell.
+        with quiet_engine(), contextlib.suppress(environment.p.error):
+            environment.close()
+    finally:
+        if _live is environment:
+            _live = None
     # What the renderer frees stays with the C library otherwise, 15 MB at each renewal; only glibc can be asked.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from avavla_ray.errors import InputError
+from avavla_ray.simulators.experts.expert import NoExpert
 from avavla_ray.simulators.experts.geometry import SolidPoints
 from avavla_ray.simulators.experts.scene import LATTICE, Scene
 
@@ -23,7 +23,7 @@ class Articulation:
         """Find the joint of the fixture or of the region `name`.
 
         Raises:
-            InputError: it has none, or more than one.
+            NoExpert: it has none, or more than one.
         """
         domain = scene.domain
         site = domain.object_sites_dict.get(name)
@@ -31,7 +31,7 @@ class Articulation:
         joints = list((owner if site is None else site).joints or ())
         ranges = owner.object_properties.get("articulation")
         if len(joints) != 1 or ranges is None:
-            raise InputError(f"no scripted expert for {name}: it is no drawer, door or knob with a joint of its own")
+            raise NoExpert(f"no scripted expert for {name}: it is no drawer, door or knob with a joint of its own")
         self._scene, self.name = scene, name
         self._owner = scene.body(owner.name)
         self._joint = scene.model.joint(joints[0]).id

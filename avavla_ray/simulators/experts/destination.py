@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.articulation import Articulation, drawer_of
+from avavla_ray.simulators.experts.expert import NoExpert
 from avavla_ray.simulators.experts.geometry import SolidPoints
 from avavla_ray.simulators.experts.scene import LATTICE, Scene
 
@@ -119,12 +119,12 @@ def destination_of(scene: Scene, goal: list[str]) -> Destination:
     """The destination of a goal such as ["on", "bowl_1", "plate_1"].
 
     Raises:
-        InputError: the goal is not about putting an object on something or into something.
+        NoExpert: the goal is not about putting an object on something or into something.
     """
     domain = scene.domain
     if goal[0].lower() == "in" and drawer_of(scene, goal[-1]) is None and _roofed(scene, goal[-1]):
-        raise InputError(f"no scripted expert for the goal ({' '.join(goal)}): nothing gets there from above")
+        raise NoExpert(f"no scripted expert for the goal ({' '.join(goal)}): nothing gets there from above")
     known = goal[-1] in domain.object_sites_dict or goal[-1] in domain.obj_body_id
     if len(goal) == 3 and goal[0].lower() in ("on", "in") and goal[1] in domain.objects_dict and known:
         return Destination(scene, goal)
-    raise InputError(f"no scripted expert for the goal ({' '.join(goal)}): it names nothing to put anywhere")
+    raise NoExpert(f"no scripted expert for the goal ({' '.join(goal)}): it names nothing to put anywhere")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.articulation import Articulation
+from avavla_ray.simulators.experts.expert import NoExpert
 from avavla_ray.simulators.experts.hand import CLOSE, OPEN
 from avavla_ray.simulators.experts.hand_poses import facing, leaning
 from avavla_ray.simulators.experts.path import Path, Waypoint
@@ -35,11 +35,11 @@ class OpenDrawer(Path):
         """Plan to pull it open by `pull` metres.
 
         Raises:
-            InputError: the handle is so low that the table is in the hand's way.
+            NoExpert: the handle is so low that the table is in the hand's way.
         """
         self._scene, self._drawer, self._pull = scene, drawer, pull
         if drawer.protrusion(HANDLE_DEPTH)[2] - drawer.standing_on() < LOWEST_HANDLE:
-            raise InputError(f"no scripted expert to open {drawer.name}: its handle is too low for a level hand")
+            raise NoExpert(f"no scripted expert to open {drawer.name}: its handle is too low for a level hand")
         super().__init__(scene.hand, self._go)
 
     def _go(self) -> Iterator[Waypoint]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import Simulator
-from avavla_ray.simulators.registry import entry_of, load
+from avavla_ray.simulators.registry import entry_of, load, simulator_class
+
+
+class NoExpert(InputError):
+    """There is no scripted expert for a suite or a task; the message says why."""
 
 
 class Expert(Protocol):
@@ -31,10 +35,19 @@ def make_expert(simulator: Simulator, *, seed: int = 0, noise: float = 0.0) -> E
         seed: of the noise. noise: standard deviation of the noise on the motion, in action units.
 
     Raises:
-        InputError: the simulator has not been reset, its suite or its task has no expert.
+        NoExpert: its suite or its task has none.
+        InputError: the simulator has not been reset, or `noise` is negative.
     """
-    suite = simulator.config.suite
-    place: Any = entry_of(suite).expert or getattr(type(simulator), "expert", None)
+    return load(_place(simulator.config.suite, type(simulator)))(simulator, seed=seed, noise=noise)
+
+
+def check_suite(suite: str) -> None:
+    """Raise NoExpert, without starting anything, when nobody has written an expert for `suite`."""
+    _place(suite, simulator_class(suite))
+
+
+def _place(suite: str, simulator: type[Simulator]) -> str:
+    place: str | None = entry_of(suite).expert or getattr(simulator, "expert", None)
     if place is None:
-        raise InputError(f"{suite} has no scripted expert: collect its demonstrations another way")
-    return load(place)(simulator, seed=seed, noise=noise)
+        raise NoExpert(f"{suite} has no scripted expert: collect its demonstrations another way")
+    return place

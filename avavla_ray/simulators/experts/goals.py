@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.articulation import Articulation, drawer_of
 from avavla_ray.simulators.experts.destination import destination_of
 from avavla_ray.simulators.experts.drawers import PULL_TO_FILL, OpenDrawer, ShutDrawer
+from avavla_ray.simulators.experts.expert import NoExpert
 from avavla_ray.simulators.experts.knob import TurnKnob
 from avavla_ray.simulators.experts.pick_place import PickPlace, too_flat_to_lift
 from avavla_ray.simulators.experts.scene import Scene, Skill
@@ -40,7 +40,7 @@ def skill_for(scene: Scene, goal: list[str]) -> Skill:
     """The skill that works towards `goal` from the present state.
 
     Raises:
-        InputError: none does.
+        NoExpert: none does.
     """
     if goal[0] in ("on", "in"):
         drawer = drawer_of(scene, goal[2]) if goal[0] == "in" else None
@@ -48,13 +48,11 @@ def skill_for(scene: Scene, goal: list[str]) -> Skill:
             return OpenDrawer(scene, drawer, PULL_TO_FILL)
         destination = destination_of(scene, goal)
         if too_flat_to_lift(scene, goal[1]):
-            raise InputError(
-                f"no scripted expert for the goal ({' '.join(goal)}): {goal[1]} is too flat to take hold of"
-            )
+            raise NoExpert(f"no scripted expert for the goal ({' '.join(goal)}): {goal[1]} is too flat to take hold of")
         return PickPlace(scene, goal[1], destination)
     joint = Articulation(scene, goal[1])
     if goal[0] in ("turnon", "turnoff"):
         return TurnKnob(scene, joint, on=goal[0] == "turnon")
     if joint.slides:
         return OpenDrawer(scene, joint) if goal[0] == "open" else ShutDrawer(scene, joint)
-    raise InputError(f"no scripted expert for the goal ({' '.join(goal)})")
+    raise NoExpert(f"no scripted expert for the goal ({' '.join(goal)})")

@@ -10,6 +10,7 @@ import numpy as np
 
 from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
+from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class ReportSettings:
     noise: float = 0.0
     json: Path | None = None
     markdown: Path | None = None
+
+    @property
+    def simulator(self) -> SimulatorConfig:
+        """What is tried in; nobody looks."""
+        return SimulatorConfig(suite=self.suite, assets=self.assets, render="none")
 
 
 @dataclass
@@ -78,35 +84,48 @@ class TaskReport:
 
 
 def run_task(settings: ReportSettings, task: int) -> TaskReport:
-    """Run the expert through the episodes of one task."""
-    from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.experts.expert import make_expert
+    """Run the expert through the episodes of one task; one whose simulator broke counts as failed."""
+    from avavla_ray.simulators.experts.expert import NoExpert
     from avavla_ray.simulators.registry import make_simulator
 
-    simulator = make_simulator(SimulatorConfig(suite=settings.suite, assets=settings.assets, render="none"))
+    simulator = make_simulator(settings.simulator)
     drawn = settings.drawn or not simulator.spec.num_initial_states
     report = TaskReport(task, simulator.spec.instructions[task])
     begin = time.monotonic()
     for episode in range(settings.episodes):
-        simulator.reset(task, initial_state=None if drawn else episode, seed=episode)
         try:
-            expert = make_expert(simulator, seed=episode, noise=settings.noise)
-        except InputError as error:
+            steps, phase = _play(simulator, task, None if drawn else episode, episode, settings.noise)
+        except NoExpert as error:
             report.no_expert = str(error)
             break
-        steps = 0
-        while True:
-            result = simulator.run_chunk(expert.act()[None])
-            steps += result.duration
-            if result.done:
-                break
-        if result.success:
+        except SimulatorFailure as error:
+            report.failures.append(f"{episode} (simulator broke: {error.kind})")
+            simulator.close()
+            simulator = make_simulator(settings.simulator)
+            continue
+        if phase is None:
             report.steps.append(steps)
         else:
-            report.failures.append(f"{episode} ({expert.phase_name})")
+            report.failures.append(f"{episode} ({phase})")
     report.seconds = time.monotonic() - begin
     simulator.close()
     return report
+
+
+def _play(
+    simulator: Simulator, task: int, initial_state: int | None, seed: int, noise: float
+) -> tuple[int, str | None]:
+    """Steps of one episode, and what the expert was doing when the time was up; None if it had succeeded."""
+    from avavla_ray.simulators.experts.expert import make_expert
+
+    simulator.reset(task, initial_state=initial_state, seed=seed)
+    expert = make_expert(simulator, seed=seed, noise=noise)
+    steps = 0
+    while True:
+        result = simulator.run_chunk(expert.act()[None])
+        steps += result.duration
+        if result.done:
+            return steps, None if result.success else expert.phase_name
 
 
 def summary(reports: list[TaskReport]) -> str:
@@ -124,7 +143,7 @@ def main(settings: ReportSettings) -> None:
     """Print a row a task, and the total."""
     from avavla_ray.files import write_json
     from avavla_ray.simulators.experts.tables import replace_section, rows_of, section
-    from avavla_ray.simulators.registry import suite_spec
+    from avavla_ray.simulators.registry import identify, suite_spec
 
     if settings.episodes < 1:
         raise InputError(f"{settings.episodes} episodes is nothing to run: give at least 1")
@@ -133,7 +152,9 @@ def main(settings: ReportSettings) -> None:
     spec = suite_spec(settings.suite)
     drawn = settings.drawn or not spec.num_initial_states
     starts = "drawn starts" if drawn else "published initial states"
-    title = f"{settings.suite}, assets {settings.assets}, {starts}"
+    # Not every simulator has assets to choose from.
+    assets = {"assets": settings.assets} if "assets" in identify(settings.simulator) else {}
+    title = ", ".join([settings.suite, *(f"assets {name}" for name in assets.values()), starts])
     print(f"{title}\ntask   success    steps  s/ep  instruction")
     reports = []
     for task in settings.tasks or tuple(range(len(spec.instructions))):
@@ -148,7 +169,7 @@ def main(settings: ReportSettings) -> None:
              "failures": r.failures, "no_expert": r.no_expert}
             for r in reports
         ]  # fmt: skip
-        facts = {"suite": settings.suite, "assets": settings.assets, "drawn": drawn, "noise": settings.noise}
+        facts = {"suite": settings.suite, **assets, "drawn": drawn, "noise": settings.noise}
         write_json(settings.json, {**facts, "rate": rate, "tasks": rows})
     if settings.markdown is not None:
         kept = rows_of(settings.markdown, settings.suite) if settings.tasks else {}

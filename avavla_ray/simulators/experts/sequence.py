@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avavla_ray.errors import InputError
+from avavla_ray.simulators.experts.expert import NoExpert
 from avavla_ray.simulators.experts.goals import ordered, skill_for
-from avavla_ray.simulators.experts.scene import Scene, Skill
+from avavla_ray.simulators.experts.hand import OPEN, Hand
+from avavla_ray.simulators.experts.scene import Motion, Scene, Skill
 
 if TYPE_CHECKING:
     from avavla_ray.simulators.libero.adapter import LiberoSimulator
+
+
+class Idle:
+    """Stays where it is until the time is up."""
+
+    finished = False
+    phase_name = "at a loss"
+
+    def __init__(self, hand: Hand) -> None:
+        self._motion = Motion(hand.position, hand.rotation, OPEN, delicate=True)
+
+    def step(self) -> Motion:
+        """See `Skill.step`."""
+        return self._motion
 
 
 class SkillSequence:
@@ -28,7 +44,7 @@ class SkillSequence:
             seed: of the noise. noise: standard deviation of Gaussian noise on the motion, in action units.
 
         Raises:
-            InputError: there is no skill for one of the task's goals, or `noise` is negative.
+            NoExpert: there is no skill for one of the task's goals. InputError: `noise` is negative.
         """
         if noise < 0:
             raise InputError(f"expert noise {noise} is negative: give 0 or more")
@@ -46,13 +62,20 @@ class SkillSequence:
     def act(self) -> np.ndarray:
         """(7,) float32 action in [-1, 1] for the next environment step."""
         if self.skill.finished:
-            self.skill = self._due()
+            self.skill = self._next()
         motion = self.skill.step()
         action = self._scene.hand.action(motion.position, motion.rotation, motion.gripper, motion.speed)
         if self._noise and not motion.delicate:
             action[:6] += self._rng.normal(0, self._noise, 6)
             action = np.clip(action, -1, 1).astype(np.float32)
         return action
+
+    def _next(self) -> Skill:
+        try:
+            return self._due()
+        except NoExpert:
+            # The episode took a turn that no skill gets out of, such as a drawer half shut: an attempt that fails.
+            return Idle(self._scene.hand)
 
     def _due(self) -> Skill:
         unmet = [goal for goal in self._goals if not self._scene.holds(goal)]

@@ -62,9 +62,13 @@ class Child:
         return "seen", self._show(self.simulator.reset(*arguments, **options)), None
 
     def do_run_chunk(self, *arguments: Any, **options: Any) -> tuple[Any, ...]:
-        result: ChunkResult = self.simulator.run_chunk(*arguments, **options)
-        outcome = (result.reward, result.success, result.truncated, result.duration)
-        return "seen", self._show(result.observation), outcome
+        return self._tell(self.simulator.run_chunk(*arguments, **options))
+
+    def do_begin_episode(self, method: str, *arguments: Any) -> tuple[Any, ...]:
+        return "seen", self._show(getattr(self.simulator, method)(*arguments)), None
+
+    def do_run_steps(self, method: str, steps: int) -> tuple[Any, ...]:
+        return self._tell(getattr(self.simulator, method)(steps))
 
     def do_frames(self) -> tuple[Any, ...]:
         layouts, end = [], 0
@@ -82,6 +86,10 @@ class Child:
         if self._simulator is not None:
             self._simulator.close()
         return "said", None
+
+    def _tell(self, result: ChunkResult) -> tuple[Any, ...]:
+        outcome = (result.reward, result.success, result.truncated, result.duration)
+        return "seen", self._show(result.observation), outcome
 
     def _show(self, observation: Observation) -> tuple[Layout, Layout, str]:
         images, proprio = np.asarray(observation.images), np.asarray(observation.proprio)

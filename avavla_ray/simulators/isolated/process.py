@@ -123,13 +123,14 @@ class SimulatorProcess:
         return frames
 
     def close(self) -> None:
-        """Let the simulator close itself if it answers, then end the process."""
+        """Let the simulator close itself if it answers, then end the process; raises what the simulator raises."""
         self.ask("close", CLOSE_S)
         try:
             self.answer()
         except SimulatorFailure:
-            return  # it is gone already, which is all that is wanted
-        self.end()
+            pass  # it is gone already, which is all that is wanted
+        finally:
+            self.end()
 
     def end(self) -> None:
         """Kill the process and free what its owner holds of it; a second call does nothing."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +25,8 @@ class IsolatedSimulator:
 
     A process that dies, hangs, holds too much memory or sends garbage is killed; so is one whose simulator raises
     SimulatorFailure itself. The caller gets SimulatorFailure of the fitting kind, and the next `reset` starts another
-    process: a fork of one that has the imports done, so about as fast as constructing the simulator.
+    process: a fork of one that has the imports done, so about as fast as constructing the simulator. One that is
+    dropped without `close` ends its process too.
 
     `begin_reset` and `begin_chunk` return at once and `finish_reset` and `finish_chunk` bring the results, so that
     several simulators of one owner work at the same time.
@@ -132,6 +136,43 @@ class IsolatedSimulator:
         self.begin_chunk(actions, record=record)
         return self.finish_chunk()
 
+    def begin_episode(self, method: str, *arguments: Any) -> Observation:
+        """Begin an episode by the simulator's own `method` instead of by `reset`.
+
+        Deadline, new process and failures are those of `reset`. Called while an episode runs, in a process that lives,
+        it goes on from there if that is what the method does.
+
+        Raises:
+            InputError: from the simulator. SimulatorFailure: the process is gone.
+        """
+        if self._pending:  # the caller was interrupted: whatever that one still says belongs to nobody
+            self._end()
+        self._running = False
+        try:
+            if self._process is None:
+                self._start()
+            assert self._process is not None
+            self._process.ask("begin_episode", self._limits.reset_s, method, *arguments)
+        except SimulatorFailure as failure:
+            self._lost = failure
+        self._pending = method
+        observation = self._guarded(self._first_observation)
+        self._running = True
+        return observation
+
+    def run_steps(self, method: str, steps: int) -> ChunkResult:
+        """Execute at most `steps` steps by the simulator's own `method(steps)` instead of by `run_chunk`.
+
+        Raises:
+            InputError: from the simulator. SimulatorFailure: the process is gone and the episode with it.
+        """
+        if not self._running or self._process is None or self._pending:
+            raise InputError("no episode is running, or its last chunk is not finished: call reset first")
+        self._chunk = steps
+        self._process.ask("run_steps", self._limits.step_s * max(1, steps), method, steps)
+        self._pending = method
+        return self._guarded(self._result)
+
     def frames(self) -> list[np.ndarray]:
         """See `Simulator.frames`. Empty when the process that recorded is gone."""
         if self._pending:
@@ -145,27 +186,46 @@ class IsolatedSimulator:
         return {**self._described, "isolated": True}
 
     def close(self) -> None:
-        """End the process. The simulator can be reset again."""
-        if self._process is not None and self._constructed and not self._pending:
-            self._process.close()
-        self._end()
-        if self._place is not None:
-            self._place.give_up()
-            self._place = None
+        """End the process. The simulator can be reset again.
+
+        Raises:
+            Exception: what the simulator's own `close` raises; the process is ended all the same.
+        """
+        try:
+            if self._process is not None and self._constructed and not self._pending:
+                self._process.close()
+        finally:
+            try:
+                self._end()
+            finally:
+                self._leave()
 
     def _start(self) -> None:
         if self._place is None or self._place.nursery.stopped:
-            if self._place is not None:
-                self._place.give_up()
+            self._leave()
             self._place = Place(self._modules)
+            self._when_dropped_leave = self._when_dropped(self._place.give_up)
         self._process = SimulatorProcess(self._place.nursery, self._factory, self._wanted, self._limits)
+        self._when_dropped_end = self._when_dropped(self._process.end)
 
     def _end(self) -> None:
         process, self._process = self._process, None
         self._constructed = self._running = False
         self._pending = self._lost = None
         if process is not None:
+            self._when_dropped_end.detach()
             process.end()
+
+    def _leave(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._when_dropped_leave.detach()
+            place.give_up()
+
+    def _when_dropped(self, do: Callable[[], None]) -> weakref.finalize:
+        finalizer = weakref.finalize(self, _do_beside, os.getpid(), do)
+        finalizer.atexit = False  # the zygote notices the end of its owner by itself
+        return finalizer
 
     def _expect(self, command: str) -> None:
         if self._pending != command:
@@ -185,9 +245,11 @@ class IsolatedSimulator:
             if isinstance(error, SimulatorFailure):
                 raise
             raise SimulatorFailure("the simulator found no memory", kind) from error
-        except Exception:
-            # The simulator's own complaint, for instance of a task that does not exist: it lives on.
+        except Exception as error:
+            # The simulator's own complaint, for instance of a task that does not exist: it lives on. The episode does
+            # only where input was refused; else nobody knows how far the scene has come.
             self._pending = None
+            self._running = self._running and isinstance(error, InputError)
             if not self._constructed:
                 self._end()
             raise
@@ -229,3 +291,9 @@ class IsolatedSimulator:
     def _check(wrong: str | None) -> None:
         if wrong is not None:
             raise SimulatorFailure(f"the simulator sent {wrong}", "garbage")
+
+
+def _do_beside(owner: int, do: Callable[[], None]) -> None:
+    """In another thread: what drops a simulator, the garbage collector for one, may hold the locks that it takes."""
+    if os.getpid() == owner:  # a copy in a fork of the owner's has nothing to end
+        threading.Thread(target=do, daemon=True).start()

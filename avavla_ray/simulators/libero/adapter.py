@@ -149,8 +149,8 @@ class LiberoSimulator:
                 f"initial state {initial_state} does not exist: {self.config.suite} has 0 to "
                 f"{self.spec.num_initial_states - 1} for each task"
             )
-        self._switch_to(wanted)
         self._steps, self._frames, self._running = 0, [], False
+        self._switch_to(wanted)
         scene = self.env.env
         with self._failing_loudly():
             scene.watch(deciding=False)

@@ -1,7 +1,8 @@
 """A low-poly robot, made from robosuite's own meshes at first use and kept in the cache.
 
 The robot has 135,000 of the scene's triangles and a software renderer is bound by vertices. Only meshes that are
-nothing but looks are replaced: no contact, no mass (LIBERO's models take inertia from collision geoms alone).
+nothing but looks are replaced: no contact, no mass (LIBERO's models take inertia from collision geoms alone). What the
+camera in the hand sees from nearby stays finer than the rest, of which a pixel of the scene camera covers 1 cm.
 """
 
 from __future__ import annotations
@@ -11,40 +12,64 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, cache_folder
 
-REDUCTION = 8
-FEWEST_FACES = 300
+
+@dataclass(frozen=True)
+class Coarseness:
+    """How far a mesh is reduced.
+
+    Attributes:
+        reduction: one of so many triangles stays. fewest_faces: and at least so many.
+        weld: vertices within a cell of this size become one first, metres. The pedestal is made of hundreds of open
+            sheets, whose borders the reduction would keep.
+    """
+
+    reduction: int
+    fewest_faces: int
+    weld: float = 0.0
+
+
+NEAR, FAR = Coarseness(8, 300), Coarseness(24, 120, 0.005)
+NEAR_THE_HAND = ("hand", "finger", "link7")  # how their files' names begin
 # Edges sharper than this stay sharp when normals are averaged, radians.
 CREASE = 0.7
 
 
 @functools.cache
-def _recipe() -> str:
-    """What the reduced meshes depend on besides their source; part of their file names."""
+def _versions() -> str:
     packages = ("trimesh", "fast-simplification")
     try:
-        versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+        return str([f"{package} {importlib.metadata.version(package)}" for package in packages])
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError(
             f"the fast renderer needs the package {error.name}: run 'make setup' or use --render reference"
         ) from error
-    return f"{REDUCTION} {FEWEST_FACES} {CREASE} {versions}"
+
+
+def coarseness(source: Path) -> Coarseness:
+    """How far mesh `source` may be reduced."""
+    return NEAR if source.stem.startswith(NEAR_THE_HAND) else FAR
 
 
 @functools.cache
 def reduced_mesh(source: Path) -> Path:
-    """A copy of mesh `source` with an eighth of its triangles (at least 300); `source` itself when it is that small.
+    """A copy of mesh `source` with a part of its triangles (`coarseness`); `source` itself when it is that small.
 
     Each copy is one file, renamed into place when it is whole, so that processes may build it at the same time.
 
     Raises:
         InputError: trimesh or fast-simplification is not installed.
     """
-    key = hashlib.sha256(_recipe().encode() + source.read_bytes()).hexdigest()[:20]
+    wish = coarseness(source)
+    recipe = f"{wish} {CREASE} {_versions()}"
+    key = hashlib.sha256(recipe.encode() + source.read_bytes()).hexdigest()[:20]
     folder = cache_folder() / "robot-meshes"
     target, too_small = folder / f"{source.stem}-{key}.obj", folder / f"{source.stem}-{key}.keep"
     if too_small.exists():
@@ -54,13 +79,18 @@ def reduced_mesh(source: Path) -> Path:
         import trimesh
 
         mesh = trimesh.load(source, force="mesh")
-        mesh.merge_vertices(merge_tex=True, merge_norm=True)
-        wanted = max(FEWEST_FACES, len(mesh.faces) // REDUCTION)
+        wanted = max(wish.fewest_faces, len(mesh.faces) // wish.reduction)
         if len(mesh.faces) <= wanted:
             with atomic_path(too_small) as temporary:
                 temporary.touch()
             return source
-        vertices, faces = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=wanted)
+        if wish.weld:
+            mesh.vertices = np.round(mesh.vertices / wish.weld) * wish.weld
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        mesh.update_faces(mesh.nondegenerate_faces())
+        vertices, faces = mesh.vertices, mesh.faces
+        if len(faces) > wanted:
+            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=wanted)
         shaded = trimesh.graph.smooth_shade(trimesh.Trimesh(vertices, faces, process=False), angle=CREASE)
         with atomic_path(target) as temporary:
             temporary.write_text(shaded.export(file_type="obj", include_normals=True))

@@ -82,7 +82,8 @@ def scene_xml() -> str:
     """The scene in MuJoCo's format.
 
     Of the gripper only the fingers touch anything. Shadows would cost more than the rest of a picture: a dark spot
-    below the gripper shows its place on the table.
+    below the gripper shows its place on the table. MuJoCo's default of 16 quads for each side of a box and 900
+    triangles for a cylinder would double the cost and look the same.
     """
     stiffness = (2500.0, 2500.0, 2500.0, 1.0)
     rails = "".join(map(_rail_actuator, RAILS, stiffness, LOW, HIGH))
@@ -91,7 +92,7 @@ def scene_xml() -> str:
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="5" iterations="20"/>
   <visual>
     <headlight ambient="0.45 0.45 0.45" diffuse="0.25 0.25 0.25" specular="0 0 0"/>
-    <quality shadowsize="0" offsamples="4"/>
+    <quality shadowsize="0" offsamples="4" numquads="1" numslices="16" numstacks="4"/>
     <map znear="0.02" zfar="20"/>
   </visual>
   <asset>

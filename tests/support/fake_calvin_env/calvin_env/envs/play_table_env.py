@@ -168,6 +168,8 @@ class PlayTableSimEnv:
     def get_camera_obs(self):
         shade = int(abs(self.robot.target_pos).sum() * 1000) % 256
         pictures = {f"rgb_{c.name}": np.full((c.height, c.width, 3), shade, np.uint8) for c in self.cameras}
+        for picture in pictures.values():
+            picture[: len(picture) // 2] ^= 255  # no scene has a single colour
         return pictures, {name: picture[..., 0] for name, picture in pictures.items()}
 
     def get_obs(self):
