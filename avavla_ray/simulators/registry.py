@@ -12,6 +12,7 @@ from typing import Any
 
 from avavla_ray.errors import InputError, check_known
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SuiteSpec
+from avavla_ray.simulators.episodes import check_start
 
 LIBERO_SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 CALVIN_SUITES = ("calvin_a", "calvin_b", "calvin_c", "calvin_d")
@@ -139,10 +140,9 @@ def identify(config: SimulatorConfig) -> dict[str, Any]:
         InputError: unknown suite, task or renderer, a number out of range, or what the simulator's `identify` refuses.
     """
     check_config(config)
-    count = len(suite_spec(config.suite).instructions)
+    spec = suite_spec(config.suite)
     for task in config.tasks:
-        if not 0 <= task < count:
-            raise InputError(f"task {task} does not exist: {config.suite} has tasks 0 to {count - 1}")
+        check_start(spec, config, task, None)
     return simulator_class(config.suite).identify(config)
 
 

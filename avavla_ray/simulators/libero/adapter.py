@@ -13,6 +13,7 @@ import numpy as np
 from avavla_ray.errors import InputError
 from avavla_ray.provenance import package_versions
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
+from avavla_ray.simulators.episodes import check_start, checked_actions
 from avavla_ray.simulators.libero.assets import AssetSource, resolve_assets
 from avavla_ray.simulators.libero.installation import prepare
 from avavla_ray.simulators.libero.suites import Task, initial_states, suite_spec, task_at
@@ -141,14 +142,8 @@ class LiberoSimulator:
             InputError: the task or the initial state does not exist, or the assets lack one of its files.
             SimulatorFailure: objects could not be placed, or the simulation broke while they settled.
         """
+        check_start(self.spec, self.config, task, initial_state)
         wanted = task_at(self.config.suite, task)
-        if self.config.tasks and task not in self.config.tasks:
-            raise InputError(f"task {task} is not among the tasks {self.config.tasks} of this simulator")
-        if initial_state is not None and not 0 <= initial_state < self.spec.num_initial_states:
-            raise InputError(
-                f"initial state {initial_state} does not exist: {self.config.suite} has 0 to "
-                f"{self.spec.num_initial_states - 1} for each task"
-            )
         self._steps, self._frames, self._running = 0, [], False
         self._switch_to(wanted)
         scene = self.env.env
@@ -204,11 +199,7 @@ class LiberoSimulator:
             InputError: actions of another shape or not finite, or no episode is running.
             SimulatorFailure: the physics diverged or MuJoCo gave up; the next reset builds the scene anew.
         """
-        actions = np.asarray(actions, np.float32)
-        if actions.ndim != 2 or actions.shape[1] != self.spec.action_dim or not len(actions):
-            raise InputError(f"actions of shape {actions.shape}: give (C, {self.spec.action_dim}) with C of at least 1")
-        if not np.isfinite(actions).all():
-            raise InputError("actions hold a value that is not finite: check what made them")
+        actions = checked_actions(self.spec, actions)
         if not self._running:
             raise InputError("no episode is running: call reset first")
         last = min(len(actions), self.max_steps - self._steps)
