@@ -153,20 +153,71 @@ def test_gradients_reach_the_bias_the_action_tokens_and_the_push(oft: OpenVla) -
     assert decoded.before.shape == decoded.last.shape == (2, 56, 64)
 
 
-def test_gradient_checkpointing_changes_no_gradient(oft: OpenVla) -> None:
-    visual, text, present, proprio = _inputs(oft)
-    weight = oft.language.model.layers[0].mlp.up_proj.weight
-    gradients = []
-    oft.train()
+@pytest.mark.parametrize("name", ["oft", "plain"])
+def test_gradient_checkpointing_recomputes_activations_and_changes_no_gradient(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    model = request.getfixturevalue(name)
+    images, text, proprio = _observation(model.config)
+    actions = torch.randn(2, model.config.action_tokens, 64, generator=torch.Generator().manual_seed(6))
+    layers = model.language.model.layers
+    watched = [layers[1], model.vision.dino.encoder.layer[0], model.vision.siglip.encoder.layers[1]]
+    weights = [
+        layers[0].mlp.up_proj.weight,
+        watched[1].mlp.fc1.weight,
+        model.vision.siglip.encoder.layers[0].mlp.fc1.weight,
+    ]
+    gradients, runs = [], []
+    model.train()
     for checkpointing in (False, True):
-        if checkpointing:
-            oft.language.gradient_checkpointing_enable()
-        decoded = oft.decode(visual, text, present, proprio=proprio, push=torch.ones(2, 1, 64))
-        gradients += torch.autograd.grad(decoded.last.square().sum(), weight)
-    oft.language.gradient_checkpointing_disable()
-    oft.eval()
-    torch.testing.assert_close(gradients[0], gradients[1])
-    assert gradients[0].abs().sum() > 0
+        model.set_gradient_checkpointing(checkpointing)
+        counts = [0] * len(watched)
+
+        def count(module: torch.nn.Module, _: object) -> None:
+            counts[[block.mlp for block in watched].index(module)] += 1  # noqa: B023
+
+        hooks = [block.mlp.register_forward_pre_hook(count) for block in watched]
+        visual, words = model.encode_images(images), model.embed_text(text.ids)
+        decoded = model.decode(visual, words, text.present, proprio=model.embed_proprio(proprio), actions=actions)
+        gradients.append(torch.autograd.grad(decoded.last.square().sum(), weights))
+        runs.append(counts)
+        for hook in hooks:
+            hook.remove()
+    with torch.no_grad():
+        assert not model.embed_text(text.ids).requires_grad
+    if not model.config.parallel:
+        with pytest.raises(InputError, match=r"call eval\(\) or set_gradient_checkpointing\(False\)"):
+            model.generate(visual, words, text.present)
+    model.set_gradient_checkpointing(False)
+    model.eval()
+    assert runs == [[1, 1, 1], [2, 2, 2]]
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed, rtol=1e-6, atol=1e-6)
+        assert kept.abs().sum() > 0
+
+
+def test_generated_tokens_can_be_pushed_and_see_only_the_kept_visual_tokens(plain: OpenVla) -> None:
+    visual, text, present, _ = _inputs(plain)
+    A, generator = plain.config.action_dim, torch.Generator().manual_seed(7)
+    bias, index = torch.randn(2, 9, generator=generator), torch.tensor([[0, 2, 3, 5, 7, 8, 9, 12, 15]] * 2)
+    kept = visual.gather(1, index[..., None].expand(-1, -1, 64))
+    push = torch.randn(2, A, 64, generator=generator, requires_grad=True)
+    options = {"visual_bias": bias, "visual_index": index}
+    generated = plain.generate(kept, text, present, actions=push, **options)
+    assert generated.ids.shape == (2, A)
+    # What was generated, fed as the actions of one pass, reads the same hidden states.
+    actions = plain.embed_text(generated.ids) + push
+    decoded = plain.decode(kept, text, present, actions=actions, **options)
+    for by_token, one_pass in ((generated.before, decoded.before), (generated.last, decoded.last)):
+        torch.testing.assert_close(by_token, one_pass, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(generated.logits, plain.logits(decoded.last), rtol=1e-5, atol=1e-5)
+    (gradient,) = torch.autograd.grad(generated.last.square().sum(), push)
+    assert (gradient.abs().sum(dim=(0, 2)) > 0).tolist() == [True] * (A - 1) + [False]
+    unpushed = plain.generate(kept, text, present, **options)
+    torch.testing.assert_close(unpushed.last[:, 0], generated.last[:, 0])
+    assert (unpushed.last[:, 1] - generated.last[:, 1]).abs().max() > 1e-2
+    with pytest.raises(InputError, match=rf"actions: expected \(2, {A}, 64\), got \(2, 1, 64\)"):
+        plain.generate(kept, text, present, actions=push[:, :1])
 
 
 def test_causal_model_sees_no_later_token_and_oft_does(oft: OpenVla, plain: OpenVla) -> None:

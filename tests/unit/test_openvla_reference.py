@@ -57,7 +57,7 @@ def test_openvla_features_logits_and_actions(openvla: LoadedOpenVla) -> None:
     _close(model.vision(images)[:, ::16], golden["features"])
     visual = model.encode_images(images)
     _close(visual[:, ::16], golden["visual"])
-    ids, logits = model.generate(visual, model.embed_text(text.ids), text.present)
+    ids, logits, _, _ = model.generate(visual, model.embed_text(text.ids), text.present)
     assert ids.tolist() == golden["largest"].tolist()
     _close(logits[..., 31744:32000], golden["logits"])
     _close(logits.amax(-1), golden["largest_logit"])
@@ -73,6 +73,9 @@ def test_openvla_one_pass_over_given_actions_equals_token_by_token(openvla: Load
     actions = model.embed_text(torch.from_numpy(golden["largest"]))
     visual = model.encode_images(torch.from_numpy(inputs["images"]))
     decoded = model.decode(visual, model.embed_text(text.ids), text.present, actions=actions)
+    generated = model.generate(visual, model.embed_text(text.ids), text.present)
+    for one_pass, by_token in zip(decoded, (generated.before, generated.last), strict=True):
+        torch.testing.assert_close(one_pass, by_token, rtol=0, atol=1e-5)
     _close(model.logits(decoded.last)[..., 31744:32000], golden["logits"])
 
 

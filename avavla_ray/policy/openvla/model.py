@@ -30,6 +30,16 @@ class Decoded(NamedTuple):
     last: Tensor
 
 
+class Generated(NamedTuple):
+    """Greedy decoding token by token: ids (B, A), logits (B, A, vocabulary) float32, and `Decoded`'s hidden states
+    before and last, (B, A, D)."""
+
+    ids: Tensor
+    logits: Tensor
+    before: Tensor
+    last: Tensor
+
+
 def llama_config(config: OpenVlaConfig) -> LlamaConfig:
     """The language model's configuration as transformers knows it."""
     language = config.language
@@ -70,6 +80,17 @@ class OpenVla(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the language model's weights."""
         return self.language.lm_head.weight.dtype
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """In training mode, keep only the input of each language layer and vision block, and recompute the rest in the
+        backward pass."""
+        for part in (self.language, self.vision.dino, self.vision.siglip):
+            if enabled:
+                part.activation_checkpointing_enable({"use_reentrant": False})
+            else:
+                part.activation_checkpointing_disable()
+        # Only re-entrant checkpointing needs them, and they would cost a backward pass through a frozen model.
+        self.language.disable_input_require_grads()
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, V, H, W, 3) uint8 at the configured size -> visual tokens (B, N, D).
@@ -150,24 +171,51 @@ class OpenVla(nn.Module):
         ids = self.logits(last).argmax(dim=-1)
         return self.bins.decode(ids).unflatten(1, (self.config.chunk, self.config.action_dim))
 
-    @torch.no_grad()
     def generate(
-        self, visual: Tensor, text: Tensor, present: Tensor | None, *, visual_bias: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """OpenVLA's greedy decoding, one token at a time: token ids (B, A) and logits (B, A, vocabulary)."""
+        self,
+        visual: Tensor,
+        text: Tensor,
+        present: Tensor | None,
+        *,
+        visual_bias: Tensor | None = None,
+        visual_index: Tensor | None = None,
+        actions: Tensor | None = None,
+    ) -> Generated:
+        """OpenVLA's greedy decoding, one token at a time.
+
+        Args:
+            visual, text, present, visual_bias, visual_index: as in `decode`.
+            actions: (B, A, D), added to the embeddings of the generated tokens as they are fed back: row i to token i.
+                The last token is never fed.
+
+        Raises:
+            InputError: `actions` of another shape, or gradient checkpointing in training mode, which leaves no cache
+                of keys and values to decode with.
+        """
         config = self.config
+        B, A, D = len(text), config.action_dim, config.language.width
+        if actions is not None and actions.shape != (B, A, D):
+            raise InputError(f"actions: expected {(B, A, D)}, got {tuple(actions.shape)}")
+        if self.training and self.language.is_activation_checkpointing:
+            raise InputError(
+                "generate() cannot recompute activations: call eval() or set_gradient_checkpointing(False)"
+            )
         cache = DynamicCache(config=self.language.config)
-        sequence = self._sequence(visual, text, present, None, text[:, :0], False, visual_bias, None)
+        sequence = self._sequence(visual, text, present, None, text[:, :0], False, visual_bias, visual_index)
         x, positions, bias = sequence.embeddings, sequence.positions, sequence.key_bias
-        ids, logits = [], []
-        for _ in range(config.action_dim):
+        ids, logits, states = [], [], []
+        for i in range(A):
             mask = attention_mask(bias, x.shape[1], causal=True)
-            last = self._run(x, positions, mask, cache).last[:, -1:]
-            logits.append(self.logits(last))
+            hidden = self._run(x, positions, mask, cache)
+            states.append(Decoded(hidden.before[:, -1:], hidden.last[:, -1:]))
+            logits.append(self.logits(states[-1].last))
             ids.append(logits[-1].argmax(dim=-1))
             x, positions = self.embed_text(ids[-1]), positions[:, -1:] + 1
+            if actions is not None:
+                x = x + actions[:, i : i + 1]
             bias = None if bias is None else torch.cat([bias, torch.zeros_like(bias[:, :1])], dim=1)
-        return torch.cat(ids, dim=1), torch.cat(logits, dim=1)
+        before, last = (torch.cat(parts, dim=1) for parts in zip(*states, strict=True))
+        return Generated(torch.cat(ids, dim=1), torch.cat(logits, dim=1), before, last)
 
     @torch.no_grad()
     def act(self, images: Tensor, text: TextBatch, proprio: Tensor | None = None) -> Tensor:
@@ -176,8 +224,7 @@ class OpenVla(nn.Module):
         if self.config.parallel:
             token = self.embed_proprio(proprio)
             return self.read_actions(self.decode(visual, words, text.present, proprio=token).last)
-        ids, _ = self.generate(visual, words, text.present)
-        return self.bins.decode(ids)[:, None]
+        return self.bins.decode(self.generate(visual, words, text.present).ids)[:, None]
 
     def _sequence(
         self,
