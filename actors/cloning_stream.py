@@ -16,7 +16,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import to_tensors
 
@@ -56,7 +56,7 @@ class CloningStream:
         metadata = read_metadata(folder)
         check_units(folder, metadata.statistics, statistics)
         config: PolicyConfig = policy.config
-        tokenizer = WordTokenizer(config.vocabulary, config.backbone.max_text_tokens)
+        tokenizer = make_tokenizer(config)
         windows = WindowSettings(
             streams=settings.demonstration_streams, decisions=settings.demonstration_decisions,
             chunk=config.chunk, seed=seed,

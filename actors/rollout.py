@@ -19,7 +19,7 @@ from actors.report import Report
 from actors.watchdog import Outcome, TaskDealer, Watchdog
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.policy.agent import Agent
-from avavla_ray.policy.types import Belief, Decision, stack_beliefs
+from avavla_ray.policy.types import Belief, DecisionBatch, stack_beliefs
 from avavla_ray.simulators.base import (
     ChunkResult,
     EpisodeSummary,
@@ -197,7 +197,7 @@ class Rollout:
         self._report.simulator_seconds += time.perf_counter() - start
         return results
 
-    def _record(self, slot: _Slot, index: int, decision: Decision, result: ChunkResult, version: int) -> None:
+    def _record(self, slot: _Slot, index: int, decision: DecisionBatch, result: ChunkResult, version: int) -> None:
         row: dict[str, Any] = {name: getattr(decision.trace, name)[index].numpy() for name in _OF_TRACE}
         row["encoding"] = decision.context.encoding[index].numpy()
         row["tokens"] = decision.context.tokens[index].numpy()

@@ -106,11 +106,11 @@ def bare_loop(demonstrations: Path, config: Any, streams: int, seconds: float) -
     from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
     from avavla_ray.demonstrations.windows import WindowSettings, window_batches
     from avavla_ray.policy.policy import AvaVlaPolicy
-    from avavla_ray.policy.tokenizer import WordTokenizer
+    from avavla_ray.policy.text import make_tokenizer
     from avavla_ray.training.objective import CLONING_PARTS, CloningObjective, learning_parameters, to_tensors
 
     torch.set_num_threads(1)
-    tokenizer = WordTokenizer(config.vocabulary, config.backbone.max_text_tokens)
+    tokenizer = make_tokenizer(config)
     source = window_batches(
         EpisodeReader(read_metadata(demonstrations)), lambda text: tokenizer.encode(text).numpy(),
         WindowSettings(streams=streams, chunk=config.chunk),

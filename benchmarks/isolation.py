@@ -117,7 +117,7 @@ def demonstrate(settings: Settings) -> dict[str, Any]:
     )  # fmt: skip
     config = SimulatorConfig(
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
-        image_size=policy.backbone.image_size, max_steps=settings.max_steps,
+        image_size=policy.backbone.camera_size, max_steps=settings.max_steps,
     )  # fmt: skip
     limits = Limits(reset_s=settings.reset_s, step_s=settings.step_s, memory_bytes=3 * 2**29)
     before = traces()

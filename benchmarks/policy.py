@@ -88,10 +88,10 @@ def measure_exit(policy: Any, batch: int, seconds: float) -> dict[str, float]:
     K = policy.config.latent.max_steps
     pool = 8 if batch == 1 else 4
     inputs = [make_inputs(policy.config, batch) for _ in range(pool)]
-    beliefs = [policy.act(each, policy.initial_belief(batch)).belief for each in inputs]
+    beliefs = [policy.decide(each, policy.initial_belief(batch)).belief for each in inputs]
 
     def decide(**options: Any) -> list[Any]:
-        return [policy.act(each, belief, **options) for each, belief in zip(inputs, beliefs, strict=True)]
+        return [policy.decide(each, belief, **options) for each, belief in zip(inputs, beliefs, strict=True)]
 
     scores = sorted(float(s) for decision in decide(depth=K) for s in decision.trace.exit_score.flatten())
     threshold = scores[len(scores) // 2]
@@ -121,7 +121,7 @@ def measure_pruning(policy: Any, batch: int, keep: float, seconds: float) -> dic
         lambda module, given, options: seen.append((given, options)), with_kwargs=True
     )
     for ratio in (1.0, keep):
-        policy.act(inputs, belief, keep_ratio=ratio)
+        policy.decide(inputs, belief, keep_ratio=ratio)
     hook.remove()
     sequences = {1.0: seen[0], keep: seen[1]}
 
@@ -134,8 +134,8 @@ def measure_pruning(policy: Any, batch: int, keep: float, seconds: float) -> dic
         {
             "whole": lambda: transform(1.0),
             "pruned": lambda: transform(keep),
-            "act whole": lambda: policy.act(inputs, belief, keep_ratio=1.0),
-            "act pruned": lambda: policy.act(inputs, belief, keep_ratio=keep),
+            "act whole": lambda: policy.decide(inputs, belief, keep_ratio=1.0),
+            "act pruned": lambda: policy.decide(inputs, belief, keep_ratio=keep),
         },
         seconds,
     )

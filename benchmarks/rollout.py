@@ -180,7 +180,7 @@ def main(settings: Settings) -> None:
         policy = load_checkpoint(checkpoint).policy.config
         simulator = SimulatorConfig(
             suite=settings.suite, tasks=(settings.task,), assets=settings.assets, render=settings.render,
-            image_size=policy.backbone.image_size,
+            image_size=policy.backbone.camera_size,
         )  # fmt: skip
         config = (
             AsyncPPOConfig()

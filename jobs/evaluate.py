@@ -75,7 +75,7 @@ def main(settings: Settings) -> None:
     exits = exit_settings(settings.thresholds, settings.depths, policy)
     config = SimulatorConfig(
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
-        image_size=policy.backbone.image_size, max_steps=settings.max_steps,
+        image_size=policy.backbone.camera_size, max_steps=settings.max_steps,
     )  # fmt: skip
     data = identify(config)
     suite = suite_spec(settings.suite)

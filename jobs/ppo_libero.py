@@ -158,7 +158,7 @@ def main(settings: Settings) -> None:
         .debugging(seed=settings.seed)
         .training(
             **asdict(ppo), checkpoint=str(checkpoint.absolute()), demonstrations=demos and str(demos.absolute()),
-            simulator=replace(simulator, image_size=start.policy.config.backbone.image_size),
+            simulator=replace(simulator, image_size=start.policy.config.backbone.camera_size),
             exit_threshold=settings.exit_threshold, run_name=settings.run_id or settings.output.name,
             engine=EngineSettings(zero_stage=settings.zero_stage),
         )

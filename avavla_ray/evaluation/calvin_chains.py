@@ -189,7 +189,7 @@ def _actor(settings: Settings) -> tuple[ChainActor, int, dict[str, Any]]:
     (setting,) = exit_settings(thresholds, depths, checkpoint.policy.config)
     named = {"actor": checkpoint.stage, "checkpoint": checkpoint.digest, "exit": setting.label}
     actor = PolicyActor(Agent(checkpoint.policy, checkpoint.statistics), setting)
-    return actor, checkpoint.policy.config.backbone.image_size, named
+    return actor, checkpoint.policy.config.backbone.camera_size, named
 
 
 def _deviations(settings: Settings, render: str) -> list[str]:

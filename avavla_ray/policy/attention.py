@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from avavla_ray.policy.config import AttentionConfig, BackboneConfig
+from avavla_ray.policy.float32 import float32_island
+from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.positions import sincos_2d
 from avavla_ray.policy.transformer import MultiHeadAttention
 
@@ -29,29 +31,29 @@ def log_bias(weights: Tensor) -> Tensor:
     return torch.where(weights > 0, weights.clamp_min(_SMALLEST).log(), -math.inf)
 
 
-def prune(tokens: Tensor, weights: Tensor, keep_ratio: float, sink_tokens: int) -> tuple[Tensor, Tensor]:
+def prune(tokens: Tensor, weights: Tensor, keep_ratio: float, sink_tokens: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Drop the lowest-weighted tokens from the sequence; the sinks stay and order is kept.
 
     Args:
         tokens: (B, N, D). weights: (B, N). keep_ratio: share kept, rounded up.
 
     Returns:
-        (B, N', D) and (B, N').
+        (B, N', D), (B, N'), and which ones they are, (B, N') int64 ascending; None where all stay.
     """
     N = weights.shape[1]
     keep = max(math.ceil(keep_ratio * N), sink_tokens, 1)
     if keep >= N:
-        return tokens, weights
+        return tokens, weights, None
     priority = weights.clone()
     priority[:, :sink_tokens] = math.inf
     index = priority.topk(keep, dim=1).indices.sort(dim=1).values
-    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2])), weights.gather(1, index)
+    return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2])), weights.gather(1, index), index
 
 
 class ActiveVisualAttention(nn.Module):
     """Weights of the visual tokens from the previous decision's hidden states."""
 
-    def __init__(self, config: AttentionConfig, backbone: BackboneConfig) -> None:
+    def __init__(self, config: AttentionConfig, backbone: BackboneConfig | OpenVlaConfig) -> None:
         super().__init__()
         self.config = config
         W, D = config.width, backbone.width
@@ -72,6 +74,7 @@ class ActiveVisualAttention(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    @float32_island
     def forward(self, visual: Tensor, text: Tensor, hidden: Tensor, temperature: float) -> Tensor:
         """visual (B, N, D), mean text embedding (B, D), belief (B, M, D) -> weights (B, N) float32.
 

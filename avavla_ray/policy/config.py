@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from avavla_ray.errors import InputError, check_fraction, check_known
+from avavla_ray.policy.openvla import config as openvla
+from avavla_ray.policy.openvla.config import OpenVlaConfig
+
+GRIPPERS = ("signed", "open_fraction")
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Vision encoder and transformer.
+    """Vision encoder and transformer of the presets that are trained from scratch.
 
     Attributes:
         width: D. layers, heads: of the transformer. mlp_ratio: hidden width of its feed-forward over D.
@@ -35,6 +39,11 @@ class BackboneConfig:
     num_cameras: int = 2
     max_text_tokens: int = 24
     dropout: float = 0.0
+
+    @property
+    def camera_size(self) -> int:
+        """Pixels that a simulator should render."""
+        return self.image_size
 
     @property
     def grid(self) -> int:
@@ -111,56 +120,107 @@ class LatentConfig:
     log_std_max: float = 2.0
 
 
+# The papers' sizes (2511.18960 says only that the attention module is small).
+PAPER_ATTENTION = AttentionConfig(width=256, heads=8)
+PAPER_LATENT = LatentConfig(
+    width=512, update_dim=64, encoding_width=768, reasoner_width=512, reasoner_layers=4, reasoner_heads=8,
+    transition_hidden=1024, transition_heads=8, gate_hidden=256, value_hidden=512,
+)  # fmt: skip
+_TINY_LATENT = LatentConfig(
+    width=16, update_dim=4, encoding_width=24, reasoner_width=16, reasoner_layers=1, reasoner_heads=2,
+    transition_hidden=16, transition_heads=2, gate_hidden=8, value_hidden=16,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters on a frozen OpenVLA backbone (arXiv 2106.09685; sizes as OpenVLA-OFT).
+
+    Attributes:
+        rank, alpha: the adapter adds alpha / rank * B A x. dropout: on its input, training only.
+        targets: "language" for the decoder layers' linear maps, "projector" for the visual projector's.
+    """
+
+    rank: int = 32
+    alpha: int = 16
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("language", "projector")
+
+
 @dataclass(frozen=True)
 class PolicyConfig:
     """The whole policy. Saved in a checkpoint's config.json; two equal configs build equal modules.
 
     Attributes:
         preset: name it was made from, for records.
-        chunk: C, actions per decision. action_dim: A. proprio_dim: P.
+        chunk: C, actions per decision. action_dim: A. proprio_dim: P, 0 for a policy without proprioception.
+        gripper: what the last action dimension means in the data's units: "signed" -1 open and +1 closed, as LIBERO
+            takes it, or "open_fraction" 0 closed and 1 open, as OpenVLA's data sets have it.
         state_initialisation: belief initialises the action tokens (2511.18960, "state-based initialisation").
         recurrent: off, the belief handed on is always zero (the ablation without memory).
-        vocabulary: words of the instruction tokenizer, in id order after the special tokens.
+        vocabulary: words of the small presets' tokenizer, in id order after the special tokens.
+        tokenizer: text of the tokenizer.json that an OpenVLA backbone reads prompts by; a file of its own in a
+            checkpoint. lora: adapters of an OpenVLA backbone.
     """
 
     preset: str = "small"
     chunk: int = 8
     action_dim: int = 7
     proprio_dim: int = 8
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    gripper: str = "signed"
+    backbone: BackboneConfig | OpenVlaConfig = field(default_factory=BackboneConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     latent: LatentConfig = field(default_factory=LatentConfig)
     state_initialisation: bool = True
     recurrent: bool = True
     vocabulary: tuple[str, ...] = ()
+    tokenizer: str = field(default="", repr=False)
+    lora: LoraConfig | None = None
 
     @property
     def action_tokens(self) -> int:
-        """M: one token a step of the chunk."""
-        return self.chunk
+        """M: one token a step of the chunk, in OpenVLA one a dimension of each step."""
+        return self.chunk if isinstance(self.backbone, BackboneConfig) else self.backbone.action_tokens
+
+
+def openvla_policy(
+    backbone: OpenVlaConfig,
+    tokenizer: str = "",
+    *,
+    attention: AttentionConfig = PAPER_ATTENTION,
+    latent: LatentConfig = PAPER_LATENT,
+) -> PolicyConfig:
+    """AVA and the latent loop on an OpenVLA model, in the papers' sizes."""
+    return PolicyConfig(
+        preset=backbone.preset, chunk=backbone.chunk, action_dim=backbone.action_dim, proprio_dim=backbone.proprio_dim,
+        gripper="open_fraction", backbone=backbone, attention=attention, latent=latent, tokenizer=tokenizer,
+    )  # fmt: skip
 
 
 def preset(name: str) -> PolicyConfig:
     """The named preset.
 
-    `small` acts on one CPU core in milliseconds; `tiny` is for tests.
+    `small` acts on one CPU core in milliseconds; `openvla_7b` and `openvla_oft_7b` are the published geometries with
+    AVA and the latent loop in the papers' sizes; the `tiny` ones are for tests.
 
     Raises:
         InputError: no such preset.
     """
     from avavla_ray.policy.vocabulary import WORDS
 
+    tiny_attention = AttentionConfig(width=16, heads=2, sink_tokens=1)
     presets = {
         "small": PolicyConfig(vocabulary=WORDS),
         "tiny": PolicyConfig(
             preset="tiny",
             backbone=BackboneConfig(width=32, layers=2, heads=2, image_size=32, stem_channels=(8, 16, 32)),
-            attention=AttentionConfig(width=16, heads=2, sink_tokens=1),
-            latent=LatentConfig(
-                width=16, update_dim=4, encoding_width=24, reasoner_width=16, reasoner_layers=1, reasoner_heads=2,
-                transition_hidden=16, transition_heads=2, gate_hidden=8, value_hidden=16,
-            ),
-            vocabulary=WORDS,
+            attention=tiny_attention, latent=_TINY_LATENT, vocabulary=WORDS,
+        ),
+        "openvla_7b": openvla_policy(openvla.preset("openvla_7b")),
+        "openvla_oft_7b": openvla_policy(openvla.preset("openvla_oft_7b")),
+        "openvla_tiny": openvla_policy(openvla.preset("openvla_tiny"), attention=tiny_attention, latent=_TINY_LATENT),
+        "openvla_oft_tiny": openvla_policy(
+            openvla.preset("openvla_oft_tiny"), attention=tiny_attention, latent=_TINY_LATENT
         ),
     }  # fmt: skip
     check_known("preset", name, presets)
@@ -180,24 +240,29 @@ def check_config(config: PolicyConfig) -> None:
 
     Raises:
         InputError: a width that its heads do not divide, an image size that the stem does not, a threshold or ratio
-            outside [0, 1].
+            outside [0, 1], a backbone of another chunk or width than the policy's.
     """
     backbone, attention, latent = config.backbone, config.attention, config.latent
     for kind, width, divisor in (
-        ("backbone.width", backbone.width, backbone.heads),
-        ("backbone.width", backbone.width, 4),
         ("attention.width", attention.width, attention.heads),
         ("attention.width", attention.width, 4),
         ("latent.reasoner_width", latent.reasoner_width, latent.reasoner_heads),
         ("latent.width", latent.width, latent.transition_heads),
-        ("backbone.image_size", backbone.image_size, 4 * 2 ** (len(backbone.stem_channels) - 1)),
     ):
-        if width < 1 or width % divisor:
-            raise InputError(f"{kind} {width} is not a positive multiple of {divisor}")
-    if backbone.layers < 2:
-        raise InputError(
-            f"backbone.layers {backbone.layers}: the belief is read before the last layer, give at least 2"
-        )
+        _check_multiple(kind, width, divisor)
+    if isinstance(backbone, BackboneConfig):
+        _check_backbone(backbone)
+        if config.lora is not None:
+            raise InputError("lora: adapters need an OpenVLA backbone; the small presets train all their weights")
+    else:
+        openvla.check_config(backbone)
+        for name in ("chunk", "action_dim", "proprio_dim"):
+            own, theirs = getattr(config, name), getattr(backbone, name)
+            # A policy may know of proprioception that its backbone has no token for.
+            if own != theirs and not (name == "proprio_dim" and theirs == 0):
+                raise InputError(f"{name} {own} is not the backbone's {theirs}: give both the same")
+    if config.lora is not None:
+        _check_lora(config.lora)
     if latent.max_steps < 1:
         raise InputError(f"latent.max_steps {latent.max_steps}: give at least 1, or set latent.enabled off")
     if attention.sink_tokens > backbone.visual_tokens:
@@ -206,3 +271,30 @@ def check_config(config: PolicyConfig) -> None:
         )
     check_fraction("attention.keep_ratio", attention.keep_ratio)
     check_fraction("latent.exit_threshold", latent.exit_threshold)
+    check_known("gripper", config.gripper, GRIPPERS)
+
+
+def _check_multiple(kind: str, width: int, divisor: int) -> None:
+    if width < 1 or width % divisor:
+        raise InputError(f"{kind} {width} is not a positive multiple of {divisor}")
+
+
+def _check_backbone(backbone: BackboneConfig) -> None:
+    _check_multiple("backbone.width", backbone.width, backbone.heads)
+    _check_multiple("backbone.width", backbone.width, 4)
+    _check_multiple("backbone.image_size", backbone.image_size, 4 * 2 ** (len(backbone.stem_channels) - 1))
+    if backbone.layers < 2:
+        raise InputError(
+            f"backbone.layers {backbone.layers}: the belief is read before the last layer, give at least 2"
+        )
+
+
+def _check_lora(lora: LoraConfig) -> None:
+    if lora.rank < 1 or lora.alpha < 1:
+        raise InputError(f"lora: rank {lora.rank} and alpha {lora.alpha} must be at least 1")
+    if not 0.0 <= lora.dropout < 1.0:
+        raise InputError(f"lora.dropout {lora.dropout} is outside [0, 1)")
+    if not lora.targets:
+        raise InputError("lora.targets is empty: give language, projector, or both")
+    for target in lora.targets:
+        check_known("lora target", target, ("language", "projector"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from typing import Any, TypeVar
 
@@ -13,18 +14,23 @@ _T = TypeVar("_T")
 
 
 def to_json(config: PolicyConfig) -> dict[str, Any]:
-    """JSON-ready; tuples become lists."""
-    return dataclasses.asdict(config)
+    """JSON-ready; tuples become lists. The tokenizer's text is left out: it has a file of its own."""
+    value = dataclasses.asdict(config)
+    del value["tokenizer"]
+    return value
 
 
-def from_json(value: Any) -> PolicyConfig:
+def from_json(value: Any, tokenizer: str = "") -> PolicyConfig:
     """Inverse of `to_json`; a field that an older writer did not know takes its default.
+
+    Args:
+        tokenizer: text of the tokenizer.json beside it.
 
     Raises:
         InputError: not an object, a field that this version does not know, a value of another type, or a
             configuration that no policy can be built from.
     """
-    config = build(PolicyConfig, value, "config.json")
+    config = dataclasses.replace(build(PolicyConfig, value, "config.json"), tokenizer=tokenizer)
     check_config(config)
     return config
 
@@ -45,6 +51,10 @@ def build(kind: type[_T], value: Any, place: str) -> _T:
 
 
 def _convert(hint: Any, value: Any, place: str) -> Any:
+    if isinstance(hint, types.UnionType):
+        hint = _member(typing.get_args(hint), value)
+        if hint is types.NoneType:
+            return None
     if dataclasses.is_dataclass(hint):
         return build(hint, value, place)  # type: ignore[arg-type]
     if typing.get_origin(hint) is tuple:
@@ -56,3 +66,13 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     elif type(value) is hint:
         return value
     raise InputError(f"{place} has the value {value!r}, which is of the wrong type: it was edited or damaged")
+
+
+def _member(hints: tuple[Any, ...], value: Any) -> Any:
+    """The member of a union of dataclasses (and None) that a decoded value was written from: the one it shares most
+    fields with."""
+    if value is None and types.NoneType in hints:
+        return types.NoneType
+    given = set(value) if isinstance(value, dict) else set()
+    kinds = [hint for hint in hints if hint is not types.NoneType]
+    return max(kinds, key=lambda kind: len(given & {field.name for field in dataclasses.fields(kind)}))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avavla_ray.policy.config import LatentConfig
+from avavla_ray.policy.float32 import float32_island
 
 
 class ObservationEncoder(nn.Module):
@@ -14,20 +15,23 @@ class ObservationEncoder(nn.Module):
     It sees what the robot sees and nothing of the demonstrated actions.
 
     Args:
-        visual_width: of both cameras' pooled features together.
+        visual_width: of all cameras' pooled features together. proprio_dim: 0 for a policy without proprioception.
     """
 
     def __init__(self, config: LatentConfig, visual_width: int, text_width: int, proprio_dim: int) -> None:
         super().__init__()
         E = config.encoding_width
-        self.parts = nn.ModuleList(
-            nn.Linear(width, E) for width in (visual_width, text_width, proprio_dim, config.width)
-        )
-        self.fuse = nn.Sequential(nn.Linear(4 * E, E), nn.GELU(approximate="tanh"), nn.Linear(E, E), nn.LayerNorm(E))
+        widths = [width for width in (visual_width, text_width, proprio_dim, config.width) if width]
+        self.parts = nn.ModuleList(nn.Linear(width, E) for width in widths)
+        self.fuse = nn.Sequential(
+            nn.Linear(len(widths) * E, E), nn.GELU(approximate="tanh"), nn.Linear(E, E), nn.LayerNorm(E)
+        )  # fmt: skip
         self.start = nn.Linear(E, config.width)
 
+    @float32_island
     def forward(self, visual: Tensor, text: Tensor, proprio: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
         """(B, visual_width), (B, D), (B, P), (B, Z) -> psi (B, E) and z_0 (B, Z), both float32."""
-        parts = [project(x) for project, x in zip(self.parts, (visual, text, proprio, history), strict=True)]
-        encoding = self.fuse(torch.cat(parts, dim=-1)).float()
+        given = [x for x in (visual, text, proprio, history) if x.shape[-1]]
+        parts = [project(x) for project, x in zip(self.parts, given, strict=True)]
+        encoding = self.fuse(torch.cat(parts, dim=-1))
         return encoding, torch.tanh(self.start(encoding))

@@ -1,6 +1,6 @@
 """`AvaVlaPolicy`: active visual attention (arXiv 2511.18960) and latent reasoning with early exit (2606.15099) in one.
 
-A decision, in the order of `AvaVlaPolicy.act`:
+A decision, in the order of `AvaVlaPolicy.decide`:
 
     observation -> visual tokens, psi, z_0
     z_0 -> latent loop -> z
@@ -11,58 +11,136 @@ A decision, in the order of `AvaVlaPolicy.act`:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import NamedTuple
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from avavla_ray.errors import InputError, check_fraction
-from avavla_ray.policy.action_head import ActionTokens, ChunkHead, LatentConditioning
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.action_head import ActionTokens, LatentConditioning
 from avavla_ray.policy.attention import ActiveVisualAttention, log_bias, prune
-from avavla_ray.policy.backbone import Reading, SmallBackbone
+from avavla_ray.policy.backbone import Backbone, Reading
 from avavla_ray.policy.config import PolicyConfig, check_config, check_depth
 from avavla_ray.policy.encoding import ObservationEncoder
 from avavla_ray.policy.latent_loop import LatentLoop, empty_trace, final_latent
+from avavla_ray.policy.parts import make_backbone, parameter_groups
+from avavla_ray.policy.precision import dtype_of
+from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.reasoning import ValueHead, clamped_entropy, gaussian_log_prob
-from avavla_ray.policy.types import Belief, Decision, LatentContext, PolicyInputs
+from avavla_ray.policy.types import Belief, Decision, DecisionBatch, LatentContext, PolicyInputs
 
 
 class _Observed(NamedTuple):
-    """Observation side of a decision: visual (B, N, D), the instruction, proprio (B, 1, D), the belief that is used,
-    psi (B, E) and z_0 (B, Z)."""
+    """Observation side of a decision: visual (B, N, D), the instruction, proprio (B, 1, D) or None, the belief that is
+    used, psi (B, E) and z_0 (B, Z)."""
 
     visual: Tensor
     text: Reading
-    proprio: Tensor
+    proprio: Tensor | None
     belief: Belief
     encoding: Tensor
     z0: Tensor
 
 
 class AvaVlaPolicy(nn.Module):
-    """A pure function from (observation, belief) to (action chunk, belief, latent trace). See policy/config.py.
+    """From (observation, belief) to (action chunk, belief, latent trace), without a state of its own. See
+    policy/config.py.
+
+    Args:
+        backbone: the module under the policy, where it exists already; see `make_backbone`.
+
+    Attributes:
+        statistics: of the data sets that the weights were trained on, by name; empty until somebody says so. Only
+            `act` needs them.
 
     Raises:
         InputError: the configuration is inconsistent.
     """
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, backbone: nn.Module | None = None) -> None:
         super().__init__()
         check_config(config)
         self.config = config
-        backbone = config.backbone
-        self.backbone = SmallBackbone(backbone, config.vocabulary, config.proprio_dim)
-        self.attention = ActiveVisualAttention(config.attention, backbone) if config.attention.enabled else None
+        self.statistics: dict[str, Statistics] = {}
+        self.backbone = make_backbone(config) if backbone is None else backbone
+        self.attention = ActiveVisualAttention(config.attention, config.backbone) if config.attention.enabled else None
         self.action_tokens = ActionTokens(config)
         self.conditioning = LatentConditioning(config)
-        self.head = ChunkHead(config)
-        visual_width = backbone.num_cameras * self.backbone.pooled_width
-        self.encoder = ObservationEncoder(config.latent, visual_width, backbone.width, config.proprio_dim)
+        visual_width = config.backbone.num_cameras * self.seam.pooled_width
+        self.encoder = ObservationEncoder(config.latent, visual_width, config.backbone.width, config.proprio_dim)
         self.loop = LatentLoop(config.latent) if config.latent.enabled else None
         self.value_head = ValueHead(config.latent)
 
+    @classmethod
+    def from_checkpoint(
+        cls, path: str | Path, *, device: torch.device | str = "cpu", precision: str | None = None
+    ) -> AvaVlaPolicy:
+        """A policy that is ready to `act`, in evaluation mode.
+
+        Args:
+            precision: of the backbone, "float32" or "bfloat16"; None takes the files'.
+
+        Raises:
+            InputError: there is no such checkpoint, or it is damaged or foreign; an unknown precision.
+        """
+        from avavla_ray.policy.checkpoint import load_checkpoint  # which builds policies
+
+        loaded = load_checkpoint(path)
+        policy = loaded.policy.to(device)
+        policy.statistics = {loaded.statistics.name: loaded.statistics}
+        if precision is not None:
+            policy.set_precision(precision)
+        return policy
+
+    @property
+    def seam(self) -> Backbone:
+        """The backbone as what the policy asks of it."""
+        return cast(Backbone, self.backbone)
+
+    @property
+    def device(self) -> torch.device:
+        return self.conditioning.scale.device
+
+    @functools.cached_property
+    def preparation(self) -> Preparation:
+        """From pictures and words to this policy's tensors. Raises InputError for a policy without a tokenizer."""
+        return Preparation(self.config)
+
+    def set_precision(self, precision: str) -> None:
+        """Run the backbone in "float32" or "bfloat16". The rest is a float32 island, see policy/precision.py."""
+        self.seam.set_precision(dtype_of(precision))
+
     # Acting
+
+    def act(
+        self,
+        images: Sequence[np.ndarray],
+        instruction: str,
+        proprio: np.ndarray | None = None,
+        belief: Belief | None = None,
+        *,
+        unnorm_key: str | None = None,
+        **options: Any,
+    ) -> Decision:
+        """One decision of a robot, from what its cameras give to what its controller takes.
+
+        Args:
+            images: one (H, W, 3) uint8 RGB picture a camera, in the order of the training data, any size.
+            proprio: (P,) in the data's units. belief: that of the episode's previous decision; None begins one.
+            unnorm_key: data set whose units are meant, where the checkpoint knows several.
+            options: of `decide`: exit_threshold, depth, keep_ratio, sample, generator.
+
+        Raises:
+            InputError: names the field that is wrong, what was expected and what came.
+        """
+        from avavla_ray.policy.robot import Request, act_batch  # which stands on this class
+
+        return act_batch(self, [Request(images, instruction, proprio, belief, unnorm_key)], **options)[0]
 
     def initial_belief(self, batch: int, device: torch.device | str | None = None) -> Belief:
         """Zeros: what an episode starts with."""
@@ -73,7 +151,7 @@ class AvaVlaPolicy(nn.Module):
         )
 
     @torch.no_grad()
-    def act(
+    def decide(
         self,
         inputs: PolicyInputs,
         belief: Belief,
@@ -83,7 +161,7 @@ class AvaVlaPolicy(nn.Module):
         keep_ratio: float | None = None,
         sample: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Decision:
+    ) -> DecisionBatch:
         """Decide for a batch, each sample thinking as long as it needs.
 
         Args:
@@ -120,7 +198,7 @@ class AvaVlaPolicy(nn.Module):
                 )
             z = final_latent(trace)
             chunk, hidden, weights = self._decode(observed, z, config.attention.temperature, keep)
-        return Decision(chunk, self._hand_on(hidden, z), context, trace, weights)
+        return DecisionBatch(chunk, self._hand_on(hidden, z), context, trace, weights)
 
     @torch.no_grad()
     def initial_latent(self, inputs: PolicyInputs, belief: Belief) -> tuple[LatentContext, Tensor]:
@@ -152,7 +230,15 @@ class AvaVlaPolicy(nn.Module):
         Returns:
             chunk (B, C, A); the belief to hand on, detached (gradients stop at the decision boundary);
             z (B, latent_steps + 1, Z).
+
+        Raises:
+            InputError: the depth is outside 0..K, or the backbone's actions are words, which L1 can't move.
         """
+        if self.seam.head is None:
+            raise InputError(
+                "this model reads its actions off the vocabulary, which has no gradient for L1: import the checkpoint "
+                "with --parallel, which gives it OpenVLA-OFT's head"
+            )
         check_depth(self.config, latent_steps)
         observed = self._observe(inputs, belief)
         if latent_steps == 0:
@@ -184,21 +270,8 @@ class AvaVlaPolicy(nn.Module):
         return self.value_head(z)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Every parameter once, by the part it belongs to; a part that is switched off has none."""
-        parts: dict[str, tuple[nn.Module | None, ...]] = {
-            "backbone": (self.backbone,),
-            "attention": (self.attention,),
-            "action": (self.action_tokens, self.conditioning, self.head),
-            "encoder": (self.encoder,),
-            "reasoner": (self.loop and self.loop.update_policy,),
-            "transition": (self.loop and self.loop.transition,),
-            "gate": (self.loop and self.loop.exit_gate,),
-            "value": (self.value_head,),
-        }
-        return {
-            name: [parameter for module in modules if module is not None for parameter in module.parameters()]
-            for name, modules in parts.items()
-        }
+        """Every parameter once, by the part it belongs to; see policy/parts.py."""
+        return parameter_groups(self)
 
     # Inside a decision
 
@@ -226,9 +299,9 @@ class AvaVlaPolicy(nn.Module):
     def _observe(self, inputs: PolicyInputs, belief: Belief) -> _Observed:
         if not self.config.recurrent:
             belief = Belief(*(torch.zeros_like(part) for part in belief))
-        features, text = self.backbone.see(inputs.images), self.backbone.read(inputs.text)
+        features, text = self.seam.see(inputs.images), self.seam.read(inputs.text)
         encoding, z0 = self.encoder(features.pooled.flatten(1), text.mean, inputs.proprio, belief.history)
-        return _Observed(features.tokens, text, self.backbone.feel(inputs.proprio), belief, encoding, z0)
+        return _Observed(features.tokens, text, self.seam.feel(inputs.proprio), belief, encoding, z0)
 
     def _decode(
         self, observed: _Observed, z: Tensor, temperature: float, keep_ratio: float
@@ -238,14 +311,15 @@ class AvaVlaPolicy(nn.Module):
         B, N = visual.shape[:2]
         push = self.conditioning(z)
         actions = self.action_tokens(belief.hidden) + push
-        bias = None
+        bias = index = None
         if self.attention is None:
-            weights = visual.new_ones(B, N)
+            weights = visual.new_ones(B, N, dtype=torch.float32)
         else:
             weights = self.attention(visual, observed.text.mean, belief.hidden, temperature)
-            visual, kept = prune(visual, weights, keep_ratio, self.config.attention.sink_tokens)
+            visual, kept, index = prune(visual, weights, keep_ratio, self.config.attention.sink_tokens)
             bias = log_bias(kept)
-        hidden, output = self.backbone.mix(
-            visual, bias, observed.text.tokens + push, observed.text.present, observed.proprio, actions
+        words = (observed.text.tokens + push).to(visual.dtype)
+        hidden, output = self.seam.mix(
+            visual, bias, words, observed.text.present, observed.proprio, actions.to(visual.dtype), index
         )
-        return self.head(output), hidden, weights
+        return self.seam.read_actions(output).float(), hidden, weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from torch import Tensor
 class PolicyInputs(NamedTuple):
     """A batch of observations, ready for the policy.
 
-    images (B, V, H, W, 3) uint8; text (B, L) int64, 0 is padding; proprio (B, P) float32, normalised.
+    images (B, V, H, W, 3) uint8; text (B, L) int64, padded; proprio (B, P) float32, normalised.
     """
 
     images: Tensor
@@ -56,8 +57,8 @@ class LatentTrace(NamedTuple):
     steps: Tensor
 
 
-class Decision(NamedTuple):
-    """Result of `AvaVlaPolicy.act`.
+class DecisionBatch(NamedTuple):
+    """Result of `AvaVlaPolicy.decide`, for B samples.
 
     chunk (B, C, A) float32 in the normalised action space. belief: to hand to the next decision.
     visual_weights (B, N): AVA weights, ones where AVA is off.
@@ -68,6 +69,20 @@ class Decision(NamedTuple):
     context: LatentContext
     trace: LatentTrace
     visual_weights: Tensor
+
+
+class Decision(NamedTuple):
+    """Result of `AvaVlaPolicy.act`: one decision in a robot's terms.
+
+    actions (C, A) float32 in the units of the data the policy was trained on. belief: of batch 1, to hand to the next
+    decision of the episode. exit_scores (latent_steps,) float32. milliseconds: of wall time, the whole call.
+    """
+
+    actions: np.ndarray
+    belief: Belief
+    latent_steps: int
+    exit_scores: np.ndarray
+    milliseconds: float
 
 
 def stack_beliefs(beliefs: list[Belief]) -> Belief:

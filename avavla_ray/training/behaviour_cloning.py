@@ -22,7 +22,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, write_json
 from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.config import PolicyConfig
-from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.training.settings import CloningSettings
 
 SETTINGS, TRAIN, CHECKPOINT = "settings.json", "train", "checkpoint"
@@ -78,7 +78,7 @@ def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
     ):
         if found != wanted:
             raise InputError(f"{metadata.folder}: {kind} of {found} numbers, the policy takes {wanted}")
-    tokenizer = WordTokenizer(policy.vocabulary, policy.backbone.max_text_tokens)
+    tokenizer = make_tokenizer(policy)
     for instruction in {episode.instruction for episode in metadata.episodes}:
         tokenizer.encode(instruction)
 

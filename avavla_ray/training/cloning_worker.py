@@ -23,7 +23,7 @@ from avavla_ray.policy.attention import temperature_at
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.policy.types import Belief
 from avavla_ray.progress import Progress
 from avavla_ray.tracking import attach
@@ -108,7 +108,7 @@ class _Worker:
         metadata = read_metadata(what.demonstrations)
         self.statistics: Statistics = metadata.statistics
         self.reader = EpisodeReader(metadata)
-        self.encode = WordTokenizer(config.vocabulary, config.backbone.max_text_tokens).encode
+        self.encode = make_tokenizer(config).encode
         training, self.held_out = split(len(metadata.episodes), chosen.held_out, chosen.held_out_limit, chosen.seed)
         self.walk = WindowWalk(
             self.reader, self._tokens,

@@ -19,7 +19,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.tracking import find_runs, track
 from avavla_ray.training.behaviour_cloning import CHECKPOINT, SETTINGS, TRAIN, check_fit, check_output, train
 from avavla_ray.training.objective import CloningObjective
@@ -54,7 +54,7 @@ def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, 
     (found,) = find_runs(uri=uri, kind="bc")
     assert {"train/l1", "train/decisions_per_s", "val/l1", "val/l1_gripper", "val/l1_x"} <= set(found.data.metrics)
     reader = EpisodeReader(read_metadata(demos))
-    tokenizer = WordTokenizer(checkpoint.policy.config.vocabulary, checkpoint.policy.config.backbone.max_text_tokens)
+    tokenizer = make_tokenizer(checkpoint.policy.config)
 
     def error(policy: AvaVlaPolicy) -> float:
         """Of the first action dimension, which follows from what is seen."""

@@ -126,12 +126,12 @@ def responsive_policy(max_steps: int = 1) -> AvaVlaPolicy:
     inputs = Agent(policy, point_statistics()).inputs([simulator.reset(0, seed=seed) for seed in range(256)])
     with torch.no_grad():
         for weights, factor in (
-            (policy.head.layers[2].weight, 10.0),
+            (policy.backbone.head.layers[2].weight, 10.0),
             (policy.loop.transition.hidden.weight, 4.0),
             (policy.loop.transition.delta.weight, 4.0),
         ):
             weights.mul_(factor)
         noise = torch.Generator().manual_seed(0)
-        chunk = policy.act(inputs, policy.initial_belief(256), sample=True, generator=noise).chunk
-        policy.head.layers[2].bias.sub_(chunk.mean((0, 1)))
+        chunk = policy.decide(inputs, policy.initial_belief(256), sample=True, generator=noise).chunk
+        policy.backbone.head.layers[2].bias.sub_(chunk.mean((0, 1)))
     return policy

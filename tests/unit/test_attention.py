@@ -89,8 +89,9 @@ def test_temperature_falls_exponentially_over_the_first_share_and_stays():
 def test_pruning_keeps_the_heaviest_in_order_and_shortens_the_sequence():
     tokens = torch.arange(6.0)[None, :, None].expand(2, -1, 3)
     weights = torch.tensor([[0.1, 0.9, 0.2, 0.8, 0.7, 0.3], [0.9, 0.1, 0.1, 0.2, 0.8, 0.7]])
-    kept, kept_weights = prune(tokens, weights, 0.5, sink_tokens=0)
-    assert kept[..., 0].tolist() == [[1, 3, 4], [0, 4, 5]]
+    kept, kept_weights, index = prune(tokens, weights, 0.5, sink_tokens=0)
+    assert index is not None
+    assert kept[..., 0].tolist() == index.tolist() == [[1, 3, 4], [0, 4, 5]]
     torch.testing.assert_close(kept_weights, torch.tensor([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7]]))
 
 
@@ -102,6 +103,7 @@ def test_pruning_never_drops_sinks():
 
 def test_keep_ratio_one_changes_nothing():
     tokens, weights = torch.randn(2, 6, 3), torch.rand(2, 6)
-    same, same_weights = prune(tokens, weights, 1.0, sink_tokens=1)
+    same, same_weights, index = prune(tokens, weights, 1.0, sink_tokens=1)
+    assert index is None
     assert same is tokens
     assert same_weights is weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -50,7 +51,7 @@ def test_round_trip(folder):
     assert checkpoint.policy.config == policy.config
     np.testing.assert_array_equal(checkpoint.statistics.action.q99, some_statistics().action.q99)
     inputs, belief = random_inputs(policy.config, 2), random_belief(policy, 2)
-    assert torch.equal(checkpoint.policy.act(inputs, belief).chunk, policy.act(inputs, belief).chunk)
+    assert torch.equal(checkpoint.policy.decide(inputs, belief).chunk, policy.decide(inputs, belief).chunk)
 
 
 def test_digest_names_the_content_and_nothing_else(folder, tmp_path):
@@ -96,7 +97,7 @@ def test_harmed_files_are_named(folder, name, harm):
 def test_all_harmed_files_are_listed_at_once(folder):
     (folder / "config.json").unlink()
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"model.safetensors has 0 bytes.*config.json is missing"):
+    with pytest.raises(InputError, match=r"config.json is missing; model.safetensors has 0 bytes"):
         load_checkpoint(folder)
 
 
@@ -107,8 +108,10 @@ def test_all_harmed_files_are_listed_at_once(folder):
         ("{", "is not JSON"),
         ("[]", "was not written by this project"),
         ('{"format": "other"}', "was not written by this project"),
-        ('{"format": "avavla_ray.policy", "version": 99}', "has version 99"),
-        ('{"format": "avavla_ray.policy", "version": 1}', "lacks stage, provenance, extra, files"),
+        ('{"format": "avavla_ray.policy", "version": 99}', "has version 99.*update"),
+        ('{"format": "avavla_ray.policy", "version": 1}', "has version 1, .*train the policy or import .* again"),
+        ('{"format": "avavla_ray.openvla", "version": 1}', "has version 1, .*train the policy or import .* again"),
+        ('{"format": "avavla_ray.policy", "version": 2}', "lacks stage, provenance, extra, files"),
     ],
 )
 def test_harmed_manifests(folder, content, complaint):
@@ -119,12 +122,93 @@ def test_harmed_manifests(folder, content, complaint):
         load_checkpoint(folder)
 
 
-def test_manifest_that_forgets_a_file(folder):
+def edit_manifest(folder: Path, change) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["files"]["model.safetensors"]
+    change(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_manifest_that_forgets_a_file(folder):
+    edit_manifest(folder, lambda manifest: manifest["files"].pop("model.safetensors"))
     with pytest.raises(InputError, match=r"lacks files\['model.safetensors'\]"):
         load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/hostname", "a/../../secret", "..\\secret"])
+def test_manifest_that_leads_out_of_the_folder(folder, place):
+    (folder.parent / "secret").write_text("x")
+    edit_manifest(folder, lambda manifest: manifest["files"].update({place: {"size": 1, "sha256": ""}}))
+    with pytest.raises(InputError, match="lacks files"):
+        load_checkpoint(folder)
+
+
+def test_several_shards_hold_what_one_does(folder, tmp_path):
+    policy = stirred_policy(tiny())
+    sharded = tmp_path / "sharded"
+    save_checkpoint(sharded, policy, some_statistics(), stage="bc", provenance={}, shard_bytes=100_000)
+    shards = sorted(sharded.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    assert max(path.stat().st_size for path in shards) < 130_000
+    assert not (sharded / "model.safetensors").exists()
+    assert not (folder / "model.safetensors.index.json").exists()
+    one, many = (load_checkpoint(place).policy.state_dict() for place in (folder, sharded))
+    assert one.keys() == many.keys()
+    assert all(torch.equal(one[name], many[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda places: places.update(dict.fromkeys(places, "../model.safetensors")), "are not in the manifest"),
+        (lambda places: places.popitem(), "does not match its model.safetensors.index.json"),
+        (lambda places: places.update({"stranger": next(iter(places.values()))}), r"does not match .*\(stranger\)"),
+    ],
+)
+def test_index_of_other_shards(tmp_path, change, complaint):
+    folder = tmp_path / "sharded"
+    save_checkpoint(
+        folder, stirred_policy(tiny()), some_statistics(), stage="bc", provenance={}, shard_bytes=100_000
+    )
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    change(index["weight_map"])
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    seal(folder)
+    with pytest.raises(InputError, match=complaint):
+        load_checkpoint(folder)
+
+
+def test_without_verification_sizes_still_count(folder):
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    load_checkpoint(folder, verify=False)
+    path.write_bytes(content[:-1])
+    with pytest.raises(InputError, match="bytes instead of"):
+        load_checkpoint(folder, verify=False)
+
+
+def test_statistics_of_several_data_sets(tmp_path):
+    first = some_statistics()
+    known = {"first": dataclasses.replace(first, name="first"), "arm": dataclasses.replace(first, name="arm")}
+    known["other"] = dataclasses.replace(some_statistics(action_dim=5), name="other")
+    save_checkpoint(tmp_path / "many", stirred_policy(tiny()), known, stage="bc", provenance={})
+    checkpoint = load_checkpoint(tmp_path / "many")
+    assert checkpoint.policy.statistics.keys() == checkpoint.all_statistics.keys() == known.keys()
+    np.testing.assert_array_equal(checkpoint.statistics_of("arm").proprio.mean, first.proprio.mean)
+    with pytest.raises(InputError, match="3 data sets: name one of arm, first, other"):
+        _ = checkpoint.statistics
+    with pytest.raises(InputError, match="did you mean 'first'"):
+        checkpoint.statistics_of("frist")
+    with pytest.raises(InputError, match=r"action statistics of shape \(5,\) for other"):
+        checkpoint.statistics_of("other")
+
+
+def test_statistics_that_say_nothing(folder):
+    for content, complaint in (("{}", "does not hold"), ('{"x": {"action": {"q01": [0]}}}', "x has no usable")):
+        (folder / "dataset_statistics.json").write_text(content)
+        seal(folder)
+        with pytest.raises(InputError, match=complaint):
+            load_checkpoint(folder)
 
 
 def test_no_folder(tmp_path):
@@ -135,7 +219,7 @@ def test_no_folder(tmp_path):
 def test_weights_of_another_shape_are_listed(folder):
     tensors = load_file(folder / "model.safetensors")
     del tensors["backbone.word_positions"]
-    tensors["head.layers.0.bias"] = torch.zeros(3)
+    tensors["backbone.head.layers.0.bias"] = torch.zeros(3)
     tensors["stranger"] = torch.zeros(1)
     save_file(tensors, folder / "model.safetensors")
     seal(folder)
@@ -144,7 +228,7 @@ def test_weights_of_another_shape_are_listed(folder):
     for part in (
         "word_positions is missing",
         "stranger is unknown",
-        "head.layers.0.bias has shape (3,) instead of (32,)",
+        "backbone.head.layers.0.bias has shape (3,) instead of (32,)",
     ):
         assert part in str(refusal.value)
 
@@ -161,7 +245,7 @@ def test_configuration_of_another_policy(folder):
 def test_statistics_of_another_robot(folder):
     some_statistics(action_dim=5).save(folder)
     seal(folder)
-    with pytest.raises(InputError, match=r"action statistics of shape \[\(5,\)\], the policy needs \(7,\)"):
+    with pytest.raises(InputError, match=r"action statistics of shape \(5,\) for noise, the policy needs \(7,\)"):
         load_checkpoint(folder)
 
 
@@ -173,4 +257,13 @@ def test_a_pickle_in_disguise_is_not_run(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
     seal(folder)
     with pytest.raises(InputError, match="does not hold weights"):
+        load_checkpoint(folder)
+
+
+def test_weights_that_are_no_numbers_with_a_point(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["value_head.layers.0.bias"] = torch.zeros_like(tensors["value_head.layers.0.bias"], dtype=torch.int64)
+    save_file(tensors, folder / "model.safetensors")
+    seal(folder)
+    with pytest.raises(InputError, match=r"value_head.layers.0.bias holds torch.int64"):
         load_checkpoint(folder)

@@ -10,7 +10,7 @@ from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
 from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.policy.types import Belief, PolicyInputs
 from avavla_ray.training.objective import (
     CLONING_PARTS,
@@ -36,7 +36,7 @@ def policy() -> AvaVlaPolicy:
 
 def encode(text: str) -> np.ndarray:
     config = preset("tiny")
-    return WordTokenizer(config.vocabulary, config.backbone.max_text_tokens).encode(text).numpy()
+    return make_tokenizer(config).encode(text).numpy()
 
 
 def window(reader: EpisodeReader, decisions: int, streams: int = 3) -> dict[str, torch.Tensor]:
@@ -115,7 +115,7 @@ def test_held_out_errors_are_those_of_each_decision_alone(reader, policy):
                 torch.from_numpy(encode(reader.metadata.episodes[index].instruction))[None],
                 torch.from_numpy(statistics.proprio.normalise(proprio[step]))[None],
             )
-            decision = policy.act(inputs, belief, depth=2)
+            decision = policy.decide(inputs, belief, depth=2)
             belief = decision.belief
             coming = statistics.action.normalise(actions[step : step + 8])
             total += np.abs(decision.chunk[0, : len(coming)].numpy() - coming).sum(0)

@@ -3,7 +3,6 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 from avavla_ray.errors import InputError
 from avavla_ray.policy.attention import log_bias, prune
@@ -64,54 +63,15 @@ def test_full_sizes_build_without_memory_and_count_as_published(name: str) -> No
     assert (added > 0) == model.config.parallel
 
 
-def test_weights_as_attention_bias_equal_multiplying_and_renormalising(
-    oft: OpenVla, plain: OpenVla, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for model in (oft, plain):
-        visual, text, present, proprio = _inputs(model)
-        generator = torch.Generator().manual_seed(2)
-        weights = 2 * torch.rand(visual.shape[:2], generator=generator)
-        weights[:, 3] = 0.0
-        actions = torch.randn(2, model.config.action_tokens, 64, generator=generator)
-        inputs = {"proprio": proprio, "actions": actions}
-        with torch.no_grad():
-            fused = model.decode(visual, text, present, **inputs, visual_bias=log_bias(weights))
-            unweighted = model.decode(visual, text, present, **inputs)
-
-        def explicit(
-            module: torch.nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, **_: object
-        ) -> tuple[Tensor, None]:
-            assert mask is not None  # of the padding, and of causality where there is any
-            shares = (q @ k.transpose(2, 3) * scaling + mask).softmax(dim=-1)
-            every = torch.ones(2, k.shape[2])
-            every[:, 1 : 1 + weights.shape[1]] = weights  # noqa: B023
-            shares = shares * every[:, None, None]
-            shares = shares / shares.sum(dim=-1, keepdim=True)
-            return (shares @ v).transpose(1, 2).contiguous(), None
-
-        AttentionInterface.register("explicit", explicit)
-        monkeypatch.setattr(model.language.config, "_attn_implementation", "explicit")
-        with torch.no_grad():
-            slow = model.decode(visual, text, present, **inputs)
-        monkeypatch.setattr(model.language.config, "_attn_implementation", "sdpa")
-        for a, b, c in zip(fused, slow, unweighted, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-            assert (a - c).abs().max() > 1e-2
-
-
 @torch.no_grad()
 def test_pruned_tokens_are_the_same_as_weightless_ones(oft: OpenVla) -> None:
     visual, text, present, proprio = _inputs(oft)
     weights = torch.rand(visual.shape[:2], generator=torch.Generator().manual_seed(3)) + 0.5
     gone = weights < weights.median(dim=1, keepdim=True).values
-    places = torch.arange(visual.shape[1], dtype=visual.dtype).expand(2, -1)[..., None]
     silent = oft.decode(visual, text, present, proprio=proprio, visual_bias=log_bias(weights.masked_fill(gone, 0.0)))
     ratio = 1 - int(gone[0].sum()) / visual.shape[1]
-    short, kept = prune(visual, weights, ratio, sink_tokens=0)
-    index, _ = prune(places, weights, ratio, sink_tokens=0)
-    pruned = oft.decode(
-        short, text, present, proprio=proprio, visual_bias=log_bias(kept), visual_index=index[..., 0].long()
-    )
+    short, kept, index = prune(visual, weights, ratio, sink_tokens=0)
+    pruned = oft.decode(short, text, present, proprio=proprio, visual_bias=log_bias(kept), visual_index=index)
     assert short.shape[1] < visual.shape[1]
     for a, b in zip(silent, pruned, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

@@ -18,7 +18,7 @@ TINY = preset("openvla_tiny")
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> PromptTokenizer:
     write_tokenizer(tmp_path / "tokenizer.json", empty=300)
-    return PromptTokenizer(tmp_path / "tokenizer.json", TINY)
+    return PromptTokenizer.from_file(tmp_path / "tokenizer.json", TINY)
 
 
 def test_prompt_is_lower_cased_without_bos_and_ends_with_the_empty_token(tokenizer: PromptTokenizer) -> None:

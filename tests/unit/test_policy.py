@@ -36,7 +36,7 @@ def test_acts_and_learns_with_every_switch(changes):
     config = tiny(**changes)
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 3), random_belief(policy, 3)
-    decision = policy.act(inputs, belief)
+    decision = policy.decide(inputs, belief)
     K, Z = config.latent.max_steps, config.latent.width
     assert decision.chunk.shape == (3, 8, 7)
     assert decision.chunk.dtype == torch.float32
@@ -74,14 +74,14 @@ def test_parameter_groups_are_disjoint_and_complete(changes):
 def test_attention_off_weighs_every_token_one():
     config = tiny(attention__enabled=False)
     policy = stirred_policy(config)
-    assert (policy.act(random_inputs(config, 2), policy.initial_belief(2)).visual_weights == 1).all()
+    assert (policy.decide(random_inputs(config, 2), policy.initial_belief(2)).visual_weights == 1).all()
 
 
 def test_without_recurrence_the_belief_is_neither_read_nor_written():
     config = tiny(recurrent=False)
     policy = stirred_policy(config)
     inputs = random_inputs(config, 2)
-    zero, full = policy.act(inputs, policy.initial_belief(2)), policy.act(inputs, random_belief(policy, 2))
+    zero, full = policy.decide(inputs, policy.initial_belief(2)), policy.decide(inputs, random_belief(policy, 2))
     assert torch.equal(zero.chunk, full.chunk)
     assert not any(part.any() for part in full.belief)
     assert not any(part.any() for part in policy.clone(inputs, random_belief(policy, 2), latent_steps=1)[1])
@@ -93,7 +93,7 @@ def test_with_recurrence_both_parts_of_the_belief_matter(part):
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 2), random_belief(policy, 2)
     other = belief._replace(**{part: torch.zeros_like(getattr(belief, part))})
-    assert not torch.allclose(policy.act(inputs, belief).chunk, policy.act(inputs, other).chunk)
+    assert not torch.allclose(policy.decide(inputs, belief).chunk, policy.decide(inputs, other).chunk)
 
 
 def test_without_attention_and_initialisation_the_hidden_states_are_not_read():
@@ -101,13 +101,13 @@ def test_without_attention_and_initialisation_the_hidden_states_are_not_read():
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 2), random_belief(policy, 2)
     other = belief._replace(hidden=torch.zeros_like(belief.hidden))
-    assert torch.equal(policy.act(inputs, belief).chunk, policy.act(inputs, other).chunk)
+    assert torch.equal(policy.decide(inputs, belief).chunk, policy.decide(inputs, other).chunk)
 
 
 def test_belief_is_the_last_latent_and_the_action_tokens_hidden_states():
     config = tiny()
     policy = stirred_policy(config)
-    decision = policy.act(random_inputs(config, 3), random_belief(policy, 3), depth=2)
+    decision = policy.decide(random_inputs(config, 3), random_belief(policy, 3), depth=2)
     torch.testing.assert_close(decision.belief.history, decision.trace.z[:, 2])
     assert decision.belief.hidden.shape == (3, config.action_tokens, config.backbone.width)
     assert decision.belief.hidden.any()
@@ -117,11 +117,11 @@ def test_latent_loop_off_acts_on_the_start():
     config = tiny(latent__enabled=False)
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 2), random_belief(policy, 2)
-    decision = policy.act(inputs, belief)
+    decision = policy.decide(inputs, belief)
     assert (decision.trace.steps == 0).all()
     torch.testing.assert_close(policy.initial_latent(inputs, belief)[1], decision.trace.z[:, 0])
     with pytest.raises(InputError, match="no latent loop"):
-        policy.act(inputs, belief, depth=1)
+        policy.decide(inputs, belief, depth=1)
     with pytest.raises(InputError, match="no latent loop"):
         policy.gate_logit(decision.trace.z)
 
@@ -129,7 +129,8 @@ def test_latent_loop_off_acts_on_the_start():
 def test_early_exit_off_takes_every_step_whatever_the_threshold():
     config = tiny(latent__early_exit=False)
     policy = stirred_policy(config)
-    assert (policy.act(random_inputs(config, 3), policy.initial_belief(3), exit_threshold=0.0).trace.steps == 5).all()
+    decision = policy.decide(random_inputs(config, 3), policy.initial_belief(3), exit_threshold=0.0)
+    assert (decision.trace.steps == 5).all()
 
 
 @pytest.mark.parametrize("depth", range(6))
@@ -137,7 +138,7 @@ def test_depth_overrides_the_gate(depth):
     config = tiny()
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 3), random_belief(policy, 3)
-    decision = policy.act(inputs, belief, depth=depth, exit_threshold=0.0)
+    decision = policy.decide(inputs, belief, depth=depth, exit_threshold=0.0)
     assert (decision.trace.steps == depth).all()
     chunk, _, states = policy.clone(inputs, belief, latent_steps=depth)
     torch.testing.assert_close(decision.chunk, chunk.detach(), atol=1e-5, rtol=1e-5)
@@ -157,18 +158,18 @@ def test_depth_overrides_the_gate(depth):
 def test_bad_options_are_refused(options, complaint):
     policy = AvaVlaPolicy(tiny())
     with pytest.raises(InputError, match=complaint):
-        policy.act(random_inputs(policy.config, 1), policy.initial_belief(1), **options)
+        policy.decide(random_inputs(policy.config, 1), policy.initial_belief(1), **options)
 
 
 def test_a_decision_does_not_depend_on_its_neighbours_in_the_batch():
     config = tiny()
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 6), random_belief(policy, 6)
-    threshold = float(policy.act(inputs, belief).trace.exit_score.median())
-    together = policy.act(inputs, belief, exit_threshold=threshold)
+    threshold = float(policy.decide(inputs, belief).trace.exit_score.median())
+    together = policy.decide(inputs, belief, exit_threshold=threshold)
     assert len(together.trace.steps.unique()) > 1
     alone = [
-        policy.act(cut(inputs, row), Belief(*(part[row] for part in belief)), exit_threshold=threshold)
+        policy.decide(cut(inputs, row), Belief(*(part[row] for part in belief)), exit_threshold=threshold)
         for row in (slice(i, i + 1) for i in range(6))
     ]
     torch.testing.assert_close(torch.cat([d.chunk for d in alone]), together.chunk, atol=1e-4, rtol=1e-4)
@@ -185,7 +186,7 @@ def test_log_probs_replay_from_what_a_fragment_stores(name):
     with torch.no_grad():
         for parameter in policy.loop.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    decision = policy.act(random_inputs(policy.config, 5), policy.initial_belief(5), sample=True, exit_threshold=1.0)
+    decision = policy.decide(random_inputs(policy.config, 5), policy.initial_belief(5), sample=True, exit_threshold=1.0)
     trace, K = decision.trace, policy.config.latent.max_steps
     log_prob, entropy = policy.eval().log_prob_entropy(
         trace.z[:, :K].flatten(0, 1), trace.u.flatten(0, 1), decision.context.encoding.repeat_interleave(K, dim=0)
@@ -198,7 +199,7 @@ def test_log_probs_replay_from_what_a_fragment_stores(name):
 def test_stored_context_replays_the_latents_without_images():
     config = tiny()
     policy = stirred_policy(config)
-    decision = policy.act(random_inputs(config, 3), random_belief(policy, 3), depth=5)
+    decision = policy.decide(random_inputs(config, 3), random_belief(policy, 3), depth=5)
     states = policy.unroll(decision.context, decision.trace.z[:, 0], 5)
     torch.testing.assert_close(states, decision.trace.z)
     assert policy.value(states).shape == policy.gate_logit(states).shape == (3, 6)
@@ -209,7 +210,7 @@ def test_initial_latent_is_what_act_starts_from():
     policy = stirred_policy(config)
     inputs, belief = random_inputs(config, 3), random_belief(policy, 3)
     context, z0 = policy.initial_latent(inputs, belief)
-    decision = policy.act(inputs, belief)
+    decision = policy.decide(inputs, belief)
     torch.testing.assert_close(z0, decision.trace.z[:, 0])
     torch.testing.assert_close(context, decision.context)
 
@@ -220,7 +221,7 @@ def test_pruning_shortens_the_sequence_and_reports_all_weights():
     inputs, belief = random_inputs(config, 2), random_belief(policy, 2)
     lengths = []
     policy.backbone.transformer.register_forward_pre_hook(lambda module, given: lengths.append(given[0].shape[1]))
-    whole, pruned = policy.act(inputs, belief), policy.act(inputs, belief, keep_ratio=0.5)
+    whole, pruned = policy.decide(inputs, belief), policy.decide(inputs, belief, keep_ratio=0.5)
     assert lengths[0] - lengths[1] == config.backbone.visual_tokens // 2
     assert torch.equal(whole.visual_weights, pruned.visual_weights)
     assert not torch.equal(whole.chunk, pruned.chunk)
@@ -232,9 +233,9 @@ def test_padding_says_nothing():
     inputs = random_inputs(config, 2)
     inputs.text[0, 3:] = 0
     inputs.text[1] = inputs.text[0]
-    short = policy.act(inputs, policy.initial_belief(2)).chunk
+    short = policy.decide(inputs, policy.initial_belief(2)).chunk
     inputs.text[1, :9] = torch.arange(1, 10)  # now row 0 is padded to the length of row 1
-    torch.testing.assert_close(policy.act(inputs, policy.initial_belief(2)).chunk[0], short[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(policy.decide(inputs, policy.initial_belief(2)).chunk[0], short[0], atol=1e-5, rtol=1e-5)
 
 
 def test_images_of_another_size_are_resized():
@@ -242,15 +243,15 @@ def test_images_of_another_size_are_resized():
     policy = stirred_policy(config)
     inputs = random_inputs(config, 1)
     doubled = inputs.images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    big = policy.act(inputs._replace(images=doubled), policy.initial_belief(1)).chunk
-    torch.testing.assert_close(big, policy.act(inputs, policy.initial_belief(1)).chunk, atol=0.2, rtol=0.2)
+    big = policy.decide(inputs._replace(images=doubled), policy.initial_belief(1)).chunk
+    torch.testing.assert_close(big, policy.decide(inputs, policy.initial_belief(1)).chunk, atol=0.2, rtol=0.2)
 
 
 def test_acting_leaves_training_mode_and_gradients_alone():
     config = tiny(backbone__dropout=0.5)
     policy = stirred_policy(config).train()
     inputs = random_inputs(config, 2)
-    one, two = (policy.act(inputs, policy.initial_belief(2)).chunk for _ in range(2))
+    one, two = (policy.decide(inputs, policy.initial_belief(2)).chunk for _ in range(2))
     assert torch.equal(one, two)
     assert not one.requires_grad
     assert policy.training
@@ -264,7 +265,7 @@ def test_same_seed_same_policy_same_decision():
         policy = AvaVlaPolicy(tiny())
         generator = torch.Generator().manual_seed(seed)
         decisions.append(
-            policy.act(random_inputs(policy.config, 2), policy.initial_belief(2), sample=True, generator=generator)
+            policy.decide(random_inputs(policy.config, 2), policy.initial_belief(2), sample=True, generator=generator)
         )
     assert torch.equal(decisions[0].chunk, decisions[1].chunk)
     assert torch.equal(decisions[0].trace.u, decisions[1].trace.u)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from avavla_ray.errors import InputError
 from avavla_ray.policy.config import preset
-from avavla_ray.policy.tokenizer import WordTokenizer
+from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.episodes import start_random
 from avavla_ray.simulators.registry import identify, suite_spec
@@ -29,7 +29,7 @@ def test_facts_of_the_suites() -> None:
 
 def test_the_policy_tells_all_instructions_apart() -> None:
     config = preset("tiny")
-    tokenizer = WordTokenizer(config.vocabulary, config.backbone.max_text_tokens)
+    tokenizer = make_tokenizer(config)
     codes = {tuple(tokenizer.encode(text).tolist()) for text in suite_spec("tabletop").instructions}
     assert len(codes) == len(suite_spec("tabletop").instructions)
 

@@ -94,6 +94,28 @@ class OpenVlaConfig:
     parallel: bool = False
     head_blocks: int = 0
 
+    # The names that every backbone's configuration has (policy/config.py).
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.language.width
+
+    @property
+    def layers(self) -> int:
+        """Of the language model."""
+        return self.language.layers
+
+    @property
+    def num_cameras(self) -> int:
+        """V."""
+        return self.images
+
+    @property
+    def camera_size(self) -> int:
+        """Pixels that a simulator should render: OpenVLA's data are 256 wide, and resized to 224."""
+        return round(self.image_size * 256 / 224)
+
     @property
     def grid(self) -> int:
         """Patches along one side of an image."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from avavla_ray.errors import InputError
 from avavla_ray.policy.openvla.config import OpenVlaConfig
@@ -15,13 +16,25 @@ from avavla_ray.policy.openvla.sequence import TextBatch
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
 
 
-def _read(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise InputError(f"{path} is missing: copy tokenizer.json from the OpenVLA checkpoint's folder")
+def read_tokenizer(path: Path) -> str:
+    """Text of a tokenizer.json.
+
+    Raises:
+        InputError: the file is missing or no text.
+    """
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: copy tokenizer.json from the OpenVLA checkpoint's folder") from error
+    except ValueError as error:
         raise InputError(f"{path} is not a tokenizer ({error}): copy it from the checkpoint's folder again") from error
+
+
+def _parse(text: str, place: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # what `tokenizers` raises has no narrower type
+        raise InputError(f"{place} is not a tokenizer ({error}): copy it from the checkpoint's folder again") from error
 
 
 def empty_token(path: Path) -> int:
@@ -30,7 +43,7 @@ def empty_token(path: Path) -> int:
     Raises:
         InputError: no such file, or no such token in it.
     """
-    found = _read(path).token_to_id("▁")
+    found = _parse(read_tokenizer(path), str(path)).token_to_id("▁")
     if found is None:
         raise InputError(f"{path} has no token '▁': it is not a Llama tokenizer")
     return found
@@ -40,21 +53,26 @@ class PromptTokenizer:
     """Token ids of prompts.
 
     Args:
-        path: of tokenizer.json.
+        text: of tokenizer.json. place: its name in messages.
 
     Raises:
-        InputError: the file is missing, broken, or of another vocabulary than the model's.
+        InputError: the text is no tokenizer, or of another vocabulary than the model's.
     """
 
-    def __init__(self, path: Path, config: OpenVlaConfig) -> None:
+    def __init__(self, text: str, config: OpenVlaConfig, place: str = "tokenizer.json") -> None:
         self.config = config
-        self._tokenizer = _read(path)
+        self._tokenizer = _parse(text, place)
         self._encoded: dict[str, list[int]] = {}
         size = self._tokenizer.get_vocab_size()
         if size > config.language.vocabulary:
             raise InputError(
-                f"{path} has {size} tokens, the model {config.language.vocabulary}: they do not belong together"
+                f"{place} has {size} tokens, the model {config.language.vocabulary}: they do not belong together"
             )
+
+    @classmethod
+    def from_file(cls, path: Path, config: OpenVlaConfig) -> PromptTokenizer:
+        """Of a tokenizer.json; raises InputError as the class does, or when the file is missing."""
+        return cls(read_tokenizer(path), config, str(path))
 
     def ids(self, instruction: str) -> list[int]:
         """Prompt of an instruction, lower-cased, without BOS and with the empty token at its end.
@@ -65,6 +83,17 @@ class PromptTokenizer:
         if instruction not in self._encoded:
             self._encoded[instruction] = self._encode(instruction)
         return self._encoded[instruction]
+
+    def encode(self, instruction: str) -> Tensor:
+        """(max_text_tokens,) int64, padded on the left: what the policy's tokenizers have in common.
+
+        Raises:
+            InputError: as `ids`.
+        """
+        ids = self.ids(instruction)
+        encoded = torch.full((self.config.max_text_tokens,), self.config.language.padding)
+        encoded[len(encoded) - len(ids) :] = torch.tensor(ids)
+        return encoded
 
     def batch(self, instructions: Sequence[str]) -> TextBatch:
         """Prompts of B instructions, padded on the left where their lengths differ."""

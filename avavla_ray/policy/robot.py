@@ -1,0 +1,123 @@
+"""A robot's call: pictures, words and joints in, actions in the data's units out, several robots in one batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from avavla_ray.errors import InputError, check_known
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.types import Belief, Decision, PolicyInputs, stack_beliefs
+
+
+class Request(NamedTuple):
+    """What one robot asks. See `AvaVlaPolicy.act`."""
+
+    images: Sequence[np.ndarray]
+    instruction: str
+    proprio: np.ndarray | None = None
+    belief: Belief | None = None
+    unnorm_key: str | None = None
+
+
+class Prepared(NamedTuple):
+    """A request that has been found good: images (V, S, S, 3) uint8, text (L,), proprio (P,) normalised, the belief
+    (batch 1, on the CPU or the policy's device), and the statistics of its data set."""
+
+    images: np.ndarray
+    text: torch.Tensor
+    proprio: np.ndarray
+    belief: Belief
+    statistics: Statistics
+
+
+def pick_statistics(policy: AvaVlaPolicy, key: str | None) -> Statistics:
+    """The units that are meant.
+
+    Raises:
+        InputError: no such data set, or several and no key.
+    """
+    known = policy.statistics
+    if not known:
+        raise InputError("this policy has no statistics: load it with AvaVlaPolicy.from_checkpoint")
+    if key is None:
+        if len(known) > 1:
+            raise InputError(f"unnorm_key: the checkpoint knows {len(known)} data sets, name one of {sorted(known)}")
+        return next(iter(known.values()))
+    check_known("unnorm_key", key, known)
+    return known[key]
+
+
+def prepare(policy: AvaVlaPolicy, request: Request) -> Prepared:
+    """Check a request and bring it into the policy's terms; all on the CPU.
+
+    Raises:
+        InputError: names the field that is wrong, what was expected and what came.
+    """
+    preparation, statistics = policy.preparation, pick_statistics(policy, request.unnorm_key)
+    return Prepared(
+        preparation.images(request.images),
+        preparation.text(request.instruction),
+        preparation.proprio(request.proprio, statistics),
+        _belief(policy, request.belief),
+        statistics,
+    )
+
+
+@torch.no_grad()
+def decide_prepared(policy: AvaVlaPolicy, prepared: Sequence[Prepared], **options: Any) -> list[Decision]:
+    """One forward pass for several robots. `options`: of `AvaVlaPolicy.decide`."""
+    start = time.perf_counter()
+    device = policy.device
+    inputs = PolicyInputs(
+        torch.from_numpy(np.stack([each.images for each in prepared])).to(device),
+        torch.stack([each.text for each in prepared]).to(device),
+        torch.from_numpy(np.stack([each.proprio for each in prepared])).to(device),
+    )
+    belief = stack_beliefs([Belief(*(part.to(device) for part in each.belief)) for each in prepared])
+    batch = policy.decide(inputs, belief, **options)
+    chunks, scores = batch.chunk.cpu().numpy(), batch.trace.exit_score.float().cpu().numpy()
+    steps = batch.trace.steps.tolist()
+    milliseconds = 1e3 * (time.perf_counter() - start)
+    return [
+        Decision(
+            each.statistics.action.unnormalise(chunks[row]),
+            Belief(*(part[row : row + 1] for part in batch.belief)),
+            steps[row], scores[row, : steps[row]], milliseconds,
+        )
+        for row, each in enumerate(prepared)
+    ]  # fmt: skip
+
+
+def act_batch(policy: AvaVlaPolicy, requests: Sequence[Request], **options: Any) -> list[Decision]:
+    """Decide for several robots at once; `milliseconds` of each is that of all.
+
+    Raises:
+        InputError: as `AvaVlaPolicy.act`.
+    """
+    start = time.perf_counter()
+    decisions = decide_prepared(policy, [prepare(policy, request) for request in requests], **options)
+    milliseconds = 1e3 * (time.perf_counter() - start)
+    return [decision._replace(milliseconds=milliseconds) for decision in decisions]
+
+
+def _belief(policy: AvaVlaPolicy, belief: Belief | None) -> Belief:
+    initial = policy.initial_belief(1)
+    if belief is None:
+        return initial
+    for field, given, wanted in zip(Belief._fields, belief, initial, strict=True):
+        if given.shape != wanted.shape:
+            raise InputError(
+                f"belief.{field}: expected shape {tuple(wanted.shape)}, got {tuple(given.shape)}: "
+                "hand on the one that this policy's previous decision returned"
+            )
+        if not given.is_floating_point():
+            raise InputError(f"belief.{field}: expected float32, got {given.dtype}")
+        if not bool(given.isfinite().all()):
+            raise InputError(f"belief.{field}: expected finite numbers, got NaN or infinity: begin a new episode")
+    return Belief(*(part.float() for part in belief))
