@@ -14,6 +14,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from avavla_ray.errors import InputError
 from avavla_ray.policy.openvla.actions import ActionBins
+from avavla_ray.policy.openvla.attention import attention_implementation
 from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
 from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.sequence import Sequence, TextBatch, assemble, attention_mask
@@ -72,6 +73,7 @@ class OpenVla(nn.Module):
         self.proprio = ProprioProjector(config) if config.proprio_dim else None
         self.head = L1Head(config) if config.head_blocks else None
         self.bins = ActionBins(config)
+        self.attention = "sdpa"
         # With a device of its own, so that a model built on `meta` has it too.
         special = torch.tensor([[config.language.bos], [config.language.stop]], device="cpu")
         self.register_buffer("special", special, persistent=False)
@@ -80,6 +82,15 @@ class OpenVla(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the language model's weights."""
         return self.language.lm_head.weight.dtype
+
+    def set_attention(self, kernel: str) -> None:
+        """Choose one of `attention.KERNELS` for the language model. It is no part of a checkpoint.
+
+        Raises:
+            InputError: no such kernel, or not in this PyTorch.
+        """
+        self.language.set_attn_implementation(attention_implementation(kernel))
+        self.attention = kernel
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """In training mode, keep only the input of each language layer and vision block, and recompute the rest in the
@@ -154,8 +165,7 @@ class OpenVla(nn.Module):
         if push is not None:
             text, actions = text + push, actions + push
         sequence = self._sequence(visual, text, present, proprio, actions, True, visual_bias, visual_index)
-        mask = attention_mask(sequence.key_bias, sequence.embeddings.shape[1], not config.parallel)
-        hidden = self._run(sequence.embeddings, sequence.positions, mask)
+        hidden = self._run(sequence.embeddings, sequence.positions, sequence.key_bias)
         read = slice(sequence.first_read, sequence.first_read + actions.shape[1])
         return Decoded(hidden.before[:, read], hidden.last[:, read])
 
@@ -205,8 +215,7 @@ class OpenVla(nn.Module):
         x, positions, bias = sequence.embeddings, sequence.positions, sequence.key_bias
         ids, logits, states = [], [], []
         for i in range(A):
-            mask = attention_mask(bias, x.shape[1], causal=True)
-            hidden = self._run(x, positions, mask, cache)
+            hidden = self._run(x, positions, bias, cache)
             states.append(Decoded(hidden.before[:, -1:], hidden.last[:, -1:]))
             logits.append(self.logits(states[-1].last))
             ids.append(logits[-1].argmax(dim=-1))
@@ -246,23 +255,15 @@ class OpenVla(nn.Module):
             visual_bias=visual_bias, visual_index=visual_index, visual_total=self.config.visual_tokens,
         )  # fmt: skip
 
-    def _run(self, x: Tensor, positions: Tensor, mask: Tensor | None, cache: DynamicCache | None = None) -> Decoded:
-        """All layers; without a mask the kernel's own causal one is used, or none with `parallel`."""
-        model = self.language.model
+    def _run(self, x: Tensor, positions: Tensor, key_bias: Tensor | None, cache: DynamicCache | None = None) -> Decoded:
+        """All layers over the sequence, or over what is new to the cache."""
+        model, causal = self.language.model, not self.config.parallel
+        mask = attention_mask(key_bias, x.shape[1], causal, x.dtype) if self.attention == "sdpa" else None
         rotary = model.rotary_emb(x, position_ids=positions)
-        for layer in model.layers[:-1]:
-            x = self._layer(layer, x, mask, rotary, cache)
-        return Decoded(x, model.norm(self._layer(model.layers[-1], x, mask, rotary, cache)))
-
-    def _layer(
-        self,
-        layer: nn.Module,
-        x: Tensor,
-        mask: Tensor | None,
-        rotary: tuple[Tensor, Tensor],
-        cache: DynamicCache | None,
-    ) -> Tensor:
-        return layer(
-            x, attention_mask=mask, position_embeddings=rotary, past_key_values=cache,
-            is_causal=not self.config.parallel,
-        )  # fmt: skip
+        before = x
+        for layer in model.layers:
+            before, x = x, layer(
+                x, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, is_causal=causal,
+                key_bias=key_bias,
+            )  # fmt: skip
+        return Decoded(before, model.norm(x))

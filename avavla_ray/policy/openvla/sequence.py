@@ -22,7 +22,8 @@ class TextBatch(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """embeddings (B, S, D); positions (B, S) int64; key_bias (B, S) float, or None where every key counts alike.
+    """embeddings (B, S, D); positions (B, S) int64; key_bias (B, S) float32, or None where every key
+    counts alike.
 
     first_read: index of the position whose hidden state belongs to the first action token. As in any language model
     that is the position before it, so M actions are read at first_read .. first_read + M - 1.
@@ -74,7 +75,7 @@ def assemble(
     bias = None
     if visual_bias is not None or present is not None:
         start = embeddings.shape[1] - tail - L
-        bias = embeddings.new_zeros(embeddings.shape[:2])
+        bias = torch.zeros(embeddings.shape[:2], device=device)
         if visual_bias is not None:
             bias[:, 1 : 1 + N] = visual_bias.to(bias.dtype)
         if present is not None:
@@ -82,17 +83,20 @@ def assemble(
     return Sequence(embeddings, torch.cat(places, dim=1), bias, embeddings.shape[1] - tail - 1)
 
 
-def attention_mask(key_bias: Tensor | None, queries: int, causal: bool) -> Tensor | None:
+def attention_mask(key_bias: Tensor | None, queries: int, causal: bool, dtype: torch.dtype) -> Tensor | None:
     """Additive mask (B, 1, 1 or Q, S) for the last `queries` positions; None where the kernel needs none.
 
     A bidirectional bias stays one row that broadcasts over queries.
     """
     if key_bias is None:
         return None
-    bias = key_bias[:, None, None, :]
-    S = key_bias.shape[1]
+    bias = key_bias[:, None, None, :].to(dtype)
     if not causal or queries == 1:
         return bias
-    rows = torch.arange(S - queries, S, device=bias.device)[:, None]
-    later = torch.arange(S, device=bias.device) > rows
-    return bias.expand(-1, -1, queries, -1).masked_fill(later, -torch.inf)
+    return bias.expand(-1, -1, queries, -1).masked_fill(later_keys(queries, bias.shape[3], bias.device), -torch.inf)
+
+
+def later_keys(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(Q, S) bool: which keys come after each of the last `queries` positions."""
+    rows = torch.arange(keys - queries, keys, device=device)[:, None]
+    return torch.arange(keys, device=device) > rows
