@@ -57,7 +57,9 @@ def test_acts_and_learns_with_every_switch(changes):
 
 def test_switched_off_parts_have_no_parameters():
     groups = stirred_policy(tiny(**SWITCHES["all off"])).parameter_groups()
-    assert [name for name, group in groups.items() if not group] == ["attention", "reasoner", "transition", "gate"]
+    assert [name for name, group in groups.items() if not group] == [
+        "frozen", "attention", "reasoner", "transition", "gate",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", SWITCHES.values(), ids=SWITCHES.keys())
@@ -67,7 +69,7 @@ def test_parameter_groups_are_disjoint_and_complete(changes):
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(parameter) for parameter in policy.parameters()}
     assert list(policy.parameter_groups()) == [
-        "backbone", "attention", "action", "encoder", "reasoner", "transition", "gate", "value",
+        "backbone", "frozen", "attention", "action", "encoder", "reasoner", "transition", "gate", "value",
     ]  # fmt: skip
 
 
