@@ -31,7 +31,8 @@ class EngineSettings:
         zero_stage: 0 replicates everything, 1 shards optimizer states, 2 gradients too, 3 parameters too.
         gradient_clip: largest global L2 norm of the gradient; 0 clips nothing.
         accumulation: backward passes per optimizer step.
-        precision: "float32" or "bfloat16" (float32 master weights in the optimizer).
+        precision: "float32", or "bfloat16" for autocast over float32 weights, which leaves the policy's float32 islands
+            in float32 (DeepSpeed's own bf16 mode would cast them).
         betas, epsilon, weight_decay: of AdamW.
         timeout_s: a collective that waits longer for a rank fails.
     """
@@ -58,7 +59,7 @@ class EngineSettings:
             "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: the caller shapes its batches
             "gradient_accumulation_steps": self.accumulation,
             "gradient_clipping": self.gradient_clip,
-            "bf16": {"enabled": self.precision == "bfloat16"},
+            "torch_autocast": {"enabled": self.precision == "bfloat16", "dtype": "bfloat16"},
             "zero_optimization": {"stage": self.zero_stage},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 
@@ -37,6 +38,16 @@ def test_all_stages_and_worlds_train_alike_and_resume_exactly(tmp_path):
     untrained = engine_ranks.Regression().policy.state_dict()
     changed = {name for name, value in first.items() if not torch.equal(value, untrained[name])}
     assert changed == set(first) - {"0.bias", "scale"}
+
+
+@pytest.mark.timeout(120)
+def test_bfloat16_computes_in_it_and_keeps_weights_and_beliefs_in_float32(tmp_path):
+    mp.spawn(engine_ranks.work_precisions, (free_port(), str(tmp_path / "losses.json")), nprocs=1)
+    losses = json.loads((tmp_path / "losses.json").read_text())
+    exact, rounded = torch.tensor(losses["float32"]), torch.tensor(losses["bfloat16"])
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0.01, atol=0)
+    assert exact[-2] < 0.8 * exact[0]
 
 
 def test_parameters_must_be_accounted_for():

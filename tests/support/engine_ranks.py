@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from avavla_ray.policy.config import preset
+from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.training.engine import (
     EngineSettings,
     full_state,
@@ -16,6 +19,7 @@ from avavla_ray.training.engine import (
     save_engine,
     set_learning_rates,
 )
+from avavla_ray.training.objective import CLONING_PARTS, CloningObjective, learning_parameters
 
 STEPS = 6
 
@@ -84,3 +88,37 @@ def work(rank: int, world: int, stages: tuple[int, ...], port: int, folder: str)
         if rank == 0:
             torch.save(everywhere, Path(folder) / f"weights-{world}-{stage}.pt")
     torch.distributed.destroy_process_group()
+
+
+def clone_in(precision: str) -> list[float]:
+    """Losses of six cloning steps of a tiny policy in one engine, the latent loop in every second."""
+    torch.manual_seed(0)
+    policy = AvaVlaPolicy(preset("tiny"))
+    parameters = learning_parameters(policy, CLONING_PARTS)
+    engine = initialise_engine(
+        CloningObjective(policy), [{"params": parameters, "lr": 1e-3}], EngineSettings(precision=precision)
+    )
+    B, T = 4, 2
+    batch = {
+        "images": torch.randint(0, 256, (B, T, 2, 32, 32, 3), dtype=torch.uint8), "text": torch.ones(B, T, 24).long(),
+        "proprio": torch.randn(B, T, 8), "actions": torch.rand(B, T, 8, 7), "mask": torch.ones(B, T, 8).bool(),
+        "starts": torch.tensor([[True, False]]).expand(B, T),
+    }  # fmt: skip
+    losses = []
+    for step in range(6):
+        loss, belief, _ = engine(batch, policy.initial_belief(B), latent_steps=2 * (step % 2), temperature=1.0)
+        engine.backward(loss)
+        engine.step()
+        losses.append(float(loss))
+        assert belief.history.dtype == belief.hidden.dtype == torch.float32
+    assert {parameter.dtype for parameter in policy.parameters()} == {torch.float32}
+    engine.destroy()
+    return losses
+
+
+def work_precisions(rank: int, port: int, file: str) -> None:
+    """Write the losses in both precisions to a JSON file."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    losses = {precision: clone_in(precision) for precision in ("float32", "bfloat16")}
+    Path(file).write_text(json.dumps(losses), encoding="utf-8")
