@@ -82,6 +82,10 @@ def decide_prepared(policy: AvaVlaPolicy, prepared: Sequence[Prepared], **option
     belief = stack_beliefs([Belief(*(part.to(device) for part in each.belief)) for each in prepared])
     batch = policy.decide(inputs, belief, **options)
     chunks, scores = batch.chunk.cpu().numpy(), batch.trace.exit_score.float().cpu().numpy()
+    if not np.isfinite(chunks).all():
+        raise InputError(
+            "the policy computed actions that are no numbers: its weights are broken, take another checkpoint"
+        )
     steps = batch.trace.steps.tolist()
     milliseconds = 1e3 * (time.perf_counter() - start)
     return [
