@@ -3,7 +3,9 @@
 
 The folder is what Hugging Face holds: config.json, preprocessor_config.json, tokenizer.json, the safetensors shards
 with their index, and for OFT dataset_statistics.json and the .pt files of proprioception projector and action head.
-Nothing of it is run. Weights keep their numbers and dtype, and memory stays near one shard.
+Nothing of it is run. Weights keep their numbers and dtype, and memory stays near one shard. What no published
+checkpoint has, active visual attention and the latent loop, is fresh and neutral: until it is trained, the policy
+decides as the published model does.
 """
 
 from __future__ import annotations
@@ -24,48 +26,70 @@ class Settings:
     """Folder to write; it must not exist yet."""
     export: bool = False
     """Write the published layout instead of reading it."""
+    parallel: bool = False
+    """Make OpenVLA the start of an OpenVLA-OFT fine-tuning: a whole chunk in one pass, L1 head and proprioception."""
     images: int | None = None
-    """Images a decision sees, which no file says; 2 with an action head and 1 without when left out."""
+    """Images a decision sees, which no file says; 2 with an action head or --parallel, otherwise 1."""
     chunk: int | None = None
-    """Actions a decision, which no file says; 8 with an action head and 1 without when left out."""
+    """Actions a decision, which no file says; 8 with an action head or --parallel, otherwise 1."""
+    proprio_dim: int | None = None
+    """Width of the proprioception with --parallel, 0 for none; 8 when left out."""
+    adaptive: bool = True
+    """Active visual attention, latent reasoning and state-based initialisation; off, the plain model."""
+    seed: int = 0
+    """Of the parts that start fresh."""
     shard_gigabytes: float = 4.0
     """Largest size of a file of weights."""
 
 
 def main(settings: Settings) -> None:
+    _check(settings)
+    from avavla_ray.policy.openvla import exchange
+    from avavla_ray.policy.openvla.source import Parallel, open_source
+    from avavla_ray.progress import Progress
+    from avavla_ray.provenance import provenance
+
+    if settings.export:
+        with Progress(exchange.count_published(settings.checkpoint), "export", "tensors") as progress:
+            left_out = exchange.export_checkpoint(settings.checkpoint, settings.output, tick=progress.advance)
+        print(f"published layout in {settings.output}; it has no place for {', '.join(left_out)}, which are left out")
+        return
+    if settings.parallel:
+        sizes = {"images": settings.images, "chunk": settings.chunk, "proprio_dim": settings.proprio_dim}
+        given = {name: value for name, value in sizes.items() if value is not None}
+        source = open_source(settings.checkpoint, parallel=Parallel(**given))
+    else:
+        source = open_source(settings.checkpoint, images=settings.images, chunk=settings.chunk)
+    config = exchange.policy_of(source, adaptive=settings.adaptive)
+    with Progress(exchange.count_tensors(source), "import", "tensors") as progress:
+        fresh = exchange.import_checkpoint(
+            source, config, settings.output, seed=settings.seed, shard_bytes=int(settings.shard_gigabytes * (1 << 30)),
+            provenance=provenance(seed=settings.seed, source=settings.checkpoint.name), tick=progress.advance,
+        )  # fmt: skip
+    kind = "OpenVLA-OFT" if source.config.parallel else "OpenVLA"
+    print(
+        f"{kind}, {source.config.images} images, chunk {source.config.chunk}, statistics of "
+        f"{', '.join(sorted(source.statistics))}; checkpoint in {settings.output}"
+    )
+    print(f"fresh from seed {settings.seed}, to be trained: {', '.join(fresh)}")
+
+
+def _check(settings: Settings) -> None:
     from avavla_ray.errors import InputError
 
     if settings.output.exists():
         raise InputError(f"{settings.output} exists already: give another --output")
     if settings.shard_gigabytes <= 0:
         raise InputError(f"--shard-gigabytes {settings.shard_gigabytes}: give more than 0")
-    for flag, value in (("--images", settings.images), ("--chunk", settings.chunk)):
-        if value is not None and value < 1:
-            raise InputError(f"{flag} {value}: give at least 1")
-
-    from avavla_ray.policy.openvla.exchange import count_published, count_tensors, export_checkpoint, import_checkpoint
-    from avavla_ray.policy.openvla.folder import open_folder
-    from avavla_ray.policy.openvla.source import open_source
-    from avavla_ray.progress import Progress
-    from avavla_ray.provenance import provenance
-
-    if settings.export:
-        total = count_published(open_folder(settings.checkpoint, verify=False))
-        with Progress(total, "export", "tensors") as progress:
-            export_checkpoint(settings.checkpoint, settings.output, tick=progress.advance)
-        print(f"published layout in {settings.output}")
-        return
-    source = open_source(settings.checkpoint, images=settings.images, chunk=settings.chunk)
-    with Progress(count_tensors(source), "import", "tensors") as progress:
-        import_checkpoint(
-            source, settings.output, provenance=provenance(seed=0, source=str(settings.checkpoint.name)),
-            shard_bytes=int(settings.shard_gigabytes * (1 << 30)), tick=progress.advance,
-        )  # fmt: skip
-    config = source.config
-    print(
-        f"{'OpenVLA-OFT' if config.parallel else 'OpenVLA'}, {config.images} images, chunk {config.chunk}, "
-        f"statistics of {', '.join(sorted(source.statistics))}; checkpoint in {settings.output}"
-    )
+    for flag, value, least in (
+        ("--images", settings.images, 1), ("--chunk", settings.chunk, 1), ("--proprio-dim", settings.proprio_dim, 0),
+    ):  # fmt: skip
+        if value is not None and value < least:
+            raise InputError(f"{flag} {value}: give at least {least}")
+    if settings.proprio_dim is not None and not settings.parallel:
+        raise InputError("--proprio-dim goes with --parallel: the checkpoint's own projector says its width")
+    if settings.export and settings.parallel:
+        raise InputError("--parallel goes with an import: leave it out of an --export")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,30 @@
-"""Checkpoints: a folder that is whole or absent, and that can be checked before it is believed.
-
-    model.safetensors         weights, float32
-    config.json               PolicyConfig
-    dataset_statistics.json   units of actions and proprioception
-    manifest.json             stage, provenance, and size and SHA-256 of the others; written last
-
-Reading one never runs code from it: safetensors and JSON hold data only.
-"""
+"""Checkpoints of every policy, small or OpenVLA's: the folder of `policy/folder.py` to and from an `AvaVlaPolicy`."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+import torch
+from torch import Tensor, nn
 
 from avavla_ray import normalisation
-from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path, damage, fingerprint, write_json
+from avavla_ray.errors import InputError, check_known
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.config_json import from_json, to_json
+from avavla_ray.policy.folder import AGAIN, CONFIG, SHARD_BYTES, UNUSED, CheckpointFolder, open_folder, write_folder
+from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.tensors import save_tensors
+from avavla_ray.policy.tensors import differences, shapes_of, summary
 
-FORMAT = "avavla_ray.policy"
-VERSION = 1
-WEIGHTS, CONFIG, MANIFEST = "model.safetensors", "config.json", "manifest.json"
-MEMBERS = (WEIGHTS, CONFIG, normalisation.FILE_NAME)
+BACKBONE = "backbone."
+# What export needs to know of the published checkpoint; carried from checkpoint to checkpoint in `extra`.
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -40,118 +32,189 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        policy: on the CPU, in evaluation mode.
-        stage: what training made it, for instance "bc", "ppo".
+        policy: in evaluation mode.
+        all_statistics: by data set.
+        stage: what training made it, for instance "import", "bc", "ppo".
         provenance: of the run that wrote it. extra: whatever else the writer kept.
-        digest: SHA-256 over weights, configuration and statistics: equal digests act alike.
+        digest: SHA-256 over weights, configuration, statistics and tokenizer: equal digests act alike.
     """
 
     policy: AvaVlaPolicy
-    statistics: Statistics
+    all_statistics: dict[str, Statistics]
     stage: str
     provenance: dict[str, Any]
     extra: dict[str, Any]
     digest: str
     path: Path
 
+    @property
+    def statistics(self) -> Statistics:
+        """Of the only data set.
+
+        Raises:
+            InputError: there are several; `statistics_of` takes one.
+        """
+        return self.statistics_of(None)
+
+    def statistics_of(self, key: str | None) -> Statistics:
+        """Of one data set; None takes the only one.
+
+        Raises:
+            InputError: no such data set, several and no key, or one of another robot than the policy's.
+        """
+        known = self.all_statistics
+        if key is None and len(known) != 1:
+            names = ", ".join(sorted(known))
+            raise InputError(f"checkpoint {self.path} has statistics of {len(known)} data sets: name one of {names}")
+        key = next(iter(known)) if key is None else key
+        check_known("normalisation key", key, known)
+        _check_widths(self.path, self.policy.config, known[key])
+        return known[key]
+
 
 def save_checkpoint(
     folder: str | Path,
     policy: AvaVlaPolicy,
-    statistics: Statistics,
+    statistics: Statistics | Mapping[str, Statistics],
     *,
     stage: str,
     provenance: dict[str, Any],
     extra: dict[str, Any] | None = None,
+    origin: str | Path | None = None,
+    shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a checkpoint; `folder` holds the old one or the new one at any moment.
+    """Write a checkpoint; `folder` holds the old one or the new one at any moment. Tensors keep their dtype.
+
+    Args:
+        statistics: of the data set that the policy was trained on, or of several by name.
+        origin: the checkpoint that the policy came from; what that one keeps for export to the published layout is
+            carried along.
+        shard_bytes: largest file of weights.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the place cannot be written, `origin` is no whole checkpoint, or adapters are merged for rollouts.
     """
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        tensors = {name: tensor.float().cpu().contiguous() for name, tensor in policy.state_dict().items()}
-        save_tensors(tensors, temporary / WEIGHTS)
-        write_json(temporary / CONFIG, to_json(policy.config))
-        statistics.save(temporary)
-        files = {name: fingerprint(temporary / name) for name in MEMBERS}
-        manifest = {"format": FORMAT, "version": VERSION, "stage": stage, "files": files}
-        write_json(temporary / MANIFEST, manifest | {"provenance": provenance, "extra": extra or {}})
+    if policy.config.lora is not None:
+        from avavla_ray.policy.lora import is_merged
+
+        if is_merged(policy):
+            raise InputError("the policy's adapters are merged into its weights for rollouts: unmerge() before saving")
+    before = None if origin is None else open_folder(origin, verify=False)
+    extra = dict(extra or {})
+    if before is not None and PUBLISHED in before.extra:
+        extra[PUBLISHED] = before.extra[PUBLISHED]
+    content = {statistics.name: statistics} if isinstance(statistics, Statistics) else statistics
+    write_folder(
+        folder, _with_unused(policy.state_dict().items(), before),
+        config=to_json(policy.config), statistics=statistics_json(content), tokenizer=policy.config.tokenizer,
+        sources=before.sources() if before else (), stage=stage, provenance=provenance, extra=extra,
+        shard_bytes=shard_bytes,
+    )  # fmt: skip
 
 
-def load_checkpoint(folder: str | Path) -> Checkpoint:
+def load_checkpoint(
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    verify: bool = True,
+) -> Checkpoint:
     """Read a checkpoint, verifying every file against the manifest first.
+
+    Weights go to `device` one tensor at a time, so that memory stays near the policy's own.
+
+    Args:
+        dtype: of the backbone; None keeps that of an OpenVLA backbone's files. Everything else, adapters included, is
+            float32.
+        verify: check the hash of every file, which reads all of them once; otherwise only their sizes.
 
     Raises:
         InputError: one line that lists everything missing, truncated, altered, foreign, or of another shape.
     """
-    folder = Path(folder)
-    manifest = _read_manifest(folder)
-    files = manifest["files"]
-    problems = [problem for name in MEMBERS if (problem := damage(folder / name, files[name]))]
-    if problems:
-        raise InputError(f"checkpoint {folder} is damaged ({'; '.join(problems)}): copy or write it again")
+    opened = open_folder(folder, verify)
+    config = read_config(opened)
     try:
-        config = from_json(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        statistics = Statistics.load(folder)
-    except (InputError, ValueError) as error:
-        raise InputError(f"checkpoint {folder}: {error}") from error
-    policy = _load_weights(folder / WEIGHTS, config)
-    _check_widths(folder, config, statistics)
-    content = "".join(f"{name} {files[name]['sha256']}\n" for name in MEMBERS)
+        all_statistics = read_statistics(opened.statistics, normalisation.FILE_NAME)
+    except InputError as error:
+        raise InputError(f"checkpoint {opened.path}: {error}") from error
+    if len(all_statistics) == 1:
+        _check_widths(opened.path, config, *all_statistics.values())
+    policy = empty_policy(config)
+    _fill(policy, opened, device, dtype)
+    policy.statistics = all_statistics
     return Checkpoint(
-        policy.eval(), statistics, manifest["stage"], manifest["provenance"], manifest["extra"],
-        hashlib.sha256(content.encode()).hexdigest(), folder,
-    )  # fmt: skip
+        policy.eval(), all_statistics, opened.stage, opened.provenance, opened.extra, opened.digest, opened.path
+    )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise InputError(f"there is no checkpoint at {folder}: give the folder that a training job wrote")
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError(f"{folder} holds no {MANIFEST}: it is not a checkpoint, or was copied before it was complete")
+def read_config(opened: CheckpointFolder) -> PolicyConfig:
+    """The policy's configuration, tokenizer included.
+
+    Raises:
+        InputError: config.json is not one that a policy can be built from.
+    """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): copy or write the checkpoint again") from error
-    expected = {"format": str, "version": int, "stage": str, "provenance": dict, "extra": dict, "files": dict}
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path} was not written by this project: give the folder that a training job wrote")
-    if manifest.get("version") != VERSION:
-        raise InputError(f"{path} has version {manifest.get('version')}, this release reads {VERSION}: update")
-    broken = [name for name, kind in expected.items() if not isinstance(manifest.get(name), kind)]
-    entries = manifest["files"] if "files" not in broken else {}
-    broken += [
-        f"files[{name!r}]" for name in MEMBERS
-        if not isinstance(entries.get(name), dict) or set(entries[name]) != {"size", "sha256"}
-    ]  # fmt: skip
-    if broken:
-        raise InputError(f"{path} lacks {', '.join(broken)}: copy or write the checkpoint again")
-    return manifest
+        return from_json(opened.config, opened.tokenizer)
+    except InputError as error:
+        raise InputError(f"checkpoint {opened.path}: {error}") from error
 
 
-def _load_weights(path: Path, config: PolicyConfig) -> AvaVlaPolicy:
-    policy = AvaVlaPolicy(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as stream:
-            found = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path} does not hold weights ({error}): copy or write the checkpoint again") from error
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unknown" for name in found if name not in expected]
-    problems += [
-        f"{name} has shape {found[name]} instead of {shape}"
-        for name, shape in expected.items()
-        if found.get(name, shape) != shape
-    ]
-    if problems:
-        listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise InputError(f"{path} does not fit its {CONFIG} ({listed}): keep the two that were written together")
-    policy.load_state_dict(load_file(path))
+def empty_policy(config: PolicyConfig) -> AvaVlaPolicy:
+    """A policy whose OpenVLA backbone, if it has one, is on `meta`: without memory until it is filled."""
+    if not isinstance(config.backbone, OpenVlaConfig):
+        return AvaVlaPolicy(config)
+    # transformers takes seconds to import, which a small policy needs not wait for.
+    from avavla_ray.policy.openvla.backbone import OpenVlaBackbone
+    from avavla_ray.policy.openvla.shapes import build_on_meta
+
+    plain = dataclasses.replace(config, lora=None)
+    policy = AvaVlaPolicy(plain, OpenVlaBackbone(build_on_meta(config.backbone)))
+    if config.lora is not None:
+        from avavla_ray.policy.lora import adapt
+
+        adapt(policy, config.lora)
     return policy
+
+
+def _with_unused(
+    tensors: Iterable[tuple[str, Tensor]], before: CheckpointFolder | None
+) -> Iterator[tuple[str, Tensor]]:
+    yield from tensors
+    if before is not None:
+        yield from before.unused()
+
+
+def _fill(
+    policy: AvaVlaPolicy, opened: CheckpointFolder, device: torch.device | str, dtype: torch.dtype | None
+) -> None:
+    """Give every parameter its value from the files, on `device`; a file's tensor is let go before the next."""
+    present = {name: shape for name, shape in opened.shapes.items() if not name.startswith(UNUSED)}
+    expected = shapes_of(policy.state_dict().items())
+    if problems := differences(expected, present):
+        raise InputError(
+            f"checkpoint {opened.path}: its weights do not fit its {CONFIG} ({summary(problems)}): keep the files that "
+            f"were written together"
+        )
+    openvla = isinstance(policy.config.backbone, OpenVlaConfig)
+    for name in expected:
+        tensor = opened.read(name, device)
+        if not tensor.is_floating_point():
+            raise InputError(f"checkpoint {opened.path}: {name} holds {tensor.dtype}, not weights: {AGAIN}")
+        kind = torch.float32
+        if name.startswith(BACKBONE) and ".lora_" not in name:
+            kind = dtype or (tensor.dtype if openvla else kind)
+        parent, _, leaf = name.rpartition(".")
+        # On the CPU a file's tensor may be a view of its mapping; the policy must not depend on the file.
+        owner = policy.get_submodule(parent)
+        old = owner.get_parameter(leaf)
+        setattr(owner, leaf, nn.Parameter(tensor.to(kind, copy=tensor.device.type == "cpu"), old.requires_grad))
+    if openvla:
+        from avavla_ray.policy.openvla.shapes import fill_buffers
+
+        fill_buffers(policy.backbone.model, device)
+    policy.to(device)
+    if dtype is not None:
+        policy.seam.set_precision(dtype)
 
 
 def _check_widths(folder: Path, config: PolicyConfig, statistics: Statistics) -> None:
@@ -159,9 +222,9 @@ def _check_widths(folder: Path, config: PolicyConfig, statistics: Statistics) ->
         ("action", statistics.action, config.action_dim),
         ("proprio", statistics.proprio, config.proprio_dim),
     ):
-        sizes = {array.shape for array in dataclasses.astuple(field)}
-        if sizes != {(width,)}:
+        # A policy without proprioception has no use for its statistics.
+        if width and field.q01.shape != (width,):
             raise InputError(
-                f"checkpoint {folder}: {normalisation.FILE_NAME} has {kind} statistics of shape {sorted(sizes)}, "
-                f"the policy needs ({width},): keep the files that were written together"
+                f"checkpoint {folder}: {normalisation.FILE_NAME} has {kind} statistics of shape {field.q01.shape} for "
+                f"{statistics.name}, the policy needs ({width},): keep the files that were written together"
             )

@@ -90,12 +90,7 @@ class AvaVlaPolicy(nn.Module):
         """
         from avavla_ray.policy.checkpoint import load_checkpoint  # which builds policies
 
-        loaded = load_checkpoint(path)
-        policy = loaded.policy.to(device)
-        policy.statistics = {loaded.statistics.name: loaded.statistics}
-        if precision is not None:
-            policy.set_precision(precision)
-        return policy
+        return load_checkpoint(path, device=device, dtype=precision and dtype_of(precision)).policy
 
     @property
     def seam(self) -> Backbone:

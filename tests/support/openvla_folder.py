@@ -10,6 +10,10 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint
+from avavla_ray.policy.config import PolicyConfig, preset
+from avavla_ray.policy.openvla.exchange import import_checkpoint, policy_of
+from avavla_ray.policy.openvla.source import Source, open_source
 from tests.support.openvla_weights import Sizes, head_shapes, model_shapes, proprio_shapes, statistics, weights
 
 SMALL = Sizes(vocabulary=704, image_size=56)
@@ -53,6 +57,19 @@ def write_published(
             state = {f"module.{k}": torch.from_numpy(v) for k, v in weights(shapes).items()}
             torch.save(state, folder / f"{name}--150000_checkpoint.pt")
     return tensors
+
+
+def tiny_policy(source: Source) -> PolicyConfig:
+    """With the adaptive parts at test size."""
+    sizes = preset("openvla_tiny")
+    return policy_of(source, attention=sizes.attention, latent=sizes.latent)
+
+
+def import_and_load(published: Path, output: Path) -> Checkpoint:
+    """What a published folder becomes, with the adaptive parts at test size."""
+    source = open_source(published)
+    import_checkpoint(source, tiny_policy(source), output, provenance={})
+    return load_checkpoint(output)
 
 
 def published_config(sizes: Sizes) -> dict[str, Any]:

@@ -166,9 +166,7 @@ def test_several_shards_hold_what_one_does(folder, tmp_path):
 )
 def test_index_of_other_shards(tmp_path, change, complaint):
     folder = tmp_path / "sharded"
-    save_checkpoint(
-        folder, stirred_policy(tiny()), some_statistics(), stage="bc", provenance={}, shard_bytes=100_000
-    )
+    save_checkpoint(folder, stirred_policy(tiny()), some_statistics(), stage="bc", provenance={}, shard_bytes=100_000)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     change(index["weight_map"])
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))

@@ -10,23 +10,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from avavla_ray.policy.config import LoraConfig
 from avavla_ray.policy.openvla.exchange import count_published, count_tensors, export_checkpoint, import_checkpoint
-from avavla_ray.policy.openvla.folder import open_folder, write_folder
-from avavla_ray.policy.openvla.loading import load_openvla
-from avavla_ray.policy.openvla.source import Source, open_source
-from avavla_ray.policy.openvla.statistics import pick_statistics
+from avavla_ray.policy.openvla.prompt import PromptTokenizer
+from avavla_ray.policy.openvla.source import Parallel, open_source
+from avavla_ray.policy.types import PolicyInputs
 from jobs import import_openvla
-from tests.support.openvla_folder import SMALL, write_published
+from tests.support.openvla_folder import SMALL, import_and_load, tiny_policy, write_published
 from tests.support.openvla_weights import Sizes
+from tests.support.policies import some_statistics
 
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = "model.safetensors.index.json"
 
 
-def _import(published: Path, output: Path, **options: int) -> Source:
-    source = open_source(published)
-    import_checkpoint(source, output, provenance={"commit": "test"}, **options)
-    return source
+def _inputs(loaded: Checkpoint) -> PolicyInputs:
+    """Two decisions with prompts of different length."""
+    config, generator = loaded.policy.config, torch.Generator().manual_seed(3)
+    V, S = config.backbone.num_cameras, config.backbone.image_size
+    images = torch.randint(0, 256, (2, V, S, S, 3), dtype=torch.uint8, generator=generator)
+    text = PromptTokenizer(config.tokenizer, config.backbone).batch(["pick up bowl", "place it"])
+    return PolicyInputs(images, text.ids, torch.randn(2, config.proprio_dim, generator=generator))
 
 
 def _shards(folder: Path) -> dict[str, torch.Tensor]:
@@ -38,12 +43,15 @@ def test_export_gives_back_every_tensor_and_file_to_the_bit(tmp_path: Path, oft:
     tensors = write_published(tmp_path / "published", oft=oft, dtype=torch.bfloat16)
     ticks: list[None] = []
     source = open_source(tmp_path / "published")
-    import_checkpoint(source, tmp_path / "ours", provenance={}, shard_bytes=200_000, tick=lambda: ticks.append(None))
+    import_checkpoint(
+        source, tiny_policy(source), tmp_path / "ours", provenance={}, shard_bytes=200_000,
+        tick=lambda: ticks.append(None),
+    )  # fmt: skip
     assert len(ticks) == count_tensors(source)
     assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 3
     ticks.clear()
     export_checkpoint(tmp_path / "ours", tmp_path / "back", tick=lambda: ticks.append(None))
-    assert len(ticks) == count_published(open_folder(tmp_path / "ours"))
+    assert len(ticks) == count_published(tmp_path / "ours")
     back = _shards(tmp_path / "back")
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
@@ -62,37 +70,132 @@ def test_export_gives_back_every_tensor_and_file_to_the_bit(tmp_path: Path, oft:
             assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize("oft", [False, True])
+def test_an_imported_policy_decides_as_the_plain_model_until_it_is_trained(tmp_path: Path, oft: bool) -> None:
+    write_published(tmp_path / "published", oft=oft)
+    loaded = import_and_load(tmp_path / "published", tmp_path / "ours")
+    policy, inputs = loaded.policy, _inputs(loaded)
+    assert loaded.stage == "import"
+    assert policy.attention is not None
+    assert policy.loop is not None
+    decided = policy.decide(inputs, policy.initial_belief(2))
+    text = PromptTokenizer(policy.config.tokenizer, policy.config.backbone).batch(["pick up bowl", "place it"])
+    plain = policy.backbone.model.act(inputs.images, text, inputs.proprio)
+    torch.testing.assert_close(decided.chunk, plain.float(), rtol=0, atol=1e-5)
+    # Also with what the second decision of an episode begins with, once there has been some thinking.
+    again = policy.decide(inputs, decided.belief, depth=policy.config.latent.max_steps)
+    torch.testing.assert_close(again.chunk, plain.float(), rtol=0, atol=1e-5)
+
+
 def test_an_export_can_be_imported_again_and_acts_alike(tmp_path: Path) -> None:
     write_published(tmp_path / "published", oft=True)
-    _import(tmp_path / "published", tmp_path / "ours")
-    export_checkpoint(tmp_path / "ours", tmp_path / "back")
-    _import(tmp_path / "back", tmp_path / "again")
-    assert open_folder(tmp_path / "ours").digest == open_folder(tmp_path / "again").digest
-    first, second = load_openvla(tmp_path / "ours"), load_openvla(tmp_path / "again", dtype=torch.bfloat16)
-    assert second.model.dtype == torch.bfloat16
-    config = first.folder.config
-    assert (config.images, config.chunk, config.action_dim, config.proprio_dim, config.head_blocks) == (2, 8, 7, 8, 2)
-    images = torch.randint(0, 256, (1, 2, 56, 56, 3), dtype=torch.uint8)
-    text, proprio = first.tokenizer.batch(["pick up bowl"]), torch.zeros(1, 8)
-    a, b = (loaded.model.act(images, text, proprio) for loaded in (first, second))
+    first = import_and_load(tmp_path / "published", tmp_path / "ours")
+    assert export_checkpoint(tmp_path / "ours", tmp_path / "back") == [
+        "action_tokens", "attention", "conditioning", "encoder", "loop", "value_head"
+    ]  # fmt: skip
+    again = import_and_load(tmp_path / "back", tmp_path / "again")
+    assert first.digest == again.digest
+    second = load_checkpoint(tmp_path / "again", dtype=torch.bfloat16)
+    kinds = {name.split(".")[0]: tensor.dtype for name, tensor in second.policy.state_dict().items()}
+    assert kinds.pop("backbone") == torch.bfloat16
+    assert set(kinds.values()) == {torch.float32}
+    config = first.policy.config
+    assert (config.backbone.images, config.chunk, config.action_dim, config.proprio_dim) == (2, 8, 7, 8)
+    belief = first.policy.initial_belief(2)
+    a, b = (loaded.policy.decide(_inputs(first), belief).chunk for loaded in (first, second))
     torch.testing.assert_close(a, b, rtol=0, atol=0.1)  # float32 against bfloat16
 
 
-def test_class_position_that_training_moved_is_folded_into_the_class_token(tmp_path: Path) -> None:
-    tensors = write_published(tmp_path / "published")
-    _import(tmp_path / "published", tmp_path / "ours")
-    opened = open_folder(tmp_path / "ours")
-    name = "vision.dino.embeddings.position_embeddings"
-    moved = {key: tensor.clone() for key, tensor in opened.tensors(unused=True)}
-    moved[name][:, 0] += 1.0
-    write_folder(
-        tmp_path / "trained", opened.config, moved.items(), opened.statistics, tmp_path / "ours" / "tokenizer.json",
-        stage="bc", provenance={}, source_files=sorted((tmp_path / "ours" / "source").iterdir()), extra=opened.extra,
-    )  # fmt: skip
-    export_checkpoint(tmp_path / "trained", tmp_path / "back")
-    back, token = _shards(tmp_path / "back"), "vision_backbone.featurizer.cls_token"
-    assert torch.equal(back[token], tensors[token] + 1.0)
-    assert {key for key in tensors if not torch.equal(back[key], tensors[key])} == {token}
+def test_a_plain_import_has_no_adaptive_parts(tmp_path: Path) -> None:
+    write_published(tmp_path / "published", oft=True)
+    job = import_openvla.Settings(tmp_path / "published", tmp_path / "plain", adaptive=False)
+    import_openvla.main(job)
+    policy = load_checkpoint(tmp_path / "plain").policy
+    assert policy.attention is None
+    assert policy.loop is None
+    assert policy.action_tokens.initialise is None
+
+
+def test_openvla_becomes_the_start_of_oft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = write_published(tmp_path / "published", dtype=torch.bfloat16)
+    for name, seed in (("one", 1), ("same", 1), ("two", 2)):
+        import_openvla.main(
+            import_openvla.Settings(tmp_path / "published", tmp_path / name, parallel=True, chunk=4, seed=seed)
+        )
+    said = capsys.readouterr().out
+    assert "OpenVLA-OFT, 2 images, chunk 4" in said
+    assert "fresh from seed 1, to be trained: " in said
+    one, same, two = (load_checkpoint(tmp_path / name) for name in ("one", "same", "two"))
+    assert said.count("backbone.model.proprio, backbone.model.head") == 3
+    assert {"backbone.model.proprio", "backbone.model.head", "loop"} <= set(one.extra["fresh"]["parts"])
+    assert one.digest == same.digest != two.digest
+    model = one.policy.backbone.model
+    assert torch.equal(model.projector.fc1.weight, tensors["projector.fc1.weight"])
+    assert model.head.fc1.weight.dtype == torch.bfloat16
+    chunk, _, _ = one.policy.clone(_inputs(one), one.policy.initial_belief(2), latent_steps=0)
+    assert chunk.shape == (2, 4, 7)
+    export_checkpoint(tmp_path / "one", tmp_path / "back")
+    back = open_source(tmp_path / "back", chunk=4)
+    assert back.fresh == ()
+    assert torch.equal(back.components["action_head"].tensors["model.fc1.weight"], model.head.fc1.weight)
+    with pytest.raises(InputError, match="is OpenVLA-OFT"):
+        open_source(tmp_path / "back", parallel=Parallel())
+
+
+def test_a_trained_policy_goes_back_to_the_published_layout(tmp_path: Path) -> None:
+    tensors = write_published(tmp_path / "published", oft=True)
+    imported = import_and_load(tmp_path / "published", tmp_path / "ours")
+    policy, own = imported.policy, some_statistics()
+    with torch.no_grad():
+        policy.backbone.model.projector.fc1.bias += 1
+        # The class token's position, which the layout does not have: it is part of the token there.
+        policy.backbone.model.vision.dino.embeddings.position_embeddings[:, 0] += 1
+        policy.value_head.layers[0].bias += 1
+    save_checkpoint(tmp_path / "bc", policy, own, stage="bc", provenance={}, origin=tmp_path / "ours")
+    save_checkpoint(tmp_path / "ppo", policy, own, stage="ppo", provenance={}, origin=tmp_path / "bc", extra={"n": 1})
+    trained = load_checkpoint(tmp_path / "ppo")
+    assert trained.extra["n"] == 1
+    assert trained.policy.config == policy.config
+    assert trained.policy.config.tokenizer == (tmp_path / "published" / "tokenizer.json").read_text()
+    export_checkpoint(tmp_path / "ppo", tmp_path / "back")
+    back = _shards(tmp_path / "back")
+    moved = {"projector.fc1.bias", "vision_backbone.featurizer.cls_token"}
+    assert {key for key in tensors if not torch.equal(back[key], tensors[key])} == moved
+    for name in moved:
+        assert torch.equal(back[name], tensors[name] + 1)
+    again = import_and_load(tmp_path / "back", tmp_path / "again")
+    assert list(again.all_statistics) == [own.name]
+    assert again.statistics.action.q99.tolist() == own.action.q99.tolist()
+    save_checkpoint(tmp_path / "bare", policy, own, stage="bc", provenance={})
+    load_checkpoint(tmp_path / "bare")
+    with pytest.raises(InputError, match="not imported"):
+        export_checkpoint(tmp_path / "bare", tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_adapters_are_kept_and_have_to_be_folded_before_export(tmp_path: Path) -> None:
+    lora = pytest.importorskip("avavla_ray.policy.lora")
+    write_published(tmp_path / "published", oft=True)
+    policy = import_and_load(tmp_path / "published", tmp_path / "ours").policy
+    lora.adapt(policy, LoraConfig(rank=2))
+    with torch.no_grad():
+        for parameter in lora.lora_parameters(policy.backbone):
+            parameter.normal_(std=0.1)
+    save_checkpoint(tmp_path / "bc", policy, some_statistics(), stage="bc", provenance={}, origin=tmp_path / "ours")
+    loaded = load_checkpoint(tmp_path / "bc", dtype=torch.bfloat16).policy
+    for kept, saved in zip(*(lora.lora_parameters(p.backbone) for p in (loaded, policy)), strict=True):
+        assert kept.dtype == torch.float32
+        assert torch.equal(kept, saved)
+    assert len(lora.frozen_parameters(loaded.backbone)) == len(lora.frozen_parameters(policy.backbone)) > 0
+    with pytest.raises(InputError, match="LoRA"):
+        export_checkpoint(tmp_path / "bc", tmp_path / "back")
+    lora.merge(policy)
+    with pytest.raises(InputError, match="unmerge"):
+        save_checkpoint(tmp_path / "merged", policy, some_statistics(), stage="bc", provenance={})
+    save_checkpoint(
+        tmp_path / "folded", lora.fold(policy), some_statistics(), stage="bc", provenance={}, origin=tmp_path / "bc"
+    )
+    export_checkpoint(tmp_path / "folded", tmp_path / "back")
 
 
 def test_missing_unknown_and_misshapen_tensors_are_listed_together(tmp_path: Path) -> None:
@@ -139,7 +242,7 @@ def _edit(path: Path, **changes: object) -> None:
         (lambda f: _edit(f / "config.json", image_resize_strategy="letterbox"), "letterbox"),
         (lambda f: _edit(f / "config.json", pad_to_multiple_of="64"), "padding_rows has the value '64'"),
         (lambda f: _edit(f / "config.json", norm_stats=None), "no units"),
-        (lambda f: _edit(f / "config.json", norm_stats={"x": {"action": {"q01": [0.0]}}}), "x has no action"),
+        (lambda f: _edit(f / "config.json", norm_stats={"x": {"action": {"q01": [0.0]}}}), "x has no usable"),
         (lambda f: (f / "preprocessor_config.json").write_text("{}"), "means and stds"),
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json is missing"),
         (lambda f: torch.save({}, f / "noisy_action_projector--1_checkpoint.pt"), "diffusion"),
@@ -160,7 +263,7 @@ def test_a_full_disk_is_said_before_and_during_writing(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
         with pytest.raises(InputError, match=r"needs 0\.0 GB, its disk has 0\.0 GB left"):
-            _import(tmp_path / "published", tmp_path / "ours")
+            import_and_load(tmp_path / "published", tmp_path / "ours")
 
     def full(*_: object, **__: object) -> None:
         # What safetensors raises, measured on a full tmpfs.
@@ -168,7 +271,7 @@ def test_a_full_disk_is_said_before_and_during_writing(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("avavla_ray.policy.tensors.save_file", full)
     with pytest.raises(InputError, match="no space left on the disk"):
-        _import(tmp_path / "published", tmp_path / "ours")
+        import_and_load(tmp_path / "published", tmp_path / "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
 
 
@@ -179,46 +282,27 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_altered_and_foreign_checkpoints_are_refused(tmp_path: Path) -> None:
+def test_altered_and_published_folders_are_refused(tmp_path: Path) -> None:
     write_published(tmp_path / "published")
-    _import(tmp_path / "published", tmp_path / "ours")
-    path = tmp_path / "ours" / "model-00001.safetensors"
+    import_and_load(tmp_path / "published", tmp_path / "ours")
+    path = tmp_path / "ours" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="altered"):
-        load_openvla(tmp_path / "ours")
+        load_checkpoint(tmp_path / "ours")
     with pytest.raises(InputError, match="import_openvla"):
-        load_openvla(tmp_path / "published")
-    opened = open_folder(tmp_path / "ours", verify=False)
-    write_folder(
-        tmp_path / "bare", opened.config, opened.tensors(), opened.statistics, tmp_path / "ours" / "tokenizer.json",
-        stage="bc", provenance={},
-    )  # fmt: skip
-    load_openvla(tmp_path / "bare")
-    with pytest.raises(InputError, match="not imported"):
-        export_checkpoint(tmp_path / "bare", tmp_path / "back")
-
-
-def test_statistics_of_one_of_many_data_sets(tmp_path: Path) -> None:
-    write_published(tmp_path / "published", oft=True)
-    statistics = open_source(tmp_path / "published").statistics
-    picked = pick_statistics(statistics, "golden")
-    assert picked.action.mask.tolist() == [True] * 6 + [False]
-    assert picked.proprio.mask.all()
-    with pytest.raises(InputError, match="golden, other"):
-        pick_statistics(statistics)
-    with pytest.raises(InputError, match="did you mean 'golden'"):
-        pick_statistics(statistics, "goldn")
+        load_checkpoint(tmp_path / "published")
 
 
 _MEASURE = """
 import re, sys
 from pathlib import Path
 from types import SimpleNamespace
+from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.openvla.exchange import export_checkpoint, import_checkpoint
-from avavla_ray.policy.openvla.loading import load_openvla
 from avavla_ray.policy.openvla.source import open_source
+from tests.support.openvla_folder import tiny_policy
 
 def grown(step):
     # The kernel's own high-water mark, put back to what is resident now.
@@ -233,9 +317,10 @@ def resident(field):
 
 published, output, back = map(Path, sys.argv[1:])
 source = open_source(published)
-print(grown(lambda: import_checkpoint(source, output, provenance={}, shard_bytes=16 << 20)))
+config = tiny_policy(source)
+print(grown(lambda: import_checkpoint(source, config, output, provenance={}, shard_bytes=16 << 20)))
 print(grown(lambda: export_checkpoint(output, back)))
-print(grown(lambda: load_openvla(output)))
+print(grown(lambda: load_checkpoint(output)))
 """
 
 
@@ -257,11 +342,21 @@ def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
 def test_job_imports_exports_and_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_published(tmp_path / "published", SMALL, oft=True)
     import_openvla.main(import_openvla.Settings(tmp_path / "published", tmp_path / "ours"))
-    assert "OpenVLA-OFT, 2 images, chunk 8" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "OpenVLA-OFT, 2 images, chunk 8" in said
+    assert "fresh from seed 0, to be trained: attention, action_tokens, conditioning, encoder, loop, value_head" in said
     import_openvla.main(import_openvla.Settings(tmp_path / "ours", tmp_path / "back", export=True))
+    assert "no place for action_tokens, attention, " in capsys.readouterr().out
     assert set(_shards(tmp_path / "back")) == set(_shards(tmp_path / "published"))
     job = [sys.executable, "-m", "jobs.import_openvla", "--checkpoint", "x", "--output", str(tmp_path / "ours")]
     refused = subprocess.run(job, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert refused.returncode == 2
     assert refused.stderr.strip().startswith("error: ")
     assert len(refused.stderr.strip().splitlines()) == 1
+    for wrong, complaint in (
+        ({"proprio_dim": 7}, "--proprio-dim goes with --parallel"),
+        ({"parallel": True, "export": True}, "--parallel goes with an import"),
+        ({"chunk": 0}, "--chunk 0: give at least 1"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            import_openvla.main(import_openvla.Settings(tmp_path / "published", tmp_path / "new", **wrong))

@@ -9,31 +9,27 @@ import numpy as np
 import pytest
 import torch
 
-from avavla_ray.policy.openvla.exchange import import_checkpoint
-from avavla_ray.policy.openvla.loading import LoadedOpenVla, load_openvla
+from avavla_ray.policy.checkpoint import Checkpoint
 from avavla_ray.policy.openvla.sequence import TextBatch
-from avavla_ray.policy.openvla.source import open_source
-from avavla_ray.policy.openvla.statistics import pick_statistics
-from tests.support.openvla_folder import write_published
+from tests.support.openvla_folder import import_and_load, write_published
 from tests.support.openvla_weights import Sizes, golden_inputs
 
 SIZES = Sizes()
 DATA = Path(__file__).parent / "data"
 
 
-def _load(folder: Path, oft: bool) -> LoadedOpenVla:
+def _load(folder: Path, oft: bool) -> Checkpoint:
     write_published(folder / "published", SIZES, oft=oft)
-    import_checkpoint(open_source(folder / "published"), folder / "ours", provenance={})
-    return load_openvla(folder / "ours")
+    return import_and_load(folder / "published", folder / "ours")
 
 
 @pytest.fixture(scope="module")
-def openvla(tmp_path_factory: pytest.TempPathFactory) -> LoadedOpenVla:
+def openvla(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return _load(tmp_path_factory.mktemp("openvla"), oft=False)
 
 
 @pytest.fixture(scope="module")
-def oft(tmp_path_factory: pytest.TempPathFactory) -> LoadedOpenVla:
+def oft(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return _load(tmp_path_factory.mktemp("oft"), oft=True)
 
 
@@ -51,8 +47,12 @@ def _close(ours: torch.Tensor, golden: np.ndarray, tolerance: float = 1e-5) -> N
 
 
 @torch.no_grad()
-def test_openvla_features_logits_and_actions(openvla: LoadedOpenVla) -> None:
-    model, golden, inputs = openvla.model, np.load(DATA / "openvla_golden.npz"), golden_inputs(SIZES, images=1)
+def test_openvla_features_logits_and_actions(openvla: Checkpoint) -> None:
+    model, golden, inputs = (
+        openvla.policy.backbone.model,
+        np.load(DATA / "openvla_golden.npz"),
+        golden_inputs(SIZES, images=1),
+    )
     images, text = torch.from_numpy(inputs["images"]), _text(inputs)
     _close(model.vision(images)[:, ::16], golden["features"])
     visual = model.encode_images(images)
@@ -62,13 +62,17 @@ def test_openvla_features_logits_and_actions(openvla: LoadedOpenVla) -> None:
     _close(logits[..., 31744:32000], golden["logits"])
     _close(logits.amax(-1), golden["largest_logit"])
     chunk = model.act(images, text)
-    actions = pick_statistics(openvla.folder.statistics, "golden").action.unnormalise(chunk.numpy())
+    actions = openvla.statistics_of("golden").action.unnormalise(chunk.numpy())
     np.testing.assert_allclose(actions[:, 0], golden["actions"], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_openvla_one_pass_over_given_actions_equals_token_by_token(openvla: LoadedOpenVla) -> None:
-    model, golden, inputs = openvla.model, np.load(DATA / "openvla_golden.npz"), golden_inputs(SIZES, images=1)
+def test_openvla_one_pass_over_given_actions_equals_token_by_token(openvla: Checkpoint) -> None:
+    model, golden, inputs = (
+        openvla.policy.backbone.model,
+        np.load(DATA / "openvla_golden.npz"),
+        golden_inputs(SIZES, images=1),
+    )
     text = _text(inputs)
     actions = model.embed_text(torch.from_numpy(golden["largest"]))
     visual = model.encode_images(torch.from_numpy(inputs["images"]))
@@ -80,10 +84,14 @@ def test_openvla_one_pass_over_given_actions_equals_token_by_token(openvla: Load
 
 
 @torch.no_grad()
-def test_oft_hidden_states_logits_and_chunk(oft: LoadedOpenVla) -> None:
-    model, golden, inputs = oft.model, np.load(DATA / "openvla_oft_golden.npz"), golden_inputs(SIZES, images=2)
+def test_oft_hidden_states_logits_and_chunk(oft: Checkpoint) -> None:
+    model, golden, inputs = (
+        oft.policy.backbone.model,
+        np.load(DATA / "openvla_oft_golden.npz"),
+        golden_inputs(SIZES, images=2),
+    )
     images, text = torch.from_numpy(inputs["images"]), _text(inputs)
-    statistics = pick_statistics(oft.folder.statistics, "golden")
+    statistics = oft.statistics_of("golden")
     proprio = torch.from_numpy(statistics.proprio.normalise(inputs["proprio"]))
     _close(model.vision(images)[:, ::16], golden["features"])
     visual = model.encode_images(images)

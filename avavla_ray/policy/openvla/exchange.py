@@ -1,7 +1,8 @@
-"""Published OpenVLA checkpoints in, and out again, shard by shard."""
+"""Published OpenVLA checkpoints in, and out again, tensor by tensor."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 from collections import defaultdict
@@ -10,55 +11,94 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path, check_space
-from avavla_ray.policy.openvla import source as published
-from avavla_ray.policy.openvla.folder import (
-    SHARD_BYTES,
-    SOURCE,
-    TOKENIZER,
-    UNUSED,
-    OpenVlaFolder,
-    open_folder,
-    write_folder,
+from avavla_ray.files import atomic_path, check_space, write_json
+from avavla_ray.normalisation import FILE_NAME as STATISTICS
+from avavla_ray.policy.checkpoint import BACKBONE, PUBLISHED, empty_policy, read_config
+from avavla_ray.policy.config import (
+    PAPER_ATTENTION,
+    PAPER_LATENT,
+    AttentionConfig,
+    LatentConfig,
+    PolicyConfig,
+    openvla_policy,
 )
+from avavla_ray.policy.config_json import to_json
+from avavla_ray.policy.folder import SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
+from avavla_ray.policy.openvla import source as published
+from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
+from avavla_ray.policy.openvla.prompt import read_tokenizer
 from avavla_ray.policy.openvla.source import Source
-from avavla_ray.policy.tensors import save_tensors
+from avavla_ray.policy.tensors import read_tensor, save_tensors
 
 Tick = Callable[[], None]
+MODEL = f"{BACKBONE}model."
+
+
+def policy_of(
+    source: Source,
+    *,
+    adaptive: bool = True,
+    attention: AttentionConfig = PAPER_ATTENTION,
+    latent: LatentConfig = PAPER_LATENT,
+) -> PolicyConfig:
+    """The policy that a published checkpoint becomes; without `adaptive`, the plain model and nothing else.
+
+    Raises:
+        InputError: its tokenizer cannot be read.
+    """
+    config = openvla_policy(
+        source.config, read_tokenizer(source.folder / "tokenizer.json"), attention=attention, latent=latent
+    )
+    if adaptive:
+        return config
+    return dataclasses.replace(
+        config, attention=dataclasses.replace(attention, enabled=False),
+        latent=dataclasses.replace(latent, enabled=False), state_initialisation=False,
+    )  # fmt: skip
 
 
 def import_checkpoint(
     source: Source,
+    config: PolicyConfig,
     output: str | Path,
     *,
     provenance: dict[str, Any],
+    seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
     tick: Tick = lambda: None,
-) -> None:
-    """Write a published checkpoint in this project's format, weights unchanged; memory stays near one file's worth.
+) -> list[str]:
+    """Write a published checkpoint as one of this project's, its weights unchanged; memory stays near one file's worth.
 
     Args:
+        config: from `policy_of`.
+        seed: of the parts that no published checkpoint has.
         tick: called after every source tensor; there are `count_tensors(source)`.
+
+    Returns:
+        names of the parts that are fresh.
 
     Raises:
         InputError: the output cannot be written.
     """
+    fresh = _fresh(source, config, seed)
+    parts = [name for name, tensors in fresh.items() if tensors]
     files = {*source.weight_map.values(), *(part.file for part in source.components.values())}
-    check_space(output, sum((source.folder / file).stat().st_size for file in files))
-    kept = [
-        path for path in sorted(source.folder.iterdir()) if path.suffix == ".json" or path.name == "tokenizer.model"
-    ]
+    size = sum((source.folder / file).stat().st_size for file in files)
+    check_space(output, size + sum(tensor.nbytes for part in fresh.values() for tensor in part.values()))
     components = {name: {"file": part.file, "prefix": part.prefix} for name, part in source.components.items()}
+    components |= {name: {"file": f"{name}--0_checkpoint.pt", "prefix": "module."} for name in source.fresh}
     write_folder(
-        output, source.config, _converted(source, tick), source.statistics, source.folder / TOKENIZER,
-        stage="import", provenance=provenance, source_files=kept, extra={"components": components},
+        output, _converted(source, fresh, tick), config=to_json(config), statistics=source.statistics,
+        tokenizer=config.tokenizer, sources=_kept(source.folder), stage="import", provenance=provenance,
+        extra={PUBLISHED: {"components": components}, "fresh": {"parts": parts, "seed": seed}},
         shard_bytes=shard_bytes,
     )  # fmt: skip
+    return parts
 
 
 def count_tensors(source: Source) -> int:
@@ -66,52 +106,108 @@ def count_tensors(source: Source) -> int:
     return len(source.weight_map) + sum(len(part.tensors) for part in source.components.values())
 
 
-def _converted(source: Source, tick: Tick) -> Iterator[tuple[str, Tensor]]:
+def _kept(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.suffix == ".json" or path.name == "tokenizer.model"]
+
+
+def _fresh(source: Source, config: PolicyConfig, seed: int) -> dict[str, dict[str, Tensor]]:
+    """Tensors that the source does not have, by part. Each part's numbers depend on nothing but sizes and seed."""
+    name = next(entry.source for entry in model_entries(source.config))
+    dtype = read_tensor(source.folder / source.weight_map[name], name).dtype
+    build: dict[str, tuple[str, Callable[[OpenVlaConfig], nn.Module]]] = {
+        "proprio_projector": ("proprio", ProprioProjector), "action_head": ("head", L1Head),
+    }  # fmt: skip
+    found: dict[str, dict[str, Tensor]] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, tensor in empty_policy(config).state_dict().items():
+            if not name.startswith(BACKBONE):
+                found.setdefault(name.split(".")[0], {})[name] = tensor
+        for component in source.fresh:
+            torch.manual_seed(seed)
+            part, kind = build[component]
+            tensors = kind(source.config).to(dtype).state_dict()
+            found[MODEL + part] = {f"{MODEL}{part}.{name}": tensor for name, tensor in tensors.items()}
+    return found
+
+
+def _converted(source: Source, fresh: dict[str, dict[str, Tensor]], tick: Tick) -> Iterator[tuple[str, Tensor]]:
     entries = {entry.source: entry for entry in model_entries(source.config)}
-    for file in sorted(set(source.weight_map.values())):
-        with safe_open(source.folder / file, framework="pt") as stream:
-            for name in stream.keys():  # noqa: SIM118
-                tensor = stream.get_tensor(name)
-                if name in entries:
-                    yield from entries[name].convert(tensor).items()
-                else:
-                    yield UNUSED + name, tensor
-                tick()
-    for name, parts in component_entries(source.config).items():
-        for entry in parts:
-            yield from entry.convert(source.components[name].tensors[entry.source]).items()
+    for name, file in sorted(source.weight_map.items(), key=lambda item: (item[1], item[0])):
+        tensor = read_tensor(source.folder / file, name)
+        if name in entries:
+            yield from _ours(entries[name], tensor)
+        else:
+            yield UNUSED + name, tensor
+        tick()
+    for name, part in source.components.items():
+        for entry in component_entries(source.config)[name]:
+            yield from _ours(entry, part.tensors[entry.source])
             tick()
+    for tensors in fresh.values():
+        yield from tensors.items()
 
 
-def export_checkpoint(folder: str | Path, output: str | Path, *, tick: Tick = lambda: None) -> None:
-    """Write a checkpoint back in the published layout: names, shapes, dtypes, shards and separate files as they came.
+def _ours(entry: Entry, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    for name, converted in entry.convert(tensor).items():
+        yield MODEL + name, converted
 
-    Args:
-        tick: called after every tensor of the published layout.
+
+def open_published(folder: str | Path, verify: bool = True) -> tuple[CheckpointFolder, OpenVlaConfig]:
+    """A checkpoint that can be exported, and its geometry.
 
     Raises:
-        InputError: the folder is damaged, or does not stem from a published checkpoint.
+        InputError: the folder is damaged, does not stem from a published checkpoint, or has unmerged LoRA adapters.
     """
-    opened = open_folder(folder)
-    entries, unused = {entry.source: entry for entry in model_entries(opened.config)}, unused_shapes(opened.config)
-    lacking = [name for name in unused if UNUSED + name not in opened.weight_map]
+    opened = open_folder(folder, verify)
+    config = read_config(opened)
+    backbone = config.backbone
+    if not isinstance(backbone, OpenVlaConfig) or PUBLISHED not in opened.extra:
+        raise InputError(f"{folder} was not imported from a published checkpoint: there is no layout to export it to")
+    if config.lora is not None:
+        raise InputError(
+            f"{folder} has LoRA adapters, which the layout has no place for: fold them into the weights first"
+        )
+    lacking = [name for name in unused_shapes(backbone) if UNUSED + name not in opened.weight_map]
     if lacking or not (opened.path / SOURCE / "config.json").is_file():
-        raise InputError(f"{folder} was not imported from a published checkpoint, and that layout needs parts it lacks")
+        raise InputError(
+            f"{folder} lacks parts of the published layout: write it with save_checkpoint(..., origin=) of the import"
+        )
+    return opened, backbone
+
+
+def export_checkpoint(folder: str | Path, output: str | Path, *, tick: Tick = lambda: None) -> list[str]:
+    """Write a checkpoint's backbone in the published layout: names, shapes, shards and separate files as they came.
+
+    Statistics are the checkpoint's own. Tensors keep the checkpoint's dtype.
+
+    Args:
+        tick: called after every tensor of the published layout; there are `count_published(folder)`.
+
+    Returns:
+        names of the parts that the layout has no place for.
+
+    Raises:
+        InputError: as `open_published`, or the output cannot be written.
+    """
+    opened, config = open_published(folder)
+    entries, unused = {entry.source: entry for entry in model_entries(config)}, unused_shapes(config)
     check_space(output, sum((opened.path / file).stat().st_size for file in set(opened.weight_map.values())))
-    weight_map = _published_map(opened, [*entries, *unused])
     shards: dict[str, list[str]] = defaultdict(list)
-    for name, file in weight_map.items():
+    for name, file in _published_map(opened, [*entries, *unused]).items():
         shards[file].append(name)
     with atomic_path(output) as temporary:
         shutil.copytree(opened.path / SOURCE, temporary)
+        if opened.statistics != published.data_set_statistics(temporary):
+            write_json(temporary / STATISTICS, opened.statistics)
         for file in sorted(shards):
             held = {}
             for name in sorted(shards[file]):
-                held[name] = _restored(opened, entries[name]) if name in entries else _read(opened, UNUSED + name)
+                held[name] = _restored(opened, entries[name]) if name in entries else opened.read(UNUSED + name)
                 tick()
             save_tensors(held, temporary / file)
-        for name, parts in component_entries(opened.config).items():
-            about = opened.extra["components"][name]
+        for name, parts in component_entries(config).items():
+            about = opened.extra[PUBLISHED]["components"][name]
             state = {about["prefix"] + entry.source: _restored(opened, entry).clone() for entry in parts}
             buffer = io.BytesIO()
             torch.save(state, buffer)
@@ -119,15 +215,17 @@ def export_checkpoint(folder: str | Path, output: str | Path, *, tick: Tick = la
             (temporary / Path(about["file"]).name).write_bytes(buffer.getbuffer())
             for _ in state:
                 tick()
+    return sorted({name.split(".")[0] for name in opened.shapes if not name.startswith((BACKBONE, UNUSED))})
 
 
-def count_published(opened: OpenVlaFolder) -> int:
-    """Tensors that `export_checkpoint` writes."""
-    parts = component_entries(opened.config).values()
-    return len(model_entries(opened.config)) + len(unused_shapes(opened.config)) + sum(map(len, parts))
+def count_published(folder: str | Path) -> int:
+    """Tensors that `export_checkpoint` writes; raises as `open_published`."""
+    _, config = open_published(folder, verify=False)
+    parts = component_entries(config).values()
+    return len(model_entries(config)) + len(unused_shapes(config)) + sum(map(len, parts))
 
 
-def _published_map(opened: OpenVlaFolder, names: list[str]) -> dict[str, str]:
+def _published_map(opened: CheckpointFolder, names: list[str]) -> dict[str, str]:
     index = opened.path / SOURCE / published.INDEX
     if not index.is_file():
         return dict.fromkeys(names, published.SINGLE)
@@ -135,10 +233,5 @@ def _published_map(opened: OpenVlaFolder, names: list[str]) -> dict[str, str]:
     return {name: weight_map[name] for name in names}
 
 
-def _read(opened: OpenVlaFolder, name: str) -> Tensor:
-    with safe_open(opened.path / opened.weight_map[name], framework="pt") as stream:
-        return stream.get_tensor(name)
-
-
-def _restored(opened: OpenVlaFolder, entry: Entry) -> Tensor:
-    return entry.restore(lambda name: _read(opened, name))
+def _restored(opened: CheckpointFolder, entry: Entry) -> Tensor:
+    return entry.restore(lambda name: opened.read(MODEL + name))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from avavla_ray.policy.openvla.config import OpenVlaConfig, TowerConfig
-from avavla_ray.policy.openvla.shapes import Shape
+from avavla_ray.policy.tensors import Shape
 
 DINO, SIGLIP = "vision_backbone.featurizer", "vision_backbone.fused_featurizer"
 DINO_POSITIONS = "vision.dino.embeddings.position_embeddings"

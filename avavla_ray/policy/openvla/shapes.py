@@ -1,16 +1,15 @@
-"""Shapes of a model that is not there, and what differs from them."""
+"""A model that is not there yet: its shapes, and the constants that no checkpoint holds."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.model import OpenVla
-
-Shape = tuple[int, ...]
+from avavla_ray.policy.tensors import Shape, shapes_of
 
 
 def build_on_meta(config: OpenVlaConfig) -> OpenVla:
@@ -22,20 +21,16 @@ def build_on_meta(config: OpenVlaConfig) -> OpenVla:
 @functools.lru_cache(maxsize=8)
 def model_shapes(config: OpenVlaConfig) -> dict[str, Shape]:
     """Shape of every tensor of the model's state_dict."""
-    return {name: tuple(tensor.shape) for name, tensor in build_on_meta(config).state_dict().items()}
+    return shapes_of(build_on_meta(config).state_dict().items())
 
 
-def differences(expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
-    """Everything missing, unknown or of another shape, in words."""
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unknown" for name in found if name not in expected]
-    return problems + [
-        f"{name} has shape {found[name]} instead of {shape}"
-        for name, shape in expected.items()
-        if found.get(name, shape) != shape
-    ]
-
-
-def summary(problems: list[str], most: int = 20) -> str:
-    """The first `most`, and how many more there are."""
-    return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
+def fill_buffers(model: OpenVla, device: torch.device | str) -> None:
+    """Give a model that was built on `meta` the constants that no checkpoint holds, once it has its weights."""
+    language = model.language.model
+    language.rotary_emb = type(language.rotary_emb)(config=model.language.config).to(device)
+    embeddings: nn.Module = model.vision.siglip.embeddings  # type: ignore[assignment]
+    embeddings.position_ids = torch.arange(embeddings.num_positions, device=device)[None]
+    model.special = model.special.to(device)
+    left = [name for name, tensor in (*model.named_buffers(), *model.named_parameters()) if tensor.is_meta]
+    if left:
+        raise RuntimeError(f"transformers {', '.join(left)} have no values: this version keeps a constant of its own")

@@ -10,6 +10,7 @@ Only headers are read here, and no code: safetensors and JSON hold data, and the
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from dataclasses import dataclass
@@ -17,21 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from avavla_ray.errors import InputError
-from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
 from avavla_ray.policy.openvla.key_map import component_entries, model_entries, unused_shapes
-from avavla_ray.policy.openvla.shapes import Shape, differences, model_shapes, summary
+from avavla_ray.policy.openvla.shapes import model_shapes
 from avavla_ray.policy.openvla.source_config import read_config
-from avavla_ray.policy.openvla.statistics import check_statistics
+from avavla_ray.policy.openvla.statistics import read_statistics
+from avavla_ray.policy.tensors import Shape, differences, read_shapes, summary
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 UNSUPPORTED = {
     "noisy_action_projector": "a diffusion head",
     "vision_backbone": "FiLM in the vision backbone",
 }
+AGAIN = "download it again"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Source:
     """A checked folder.
 
     Attributes:
-        weight_map: file of every tensor, as the index has it. components: by the word that the name begins with.
+        config: of the model to be made of it. weight_map: file of every tensor, as the index has it.
+        components: by the word that the name begins with. fresh: those that it lacks, and training has to start anew.
         statistics: of every data set, as OpenVLA lays them out.
     """
 
@@ -56,7 +59,21 @@ class Source:
     config: OpenVlaConfig
     weight_map: dict[str, str]
     components: dict[str, Component]
+    fresh: tuple[str, ...]
     statistics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How to make OpenVLA-OFT of OpenVLA, as the start of a fine-tuning.
+
+    Attributes:
+        images: V. chunk: C. proprio_dim: P, 0 for no proprioception token.
+    """
+
+    images: int = 2
+    chunk: int = 8
+    proprio_dim: int = 8
 
 
 def read_json(path: Path) -> Any:
@@ -73,11 +90,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path} is not JSON ({error}): download it again") from error
 
 
-def open_source(folder: str | Path, *, images: int | None = None, chunk: int | None = None) -> Source:
+def open_source(
+    folder: str | Path, *, images: int | None = None, chunk: int | None = None, parallel: Parallel | None = None
+) -> Source:
     """Read and check a folder; no weights of the safetensors files are read yet.
 
     Args:
         images, chunk: V and C, which no file says; 2 and 8 with an action head, otherwise 1 and 1.
+        parallel: turn OpenVLA into OpenVLA-OFT; its sizes instead of `images` and `chunk`.
 
     Raises:
         InputError: one line that lists everything missing, unknown, of another shape, or unsupported.
@@ -93,8 +113,22 @@ def open_source(folder: str | Path, *, images: int | None = None, chunk: int | N
         shapes, {name: {k: tuple(v.shape) for k, v in part.tensors.items()} for name, part in components.items()},
         images=images, chunk=chunk,
     )  # fmt: skip
+    if parallel is not None:
+        config = _parallel(folder, config, parallel)
     _check(folder, config, shapes, components)
-    return Source(folder, config, weight_map, components, _statistics(folder))
+    fresh = tuple(name for name in component_entries(config) if name not in components)
+    return Source(folder, config, weight_map, components, fresh, data_set_statistics(folder))
+
+
+def _parallel(folder: Path, config: OpenVlaConfig, sizes: Parallel) -> OpenVlaConfig:
+    if config.parallel:
+        raise InputError(f"{folder} is OpenVLA-OFT, which decodes in parallel already: import it as it is")
+    changed = dataclasses.replace(
+        config, preset="openvla_oft", parallel=True, head_blocks=2, images=sizes.images, chunk=sizes.chunk,
+        proprio_dim=sizes.proprio_dim,
+    )  # fmt: skip
+    check_config(changed)
+    return changed
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -113,22 +147,14 @@ def _weight_map(folder: Path) -> dict[str, str]:
         adapter = (folder / "lora_adapter").is_dir()
         fix = "merge its LoRA adapter into the base model first" if adapter else "download the whole checkpoint folder"
         raise InputError(f"{folder} holds neither {INDEX} nor {SINGLE}: {fix}")
-    return dict.fromkeys(_shapes(folder / SINGLE), SINGLE)
-
-
-def _shapes(path: Path) -> dict[str, Shape]:
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path} does not hold weights ({error}): download it again") from error
+    return dict.fromkeys(read_shapes(folder / SINGLE, AGAIN), SINGLE)
 
 
 def _header(folder: Path, weight_map: dict[str, str]) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     problems = []
     for file in sorted(set(weight_map.values())):
-        found = _shapes(folder / file)
+        found = read_shapes(folder / file, AGAIN)
         listed = {name for name, place in weight_map.items() if place == file}
         problems += [f"{file} lacks {name}" for name in sorted(listed - set(found))]
         problems += [f"{file} holds {name}, which {INDEX} does not place there" for name in sorted(set(found) - listed)]
@@ -167,7 +193,8 @@ def _check(folder: Path, config: OpenVlaConfig, shapes: dict[str, Shape], compon
     ours = model_shapes(config)
     expected = {entry.source: entry.source_shape(ours) for entry in model_entries(config)} | unused_shapes(config)
     problems = differences(expected, shapes)
-    for name, entries in component_entries(config).items():
+    for name in components:
+        entries = component_entries(config)[name]
         found = {key: tuple(value.shape) for key, value in components[name].tensors.items()}
         wanted = {entry.source: entry.source_shape(ours) for entry in entries}
         problems += [f"{components[name].file}: {problem}" for problem in differences(wanted, found)]
@@ -175,10 +202,15 @@ def _check(folder: Path, config: OpenVlaConfig, shapes: dict[str, Shape], compon
         raise InputError(f"{folder} is not a checkpoint of this geometry ({summary(problems)}): download it again")
 
 
-def _statistics(folder: Path) -> dict[str, Any]:
+def data_set_statistics(folder: Path) -> dict[str, Any]:
+    """Of every data set, in OpenVLA's layout.
+
+    Raises:
+        InputError: none in the folder, or unusable ones.
+    """
     path = folder / "dataset_statistics.json"
     found = read_json(path) if path.is_file() else read_json(folder / "config.json").get("norm_stats")
     if not found:
         raise InputError(f"{folder} has neither {path.name} nor norm_stats in config.json: actions would have no units")
-    check_statistics(found, path)
+    read_statistics(found, str(path))
     return found

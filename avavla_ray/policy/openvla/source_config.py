@@ -12,7 +12,7 @@ from avavla_ray.policy.config_json import build
 from avavla_ray.policy.openvla.config import LanguageConfig, OpenVlaConfig, TowerConfig, check_config
 from avavla_ray.policy.openvla.key_map import DINO, SIGLIP
 from avavla_ray.policy.openvla.prompt import empty_token
-from avavla_ray.policy.openvla.shapes import Shape
+from avavla_ray.policy.tensors import Shape
 
 # timm's vit_large_patch14_reg4_dinov2 and vit_so400m_patch14_siglip_224 both have 16 heads; shapes cannot tell.
 _TOWER_HEADS = 16
