@@ -1,0 +1,41 @@
+"""Requests checked and brought into the policy's terms as they arrive, while the policy decides on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.serving.messages import Ask, BeliefArrays, PolicyFacts
+from avavla_ray.policy.preparation import Preparation
+from avavla_ray.policy.robot import pick_statistics
+
+
+class Preparer:
+    """What `avavla_ray.policy.robot.prepare` does, on the HTTP side: it needs no weights. May be called by threads."""
+
+    def __init__(self, facts: PolicyFacts) -> None:
+        self._facts = facts
+        self._preparation = Preparation(facts.config)
+
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        instruction: str,
+        proprio: np.ndarray | None,
+        belief: BeliefArrays | None,
+        unnorm_key: str | None,
+    ) -> Ask:
+        """See `AvaVlaPolicy.act`.
+
+        Raises:
+            InputError: names the field that is wrong, what was expected and what came.
+        """
+        statistics = pick_statistics(self._facts, unnorm_key)
+        return Ask(
+            self._preparation.images(images),
+            self._preparation.text(instruction).numpy(),
+            self._preparation.proprio(proprio, statistics),
+            belief,
+            statistics.name,
+        )

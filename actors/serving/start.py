@@ -1,0 +1,144 @@
+"""From a checkpoint and an address to a server that answers until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from actors.serving.app import Gateway
+from actors.serving.batching import Batcher, Decide
+from actors.serving.faults import Fault
+from actors.serving.messages import Answer, Ask, PolicyFacts
+from actors.serving.replica import PolicyPlan, PolicyReplica
+from actors.serving.sessions import Sessions
+from avavla_ray.errors import InputError
+
+# A policy that is being started again may need minutes to load; a request must not wait for ever.
+DECISION_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class ServingPlan:
+    """How requests are served.
+
+    Attributes:
+        replicas: policies that share the robots.
+        max_batch, batch_wait_ms: see `Batcher`. session_minutes, max_sessions: see `Sessions`.
+    """
+
+    replicas: int = 1
+    max_batch: int = 16
+    batch_wait_ms: float = 2.0
+    session_minutes: float = 10.0
+    max_sessions: int = 1000
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at that address, before anything slow starts; port 0 takes a free one.
+
+    Raises:
+        InputError: the port is taken, or the host isn't this machine's.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror or error}: give another one") from error
+    except OverflowError as error:
+        raise InputError(f"--port {port}: expected 0 to 65535") from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers: they raise the signal anew at the end, and the job would not exit with 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def listen(
+    listener: socket.socket, facts: PolicyFacts, decide: Decide, plan: ServingPlan, ready: Callable[[], None]
+) -> None:
+    """Answer until SIGINT or SIGTERM; requests under way are answered before it returns.
+
+    Args:
+        decide: one forward pass for a batch. ready: called when requests are answered.
+    """
+    batcher = Batcher(decide, max_batch=plan.max_batch, wait_seconds=plan.batch_wait_ms / 1e3, at_once=plan.replicas)
+    gateway = Gateway(facts, batcher, Sessions(60 * plan.session_minutes, plan.max_sessions))
+    server = _Server(
+        uvicorn.Config(
+            gateway.app, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=60,
+            timeout_graceful_shutdown=10,
+        )
+    )  # fmt: skip
+
+    def end() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            ready()
+        await serving
+    finally:
+        await gateway.close()
+
+
+@contextlib.contextmanager
+def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
+    """Policies on the cluster, by their Serve handle; gone when the block ends.
+
+    Args:
+        name: of the Serve application; one left over from a job that was killed is replaced.
+    """
+    from ray import serve
+    from ray.serve.schema import LoggingConfig
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
+    deployment = serve.deployment(
+        PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
+        ray_actor_options={"num_cpus": plan.threads, "num_gpus": 1 if plan.device == "cuda" else 0},
+    )  # fmt: skip
+    # Requests come through this process, not through Serve's proxy: see the package's docstring.
+    serve.start(proxy_location="Disabled", logging_config=quiet)
+    try:
+        yield serve.run(deployment.bind(plan), name=name, route_prefix=None, logging_config=quiet)
+    finally:
+        serve.delete(name)
+
+
+def remote_decide(handle: Any) -> Decide:
+    """`PolicyReplica.decide` behind a Serve handle, with what can befall it said as a `Fault`."""
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import RayServeException
+
+    async def decide(asks: Sequence[Ask]) -> Sequence[Answer]:
+        try:
+            async with asyncio.timeout(DECISION_SECONDS):
+                return await handle.decide.remote(list(asks))
+        except (RayActorError, RayServeException) as error:
+            raise Fault(
+                503, "the policy's process died and is started again: send the request once more, its belief is kept"
+            ) from error
+        except TimeoutError as error:
+            raise Fault(503, f"no decision within {DECISION_SECONDS:g} seconds: is the policy being loaded?") from error
+
+    return decide

@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""Offer a policy to robots over HTTP: their requests are decided in batches, their beliefs kept in sessions.
+
+docs/serving.md describes what it answers to, docs/robot_client.py is a client of 30 lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from avavla_ray.command_line import run_job
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a policy server."""
+
+    checkpoint: Path
+    """Checkpoint folder, as a training job or import_openvla wrote it."""
+    host: str = "127.0.0.1"
+    """Address to listen at. There is no authentication: 0.0.0.0 offers the policy to whoever reaches this machine."""
+    port: int = 8777
+    """0 takes a free one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes a GPU where the cluster has one a replica."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Of the backbone; the checkpoint's own when left out."""
+    exit_threshold: float | None = None
+    """Stop thinking when the exit gate exceeds it; the checkpoint's own when left out."""
+    depth: int | None = None
+    """Fixed number of latent steps instead of the gate."""
+    keep_ratio: float | None = None
+    """Share of visual tokens kept; the checkpoint's own when left out."""
+    max_batch: int = 16
+    """Most requests decided together; 1 switches batching off."""
+    batch_wait_ms: float = 2.0
+    """How long the first request of a batch waits for others."""
+    replicas: int = 1
+    """Policies that share the robots, one a GPU or `threads` processors. Sessions don't depend on which one decides."""
+    threads: int = 1
+    """Processor threads that a policy computes with."""
+    session_minutes: float = 10.0
+    """A session that isn't asked for so long is closed."""
+    max_sessions: int = 1000
+
+
+def main(settings: Settings) -> None:
+    from actors.serving.start import bind
+
+    _check(settings)
+    listener = bind(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+
+    import asyncio
+
+    import ray
+
+    from actors.cluster import connect
+    from actors.serving.replica import PolicyPlan
+    from actors.serving.start import ServingPlan, deployed, listen, remote_decide
+    from avavla_ray.errors import InputError
+
+    connect(cpus=settings.replicas * settings.threads)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if settings.device == "cuda" and gpus < settings.replicas:
+        raise InputError(f"--device cuda --replicas {settings.replicas}: the cluster has {gpus:g} GPUs")
+    device = "cuda" if settings.device != "cpu" and gpus >= settings.replicas else "cpu"
+    options = {"exit_threshold": settings.exit_threshold, "depth": settings.depth, "keep_ratio": settings.keep_ratio}
+    plan = PolicyPlan(
+        str(settings.checkpoint.resolve()), device, settings.precision, settings.threads,
+        {name: value for name, value in options.items() if value is not None},
+    )  # fmt: skip
+    serving = ServingPlan(
+        settings.replicas, settings.max_batch, settings.batch_wait_ms, settings.session_minutes, settings.max_sessions
+    )
+    # A port belongs to one server of a machine, so an application of this name can only be a dead server's.
+    name = f"avavla-{ray.util.get_node_ip_address()}-{port}"
+    with deployed(name, plan, settings.replicas) as handle:
+        facts = handle.facts.remote().result()
+
+        def ready() -> None:
+            if host not in ("127.0.0.1", "::1"):
+                print(f"listening at {host}, not only for this machine, and there is no authentication", flush=True)
+            shown = f"[{host}]" if ":" in host else host
+            described = f"{facts.config.preset} policy {facts.digest[:12]}, {facts.device}, {facts.precision}"
+            print(f"serving {described} at http://{shown}:{port}", flush=True)
+
+        asyncio.run(listen(listener, facts, remote_decide(handle), serving, ready))
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what can be seen to be wrong before anything slow starts.
+
+    Raises:
+        InputError: a setting out of its range, or a checkpoint that isn't whole.
+    """
+    from avavla_ray.errors import InputError, check_fraction
+
+    for name, value, least in (
+        ("max-batch", settings.max_batch, 1), ("replicas", settings.replicas, 1), ("threads", settings.threads, 1),
+        ("max-sessions", settings.max_sessions, 0), ("batch-wait-ms", settings.batch_wait_ms, 0),
+    ):  # fmt: skip
+        if not value >= least:
+            raise InputError(f"--{name} {value}: expected at least {least}")
+    if not settings.session_minutes > 0:
+        raise InputError(f"--session-minutes {settings.session_minutes}: expected more than 0")
+    if settings.exit_threshold is not None and settings.depth is not None:
+        raise InputError("--exit-threshold and --depth exclude each other: give one of them")
+
+    from avavla_ray.policy.checkpoint import read_config
+    from avavla_ray.policy.config import check_depth
+    from avavla_ray.policy.folder import open_folder
+
+    config = read_config(open_folder(settings.checkpoint, verify=False))
+    if settings.exit_threshold is not None:
+        check_fraction("--exit-threshold", settings.exit_threshold)
+    if settings.keep_ratio is not None:
+        check_fraction("--keep-ratio", settings.keep_ratio)
+    if settings.depth is not None:
+        check_depth(config, settings.depth)
+
+
+if __name__ == "__main__":
+    run_job(main, Settings)
