@@ -26,6 +26,8 @@ class Settings:
     """Folder to write; it must not exist yet."""
     export: bool = False
     """Write the published layout instead of reading it."""
+    origin: Path | None = None
+    """With --export: the imported checkpoint that training started from, where the trained one lacks its parts."""
     parallel: bool = False
     """Make OpenVLA the start of an OpenVLA-OFT fine-tuning: a whole chunk in one pass, L1 head and proprioception."""
     images: int | None = None
@@ -50,8 +52,11 @@ def main(settings: Settings) -> None:
     from avavla_ray.provenance import provenance
 
     if settings.export:
-        with Progress(exchange.count_published(settings.checkpoint), "export", "tensors") as progress:
-            left_out = exchange.export_checkpoint(settings.checkpoint, settings.output, tick=progress.advance)
+        found = exchange.open_exportable(settings.checkpoint, settings.origin, verify=False)
+        with Progress(exchange.count_published(found.config), "export", "tensors") as progress:
+            left_out = exchange.export_checkpoint(
+                settings.checkpoint, settings.output, origin=settings.origin, tick=progress.advance
+            )
         print(f"published layout in {settings.output}; it has no place for {', '.join(left_out)}, which are left out")
         return
     if settings.parallel:
@@ -90,6 +95,8 @@ def _check(settings: Settings) -> None:
         raise InputError("--proprio-dim goes with --parallel: the checkpoint's own projector says its width")
     if settings.export and settings.parallel:
         raise InputError("--parallel goes with an import: leave it out of an --export")
+    if settings.origin is not None and not settings.export:
+        raise InputError("--origin goes with --export")
 
 
 if __name__ == "__main__":

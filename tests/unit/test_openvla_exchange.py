@@ -51,7 +51,7 @@ def test_export_gives_back_every_tensor_and_file_to_the_bit(tmp_path: Path, oft:
     assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 3
     ticks.clear()
     export_checkpoint(tmp_path / "ours", tmp_path / "back", tick=lambda: ticks.append(None))
-    assert len(ticks) == count_published(tmp_path / "ours")
+    assert len(ticks) == count_published(source.config)
     back = _shards(tmp_path / "back")
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
@@ -171,6 +171,12 @@ def test_a_trained_policy_goes_back_to_the_published_layout(tmp_path: Path) -> N
     with pytest.raises(InputError, match="not imported"):
         export_checkpoint(tmp_path / "bare", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+    export_checkpoint(tmp_path / "bare", tmp_path / "no", origin=tmp_path / "ours")
+    without = _shards(tmp_path / "no")
+    assert all(torch.equal(without[name], back[name]) for name in back)
+    import_openvla.main(import_openvla.Settings(tmp_path / "published", tmp_path / "chunk4", chunk=4, adaptive=False))
+    with pytest.raises(InputError, match="another geometry"):
+        export_checkpoint(tmp_path / "bare", tmp_path / "not", origin=tmp_path / "chunk4")
 
 
 def test_adapters_are_kept_and_have_to_be_folded_before_export(tmp_path: Path) -> None:
@@ -357,6 +363,7 @@ def test_job_imports_exports_and_names_what_is_wrong(tmp_path: Path, capsys: pyt
         ({"proprio_dim": 7}, "--proprio-dim goes with --parallel"),
         ({"parallel": True, "export": True}, "--parallel goes with an import"),
         ({"chunk": 0}, "--chunk 0: give at least 1"),
+        ({"origin": tmp_path / "ours"}, "--origin goes with --export"),
     ):
         with pytest.raises(InputError, match=complaint):
             import_openvla.main(import_openvla.Settings(tmp_path / "published", tmp_path / "new", **wrong))

@@ -8,7 +8,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.prompt import read_tokenizer
 from avavla_ray.policy.openvla.source import Source
-from avavla_ray.policy.tensors import read_tensor, save_tensors
+from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
 
 Tick = Callable[[], None]
 MODEL = f"{BACKBONE}model."
@@ -153,74 +153,90 @@ def _ours(entry: Entry, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield MODEL + name, converted
 
 
-def open_published(folder: str | Path, verify: bool = True) -> tuple[CheckpointFolder, OpenVlaConfig]:
-    """A checkpoint that can be exported, and its geometry.
+class Exportable(NamedTuple):
+    """weights: the checkpoint to export. kept: the one that has what only export needs, often the same. config: of
+    the model."""
+
+    weights: CheckpointFolder
+    kept: CheckpointFolder
+    config: OpenVlaConfig
+
+
+def open_exportable(folder: str | Path, origin: str | Path | None = None, verify: bool = True) -> Exportable:
+    """A checkpoint that can be exported.
+
+    Args:
+        origin: the imported checkpoint that training started from, where the trained one does not keep what export
+            needs.
 
     Raises:
-        InputError: the folder is damaged, does not stem from a published checkpoint, or has unmerged LoRA adapters.
+        InputError: a folder is damaged, neither stems from a published checkpoint, or there are unmerged adapters.
     """
-    opened = open_folder(folder, verify)
-    config = read_config(opened)
-    backbone = config.backbone
-    if not isinstance(backbone, OpenVlaConfig) or PUBLISHED not in opened.extra:
-        raise InputError(f"{folder} was not imported from a published checkpoint: there is no layout to export it to")
-    if config.lora is not None:
+    weights = open_folder(folder, verify)
+    kept = weights if origin is None else open_folder(origin, verify)
+    policy, backbone = read_config(weights), read_config(kept).backbone
+    if not isinstance(backbone, OpenVlaConfig) or PUBLISHED not in kept.extra:
         raise InputError(
-            f"{folder} has LoRA adapters, which the layout has no place for: fold them into the weights first"
+            f"{kept.path} was not imported from a published checkpoint, whose layout export goes back to: give the "
+            f"imported one that training started from as --origin"
         )
-    lacking = [name for name in unused_shapes(backbone) if UNUSED + name not in opened.weight_map]
-    if lacking or not (opened.path / SOURCE / "config.json").is_file():
-        raise InputError(
-            f"{folder} lacks parts of the published layout: write it with save_checkpoint(..., origin=) of the import"
-        )
-    return opened, backbone
+    if policy.backbone != backbone:
+        raise InputError(f"{folder} is of another geometry than {kept.path}: give the one that training started from")
+    if policy.lora is not None:
+        raise InputError(f"{folder} has LoRA adapters, which the layout has no place for: fold() them into the weights")
+    lacking = [name for name in unused_shapes(backbone) if UNUSED + name not in kept.weight_map]
+    if lacking or not (kept.path / SOURCE / "config.json").is_file():
+        raise InputError(f"{kept.path} lacks {summary(lacking) or SOURCE}: import the published checkpoint again")
+    return Exportable(weights, kept, backbone)
 
 
-def export_checkpoint(folder: str | Path, output: str | Path, *, tick: Tick = lambda: None) -> list[str]:
+def export_checkpoint(
+    folder: str | Path, output: str | Path, *, origin: str | Path | None = None, tick: Tick = lambda: None
+) -> list[str]:
     """Write a checkpoint's backbone in the published layout: names, shapes, shards and separate files as they came.
 
     Statistics are the checkpoint's own. Tensors keep the checkpoint's dtype.
 
     Args:
-        tick: called after every tensor of the published layout; there are `count_published(folder)`.
+        origin: as `open_exportable`.
+        tick: called after every tensor of the published layout; there are `count_published(config)`.
 
     Returns:
         names of the parts that the layout has no place for.
 
     Raises:
-        InputError: as `open_published`, or the output cannot be written.
+        InputError: as `open_exportable`, or the output cannot be written.
     """
-    opened, config = open_published(folder)
+    weights, kept, config = open_exportable(folder, origin)
     entries, unused = {entry.source: entry for entry in model_entries(config)}, unused_shapes(config)
-    check_space(output, sum((opened.path / file).stat().st_size for file in set(opened.weight_map.values())))
+    check_space(output, sum((weights.path / file).stat().st_size for file in set(weights.weight_map.values())))
     shards: dict[str, list[str]] = defaultdict(list)
-    for name, file in _published_map(opened, [*entries, *unused]).items():
+    for name, file in _published_map(kept, [*entries, *unused]).items():
         shards[file].append(name)
     with atomic_path(output) as temporary:
-        shutil.copytree(opened.path / SOURCE, temporary)
-        if opened.statistics != published.data_set_statistics(temporary):
-            write_json(temporary / STATISTICS, opened.statistics)
+        shutil.copytree(kept.path / SOURCE, temporary)
+        if weights.statistics != published.data_set_statistics(temporary):
+            write_json(temporary / STATISTICS, weights.statistics)
         for file in sorted(shards):
             held = {}
             for name in sorted(shards[file]):
-                held[name] = _restored(opened, entries[name]) if name in entries else opened.read(UNUSED + name)
+                held[name] = _restored(weights, entries[name]) if name in entries else kept.read(UNUSED + name)
                 tick()
             save_tensors(held, temporary / file)
         for name, parts in component_entries(config).items():
-            about = opened.extra[PUBLISHED]["components"][name]
-            state = {about["prefix"] + entry.source: _restored(opened, entry).clone() for entry in parts}
+            about = kept.extra[PUBLISHED]["components"][name]
+            state = {about["prefix"] + entry.source: _restored(weights, entry).clone() for entry in parts}
             buffer = io.BytesIO()
             torch.save(state, buffer)
             # Not by torch itself, which reports a full disk as a RuntimeError about positions.
             (temporary / Path(about["file"]).name).write_bytes(buffer.getbuffer())
             for _ in state:
                 tick()
-    return sorted({name.split(".")[0] for name in opened.shapes if not name.startswith((BACKBONE, UNUSED))})
+    return sorted({name.split(".")[0] for name in weights.shapes if not name.startswith((BACKBONE, UNUSED))})
 
 
-def count_published(folder: str | Path) -> int:
-    """Tensors that `export_checkpoint` writes; raises as `open_published`."""
-    _, config = open_published(folder, verify=False)
+def count_published(config: OpenVlaConfig) -> int:
+    """Tensors that `export_checkpoint` writes."""
     parts = component_entries(config).values()
     return len(model_entries(config)) + len(unused_shapes(config)) + sum(map(len, parts))
 
