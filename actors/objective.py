@@ -15,7 +15,7 @@ from avavla_ray.learning.exit_labels import exit_labels
 from avavla_ray.learning.ppo import masked_mean, ppo_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, LatentContext
-from avavla_ray.training.objective import CloningObjective
+from avavla_ray.training.objective import CloningObjective, train_only
 
 
 class PPOObjective(nn.Module):
@@ -42,6 +42,7 @@ class PPOObjective(nn.Module):
         are stored ones, so nothing before them is in the graph.
         """
         parts, settings = self.policy.parameter_groups(), self.settings
+        del parts["frozen"]
         critic, gate = parts.pop("value"), parts.pop("gate")
         trained = [parameter for part in parts.values() for parameter in part] if cloning else parts["reasoner"]
         groups: list[dict[str, Any]] = [
@@ -50,9 +51,7 @@ class PPOObjective(nn.Module):
         ]
         if settings.train_gate:
             groups.append({"name": "gate", "params": gate, "lr": settings.gate_lr})
-        owned = {id(parameter) for group in groups for parameter in group["params"]}
-        for parameter in self.parameters():
-            parameter.requires_grad_(id(parameter) in owned)
+        train_only(self.policy, (parameter for group in groups for parameter in group["params"]))
         return groups
 
     def forward(

@@ -60,6 +60,8 @@ def add_lora(backbone: nn.Module, config: LoraConfig) -> None:
     inject_adapter_in_model(settings, backbone.model, _ADAPTER)
     # peft's own record of what it did; ours is PolicyConfig.lora.
     del backbone.model.peft_config
+    for parameter in lora_parameters(backbone):
+        parameter.data = parameter.data.float()
     for parameter in frozen_parameters(backbone):
         parameter.requires_grad_(False)
 

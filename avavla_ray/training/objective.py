@@ -5,7 +5,7 @@ Letters: B streams, T decisions, C chunk length, A action dimension, K latent st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -85,13 +85,22 @@ class CloningObjective(nn.Module):
 
 def learning_parameters(policy: AvaVlaPolicy, parts: tuple[str, ...]) -> list[nn.Parameter]:
     """Freeze everything but `parts` (keys of `AvaVlaPolicy.parameter_groups`); return what learns."""
-    learning = []
-    for name, parameters in policy.parameter_groups().items():
-        for parameter in parameters:
-            parameter.requires_grad_(name in parts)
-        if name in parts:
-            learning += parameters
+    groups = policy.parameter_groups()
+    learning = [parameter for name in parts for parameter in groups[name]]
+    train_only(policy, learning)
     return learning
+
+
+def train_only(policy: AvaVlaPolicy, learning: Iterable[nn.Parameter]) -> None:
+    """Freeze everything but `learning`, and hold that in float32 whatever the backbone's precision.
+
+    Added to a bfloat16 weight, an update of 1e-4 is mostly lost; and ZeRO 3 takes learning parameters of one type only.
+    What is frozen keeps its precision and with it its size.
+    """
+    policy.requires_grad_(False)
+    for parameter in learning:
+        parameter.requires_grad_(True)
+        parameter.data = parameter.data.float()
 
 
 def _like(flags: Tensor, part: Tensor) -> Tensor:
