@@ -16,7 +16,6 @@ from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import to_tensors
 
@@ -56,14 +55,15 @@ class CloningStream:
         metadata = read_metadata(folder)
         check_units(folder, metadata.statistics, statistics)
         config: PolicyConfig = policy.config
-        tokenizer = make_tokenizer(config)
+        preparation = policy.preparation
         windows = WindowSettings(
             streams=settings.demonstration_streams, decisions=settings.demonstration_decisions,
             chunk=config.chunk, seed=seed,
         )  # fmt: skip
         self._walk = WindowWalk(
-            EpisodeReader(metadata), lambda text: tokenizer.encode(text).numpy(), windows, rank=rank, world=world
-        )
+            EpisodeReader(metadata), lambda text: preparation.text(text).numpy(), windows,
+            prepare=preparation.pictures, rank=rank, world=world,
+        )  # fmt: skip
         self._device, self._deepest = device, config.latent.max_steps
         # The same on every rank, so that all of them do the same amount of work.
         self._depths = np.random.default_rng([seed, 3])

@@ -6,7 +6,7 @@ Reads what collect_demos wrote; leaves the policy in OUTPUT/checkpoint and its c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,9 @@ class Settings:
     zero_stage: Literal[0, 1, 2, 3] | None = None
     """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters."""
     precision: Literal["float32", "bfloat16"] | None = None
+    """bfloat16: of the arithmetic; weights stay float32."""
+    lora_rank: int | None = None
+    """Train adapters of this rank in the language model and the projector instead of all weights (OpenVLA only)."""
     checkpoint: Path | None = None
     """Start from this checkpoint's weights."""
     output: Path = Path("runs/bc")
@@ -53,16 +56,23 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from avavla_ray.demonstrations.reader import read_metadata
-    from avavla_ray.policy.checkpoint import load_checkpoint
-    from avavla_ray.policy.config import preset
+    from avavla_ray.policy.checkpoint import read_config
+    from avavla_ray.policy.config import LoraConfig, check_config, preset
+    from avavla_ray.policy.folder import open_folder
     from avavla_ray.training.settings import recipe
 
     names = ("steps", "minutes", "latent_share", "streams", "learning_rate", "workers", "threads", "zero_stage",
              "precision", "seed")  # fmt: skip
     chosen = recipe(settings.recipe, **{name: getattr(settings, name) for name in names})
-    policy = (
-        preset(settings.preset) if settings.checkpoint is None else load_checkpoint(settings.checkpoint).policy.config
-    )
+    if settings.checkpoint is None:
+        policy = preset(settings.preset)
+    else:
+        policy = read_config(open_folder(settings.checkpoint, verify=False))
+    # Our demonstrations command the gripper as the simulators do, whatever the weights were trained on.
+    policy = replace(policy, gripper="signed")
+    if settings.lora_rank is not None:
+        policy = replace(policy, lora=LoraConfig(rank=settings.lora_rank))
+    check_config(policy)
     metadata = read_metadata(settings.demos)
 
     from actors.cluster import connect

@@ -20,6 +20,7 @@ from avavla_ray.errors import InputError
 
 Batch = dict[str, np.ndarray]
 Encode = Callable[[str], np.ndarray]
+Prepare = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ class WindowWalk:
         settings: WindowSettings,
         *,
         episodes: Sequence[int] | None = None,
+        prepare: Prepare | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         """
         Args:
             encode: instruction -> (L,) int64 token ids.
+            prepare: augmented pictures (T, V, H, W, 3) uint8 -> as the policy takes them; None leaves them.
             episodes: indices to walk over; all when left out.
         """
         if settings.streams % world:
@@ -85,7 +88,7 @@ class WindowWalk:
         self._schedule = DecisionSchedule(
             [known[index].steps for index in self._episodes], settings.streams, settings.chunk, settings.seed
         )
-        self._text = _TextCache(encode)
+        self._text, self._prepare = _TextCache(encode), prepare
         self._count = 0
 
     def next(self) -> Batch:
@@ -98,6 +101,8 @@ class WindowWalk:
             row = _gather(self._reader, self._text, visits, settings.chunk)
             random = np.random.default_rng([settings.seed, 2, self._count, stream])
             row["images"] = augment(row["images"], settings.shift, settings.brightness, random)
+            if self._prepare is not None:
+                row["images"] = self._prepare(row["images"])
             if settings.proprio_noise:
                 noise = random.normal(0.0, settings.proprio_noise, row["proprio"].shape)
                 row["proprio"] = row["proprio"] + noise.astype(np.float32)
@@ -124,7 +129,12 @@ def window_batches(
 
 
 def held_out_batches(
-    reader: EpisodeReader, encode: Encode, episodes: Sequence[int], chunk: int, streams: int = 16
+    reader: EpisodeReader,
+    encode: Encode,
+    episodes: Sequence[int],
+    chunk: int,
+    streams: int = 16,
+    prepare: Prepare | None = None,
 ) -> Iterator[Batch]:
     """Every decision of `episodes` once, in order, unaugmented, with T = 1: for validation.
 
@@ -142,6 +152,8 @@ def held_out_batches(
                 visit = Visit(index, steps[min(turn, len(steps) - 1)], turn == 0)
                 row = _gather(reader, text, [visit], chunk)
                 row["mask"] &= turn < len(steps)
+                if prepare is not None:
+                    row["images"] = prepare(row["images"])
                 rows.append(row)
             yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

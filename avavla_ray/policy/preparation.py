@@ -47,6 +47,14 @@ class Preparation:
             return np.stack([prepare_images(image, backbone) for image in images])
         return np.stack([_resized(image, backbone.image_size) for image in images])
 
+    def pictures(self, images: np.ndarray) -> np.ndarray:
+        """Demonstrations' (..., H, W, 3) uint8 as `images` would prepare each; the small presets resize on their own."""
+        if isinstance(self.config.backbone, BackboneConfig):
+            return images
+        from avavla_ray.policy.openvla.images import prepare_images
+
+        return prepare_images(images, self.config.backbone)
+
     def text(self, instruction: str) -> Tensor:
         """(L,) int64 token ids.
 

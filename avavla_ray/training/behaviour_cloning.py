@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from avavla_ray.demonstrations.reader import DatasetMetadata, read_metadata
 from avavla_ray.errors import InputError
@@ -97,7 +100,9 @@ def train(
     """Clone demonstrations on the connected Ray cluster.
 
     Args:
-        initial: checkpoint folder to start from instead of fresh weights; its configuration must be `policy`.
+        policy: with `lora` and an `initial` that has no adapters, they are added to it.
+        initial: checkpoint folder to start from instead of fresh weights; its configuration must be `policy`, but for
+            the adapters and the gripper's units, which are the demonstrations'.
         provenance: of this run, for its checkpoints. tracking: (absolute store URI, run id) for metrics.
 
     Raises:
@@ -113,12 +118,10 @@ def train(
     check_fit(metadata, policy)
     weights = None
     if initial is not None:
-        start = load_checkpoint(initial)
-        if start.policy.config != policy:
-            raise InputError(f"checkpoint {initial} has another configuration than the policy to train")
-        weights = {name: tensor.numpy() for name, tensor in start.policy.state_dict().items()}
+        weights = _initial_weights(initial, policy, settings.seed)
     identity = {
         **asdict(settings), "policy": policy.preset, "demonstrations": str(demonstrations),
+        "lora": policy.lora and asdict(policy.lora),
         "initial": None if initial is None else str(Path(initial).absolute()),
     }  # fmt: skip
     check_output(output, identity, resume)
@@ -132,7 +135,13 @@ def train(
     trainer = TorchTrainer(
         work,
         train_loop_config=CloningWork(
-            settings, policy, demonstrations, {**(provenance or {}), **trained_on}, weights, tracking
+            settings,
+            policy,
+            demonstrations,
+            {**(provenance or {}), **trained_on},
+            weights,
+            None if initial is None else Path(initial).absolute(),
+            tracking,
         ),
         torch_config=TorchConfig(backend="gloo"),
         scaling_config=ScalingConfig(num_workers=settings.workers, resources_per_worker={"CPU": settings.threads}),
@@ -148,3 +157,15 @@ def train(
     with result.checkpoint.as_directory() as folder, atomic_path(output / CHECKPOINT) as temporary:
         shutil.copytree(Path(folder) / POLICY, temporary)
     return CloningResult(output / CHECKPOINT, dict(result.metrics or {}))
+
+
+def _initial_weights(checkpoint: str | Path, policy: PolicyConfig, seed: int) -> dict[str, np.ndarray]:
+    start = load_checkpoint(checkpoint).policy
+    if policy.lora is not None and start.config.lora is None:
+        from avavla_ray.policy.lora import adapt
+
+        torch.manual_seed(seed)
+        adapt(start, policy.lora)
+    if replace(start.config, gripper=policy.gripper) != policy:
+        raise InputError(f"checkpoint {checkpoint} has another configuration than the policy to train")
+    return {name: tensor.float().numpy() for name, tensor in start.state_dict().items()}

@@ -23,7 +23,7 @@ from avavla_ray.policy.attention import temperature_at
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.text import make_tokenizer
+from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.types import Belief
 from avavla_ray.progress import Progress
 from avavla_ray.tracking import attach
@@ -65,7 +65,8 @@ class CloningWork:
 
     Attributes:
         demonstrations: folder that every worker can read.
-        initial: weights to start from, None for fresh ones. provenance: written into checkpoints.
+        initial: weights to start from, None for fresh ones. origin: the checkpoint they are from.
+        provenance: written into checkpoints.
         tracking: (store, run id) of the MLflow run that rank 0 logs to, None for none.
     """
 
@@ -74,6 +75,7 @@ class CloningWork:
     demonstrations: Path
     provenance: dict[str, Any]
     initial: dict[str, np.ndarray] | None = None
+    origin: Path | None = None
     tracking: tuple[str, str] | None = None
 
 
@@ -108,7 +110,7 @@ class _Worker:
         metadata = read_metadata(what.demonstrations)
         self.statistics: Statistics = metadata.statistics
         self.reader = EpisodeReader(metadata)
-        self.encode = make_tokenizer(config).encode
+        self.preparation = Preparation(config)
         training, self.held_out = split(len(metadata.episodes), chosen.held_out, chosen.held_out_limit, chosen.seed)
         self.walk = WindowWalk(
             self.reader, self._tokens,
@@ -116,7 +118,7 @@ class _Worker:
                 streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, shift=chosen.shift,
                 brightness=chosen.brightness, proprio_noise=chosen.proprio_noise, seed=chosen.seed,
             ),
-            episodes=training, rank=rank, world=world,
+            episodes=training, prepare=self.preparation.pictures, rank=rank, world=world,
         )  # fmt: skip
         self.position = Position()
         self.run = attach(*what.tracking) if what.tracking and rank == 0 else None
@@ -125,7 +127,7 @@ class _Worker:
         self.validation: dict[str, float] = {}
 
     def _tokens(self, instruction: str) -> np.ndarray:
-        return self.encode(instruction).numpy()
+        return self.preparation.text(instruction).numpy()
 
     # Beginning, resuming, changing stage
 
@@ -281,6 +283,7 @@ class _Worker:
                 save_checkpoint(
                     folder / POLICY, policy, self.statistics, stage="bc", provenance=self.what.provenance,
                     extra={"training": asdict(self.position), "validation": self.validation},
+                    origin=self.what.origin,
                 )  # fmt: skip
                 (folder / POSITION).write_text(json.dumps(asdict(self.position)), encoding="utf-8")
             report = {**asdict(self.position), **self.validation, **speed}

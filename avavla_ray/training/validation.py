@@ -33,7 +33,8 @@ def held_out_errors(
     device = next(policy.parameters()).device
     objective.eval()
     sums, count, belief = np.zeros(policy.config.action_dim), 0, None
-    for batch in held_out_batches(reader, encode, episodes, policy.config.chunk):
+    prepare = policy.preparation.pictures
+    for batch in held_out_batches(reader, encode, episodes, policy.config.chunk, prepare=prepare):
         if belief is None or batch["starts"].all():
             belief = policy.initial_belief(len(batch["starts"]), device)
         _, belief, metrics = objective(to_tensors(batch, device), belief, latent_steps=latent_steps)

@@ -16,8 +16,8 @@ import torch
 
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.errors import InputError
-from avavla_ray.policy.checkpoint import load_checkpoint
-from avavla_ray.policy.config import preset
+from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
+from avavla_ray.policy.config import LoraConfig, preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.tracking import find_runs, track
@@ -26,6 +26,8 @@ from avavla_ray.training.objective import CloningObjective
 from avavla_ray.training.settings import CloningSettings, recipe
 from avavla_ray.training.validation import held_out_errors
 from tests.support.demonstration_data import make_dataset
+from tests.support.openvla_folder import write_tokenizer
+from tests.support.policies import some_statistics, stirred_policy
 
 pytestmark = pytest.mark.ray
 
@@ -33,6 +35,35 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("cloning") / "demos", episodes=8)
+
+
+@pytest.mark.timeout(180)
+def test_adapters_of_an_openvla_checkpoint_are_cloned_and_its_weights_stay(ray_cluster, demos, tmp_path):
+    write_tokenizer(tmp_path / "tokenizer.json", preset("openvla_oft_tiny").backbone.language.empty)
+    text = (tmp_path / "tokenizer.json").read_text()
+    start = stirred_policy(replace(preset("openvla_oft_tiny"), tokenizer=text))
+    save_checkpoint(tmp_path / "start", start, some_statistics(), stage="import", provenance={})
+    policy = replace(start.config, gripper="signed", lora=LoraConfig(rank=4))
+    settings = recipe("tiny", steps=30, workers=1, streams=4, latent_share=0.2, validations=1, learning_rate=3e-3)
+    result = train(settings, policy, demos, tmp_path / "bc", initial=tmp_path / "start", provenance={"seed": 0})
+    trained = load_checkpoint(result.checkpoint).policy
+    assert trained.config == policy
+    before, after = start.state_dict(), trained.state_dict()
+    kept = [name for name in after if name.endswith("base_layer.weight")]
+    assert len(kept) == 2 * 7 + 3
+    for name in kept:
+        assert torch.equal(before[name.replace(".base_layer", "")], after[name])
+    for name in ("backbone.model.vision.dino.embeddings.cls_token", "backbone.model.language.lm_head.weight"):
+        assert torch.equal(before[name], after[name])
+    for name in ("backbone.model.head.fc2.weight", "action_tokens.positions", "attention.head.weight"):
+        assert not torch.equal(before[name], after[name])
+    assert all(after[name].abs().max() > 0 for name in after if ".lora_B." in name)
+    reader, encode = EpisodeReader(read_metadata(demos)), lambda text: start.preparation.text(text).numpy()
+    untrained, cloned = (
+        held_out_errors(CloningObjective(each.eval()), reader, encode, range(2), latent_steps=0).mean()
+        for each in (start, trained)
+    )
+    assert cloned < 0.8 * untrained
 
 
 @pytest.mark.timeout(180)
