@@ -140,7 +140,6 @@ def train(
             demonstrations,
             {**(provenance or {}), **trained_on},
             weights,
-            None if initial is None else Path(initial).absolute(),
             tracking,
         ),
         torch_config=TorchConfig(backend="gloo"),

@@ -65,8 +65,7 @@ class CloningWork:
 
     Attributes:
         demonstrations: folder that every worker can read.
-        initial: weights to start from, None for fresh ones. origin: the checkpoint they are from.
-        provenance: written into checkpoints.
+        initial: weights to start from, None for fresh ones. provenance: written into checkpoints.
         tracking: (store, run id) of the MLflow run that rank 0 logs to, None for none.
     """
 
@@ -75,7 +74,6 @@ class CloningWork:
     demonstrations: Path
     provenance: dict[str, Any]
     initial: dict[str, np.ndarray] | None = None
-    origin: Path | None = None
     tracking: tuple[str, str] | None = None
 
 
@@ -283,7 +281,6 @@ class _Worker:
                 save_checkpoint(
                     folder / POLICY, policy, self.statistics, stage="bc", provenance=self.what.provenance,
                     extra={"training": asdict(self.position), "validation": self.validation},
-                    origin=self.what.origin,
                 )  # fmt: skip
                 (folder / POSITION).write_text(json.dumps(asdict(self.position)), encoding="utf-8")
             report = {**asdict(self.position), **self.validation, **speed}
