@@ -1,17 +1,23 @@
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from actors.objective import PPOObjective
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
 from avavla_ray.policy.config import LoraConfig
 from avavla_ray.policy.lora import adapt, fold, frozen_parameters, is_merged, lora_parameters, merge, unmerge
+from avavla_ray.policy.openvla.exchange import export_checkpoint
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import PolicyInputs
-from avavla_ray.training.objective import CLONING_PARTS, WARM_UP_PARTS, learning_parameters
+from avavla_ray.training.objective import CLONING_PARTS, WARM_UP_PARTS, learning_parameters, train_only
+from tests.support.openvla_folder import import_and_load, write_published
 from tests.support.openvla_policies import chunk_of, openvla_config, openvla_inputs, openvla_policy
 from tests.support.policies import stirred_policy, tiny
 
@@ -188,6 +194,45 @@ def test_weights_go_from_one_adapted_policy_to_another_built_without_memory() ->
     assert torch.equal(chunk_of(other, inputs), chunk_of(policy, inputs))
     with pytest.raises(RuntimeError, match="lora_A"):
         AvaVlaPolicy(dataclasses.replace(policy.config, lora=None)).load_state_dict(policy.state_dict())
+
+
+def test_a_published_checkpoint_is_adapted_saved_loaded_folded_and_exported(tmp_path: Path) -> None:
+    published = write_published(tmp_path / "published", oft=True, dtype=torch.bfloat16)
+    policy = import_and_load(tmp_path / "published", tmp_path / "imported").policy
+    adapt(policy, LORA)
+    train_only(policy, [])
+    with torch.no_grad():
+        for parameter in lora_parameters(policy.backbone):
+            parameter.normal_(generator=torch.Generator().manual_seed(4)).mul_(0.05)
+    known: dict[str, Any] = {"statistics": policy.statistics, "stage": "bc", "provenance": {}}
+    merge(policy)
+    with pytest.raises(InputError, match="unmerge"):
+        save_checkpoint(tmp_path / "trained", policy, **known)
+    unmerge(policy)
+    save_checkpoint(tmp_path / "trained", policy, **known, origin=tmp_path / "imported")
+    loaded = load_checkpoint(tmp_path / "trained").policy
+    assert loaded.config == policy.config
+    state = loaded.state_dict()
+    assert list(state) == list(policy.state_dict())
+    for name, tensor in policy.state_dict().items():
+        assert tensor.dtype == state[name].dtype
+        assert torch.equal(tensor, state[name]), name
+    assert not any(parameter.requires_grad for parameter in frozen_parameters(loaded.backbone))
+    inputs = openvla_inputs(policy.config, 2)
+    assert torch.equal(chunk_of(loaded, inputs), chunk_of(policy, inputs))
+
+    layer = policy.get_submodule("backbone.model.language.model.layers.0.mlp.up_proj")
+    B, A = layer.lora_B["default"].weight.detach(), layer.lora_A["default"].weight.detach()
+    save_checkpoint(tmp_path / "folded", fold(loaded), **known, origin=tmp_path / "trained")
+    export_checkpoint(tmp_path / "folded", tmp_path / "back")
+    back = {
+        name: tensor for path in (tmp_path / "back").glob("*.safetensors") for name, tensor in load_file(path).items()
+    }
+    assert back.keys() == published.keys()
+    changed = {name for name, tensor in published.items() if not torch.equal(tensor, back[name])}
+    assert len(changed) == 7 * 2 + 3
+    name = "language_model.model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(back[name], (published[name].float() + 8 / 4 * B @ A).bfloat16())
 
 
 def test_what_cannot_be_done_is_refused_in_one_line() -> None:
