@@ -31,7 +31,7 @@ class Preparer:
         Raises:
             InputError: names the field that is wrong, what was expected and what came.
         """
-        statistics = pick_statistics(self._facts, unnorm_key)
+        statistics = pick_statistics(self._facts.statistics, unnorm_key)
         return Ask(
             self._preparation.images(images),
             self._preparation.text(instruction).numpy(),

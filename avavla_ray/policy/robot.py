@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,13 +36,12 @@ class Prepared(NamedTuple):
     statistics: Statistics
 
 
-def pick_statistics(policy: AvaVlaPolicy, key: str | None) -> Statistics:
-    """The units that are meant.
+def pick_statistics(known: Mapping[str, Statistics], key: str | None) -> Statistics:
+    """The units that are meant, of those that a policy knows.
 
     Raises:
         InputError: no such data set, or several and no key.
     """
-    known = policy.statistics
     if not known:
         raise InputError("this policy has no statistics: load it with AvaVlaPolicy.from_checkpoint")
     if key is None:
@@ -59,7 +58,7 @@ def prepare(policy: AvaVlaPolicy, request: Request) -> Prepared:
     Raises:
         InputError: names the field that is wrong, what was expected and what came.
     """
-    preparation, statistics = policy.preparation, pick_statistics(policy, request.unnorm_key)
+    preparation, statistics = policy.preparation, pick_statistics(policy.statistics, request.unnorm_key)
     return Prepared(
         preparation.images(request.images),
         preparation.text(request.instruction),
