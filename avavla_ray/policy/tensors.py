@@ -22,8 +22,12 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     Raises:
         OSError: the disk is full or the place cannot be written; `files.atomic_path` words it for people.
     """
+    # safetensors makes files that only their owner can read; ours get the rights that any new file gets.
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

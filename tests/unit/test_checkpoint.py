@@ -63,6 +63,10 @@ def test_digest_names_the_content_and_nothing_else(folder, tmp_path):
     assert load_checkpoint(folder).digest != load_checkpoint(other).digest
 
 
+def test_all_files_have_the_same_rights(folder):
+    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
+
+
 def test_saving_replaces_the_old_one_and_leaves_nothing_beside_it(folder):
     policy = stirred_policy(tiny(), seed=9)
     save_checkpoint(folder, policy, some_statistics(), stage="ppo", provenance={})
