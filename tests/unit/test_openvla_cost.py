@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -6,10 +7,13 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from avavla_ray.errors import InputError
 from avavla_ray.policy.openvla.config import OpenVlaConfig, preset
 from avavla_ray.policy.openvla.cost import decision_cost, layer_cost
 from avavla_ray.policy.openvla.model import OpenVla
 from avavla_ray.policy.openvla.shapes import build_on_meta
+from benchmarks.policy_cost.layers import TEXT_TOKENS, measure_layers, prefill_speedup
+from benchmarks.policy_cost.models import language_only, random_model, with_layers
 
 
 def _grouped(config: OpenVlaConfig) -> OpenVlaConfig:
@@ -85,3 +89,32 @@ def test_pruning_70_percent_at_two_images_more_than_halves_a_layer() -> None:
     by_part = {cost.part: (cost.flops, other.flops) for cost, other in zip(whole, pruned, strict=True)}
     assert by_part["layer 0"][0] > 2 * by_part["layer 0"][1]
     assert by_part["dino"][0] == by_part["dino"][1]
+
+
+@pytest.mark.parametrize("name", ["openvla_tiny", "openvla_oft_tiny"])
+def test_benchmark_times_every_part_with_and_without_pruning(name: str) -> None:
+    model = OpenVla(_grouped(preset(name))).eval()
+    rows = {(row.part, row.keep): row for row in measure_layers(model, batch=2, keeps=(1.0, 0.3), seconds=0)}
+    parts = [cost.part for cost in decision_cost(model.config, text_tokens=TEXT_TOKENS)]
+    timed = [part for part in parts if part != "embedding" and (part != "vocabulary" or not model.config.parallel)]
+    assert list(rows) == [(part, keep) for keep in (1.0, 0.3) for part in timed]
+    assert all(row.milliseconds > 0 for row in rows.values())
+    dropped = model.config.visual_tokens - math.ceil(0.3 * model.config.visual_tokens)
+    for i in range(model.config.language.layers):
+        whole, pruned = rows[f"layer {i}", 1.0], rows[f"layer {i}", 0.3]
+        assert whole.tokens - pruned.tokens == 2 * dropped
+        assert whole.gflops > pruned.gflops
+    with pytest.raises(InputError, match=r"keep 1\.0 is outside"):
+        prefill_speedup(1.0, 1.0)
+
+
+def test_random_models_are_finite_and_what_they_say() -> None:
+    config = language_only(with_layers(preset("openvla_oft_tiny"), 3))
+    model = random_model(config, "cpu", torch.bfloat16)
+    words = model.embed_text(torch.ones(1, 4, dtype=torch.int64))
+    visual = torch.randn(1, config.visual_tokens, config.language.width).bfloat16()
+    decoded = model.decode(visual, words, None, proprio=model.embed_proprio(torch.zeros(1, 8)))
+    assert len(model.language.model.layers) == 3
+    assert decoded.last.dtype == torch.bfloat16
+    assert decoded.last.isfinite().all()
+    assert decoded.last.std() > 0

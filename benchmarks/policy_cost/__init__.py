@@ -1,0 +1,1 @@
+"""What `benchmarks/policy.py` is made of."""
