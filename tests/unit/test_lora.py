@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,12 @@ def test_weights_go_from_one_adapted_policy_to_another_built_without_memory() ->
         AvaVlaPolicy(dataclasses.replace(policy.config, lora=None)).load_state_dict(policy.state_dict())
 
 
-def test_a_published_checkpoint_is_adapted_saved_loaded_folded_and_exported(tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_adapted_saved_loaded_folded_and_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     published = write_published(tmp_path / "published", oft=True, dtype=torch.bfloat16)
-    policy = import_and_load(tmp_path / "published", tmp_path / "imported").policy
+    policy = import_and_load(tmp_path / "published", tmp_path / "runs/oft").policy
     adapt(policy, LORA)
     train_only(policy, [])
     with torch.no_grad():
@@ -207,10 +211,10 @@ def test_a_published_checkpoint_is_adapted_saved_loaded_folded_and_exported(tmp_
     known: dict[str, Any] = {"statistics": policy.statistics, "stage": "bc", "provenance": {}}
     merge(policy)
     with pytest.raises(InputError, match="unmerge"):
-        save_checkpoint(tmp_path / "trained", policy, **known)
+        save_checkpoint(tmp_path / "runs/tuned/checkpoint", policy, **known)
     unmerge(policy)
-    save_checkpoint(tmp_path / "trained", policy, **known, origin=tmp_path / "imported")
-    loaded = load_checkpoint(tmp_path / "trained").policy
+    save_checkpoint(tmp_path / "runs/tuned/checkpoint", policy, **known, origin=tmp_path / "runs/oft")
+    loaded = load_checkpoint(tmp_path / "runs/tuned/checkpoint").policy
     assert loaded.config == policy.config
     state = loaded.state_dict()
     assert list(state) == list(policy.state_dict())
@@ -223,8 +227,11 @@ def test_a_published_checkpoint_is_adapted_saved_loaded_folded_and_exported(tmp_
 
     layer = policy.get_submodule("backbone.model.language.model.layers.0.mlp.up_proj")
     B, A = layer.lora_B["default"].weight.detach(), layer.lora_A["default"].weight.detach()
-    save_checkpoint(tmp_path / "folded", fold(loaded), **known, origin=tmp_path / "trained")
-    export_checkpoint(tmp_path / "folded", tmp_path / "back")
+    page = (Path(__file__).parents[2] / "docs/fine_tuning.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})  # the page's own lines fold runs/tuned/checkpoint into runs/folded
+    assert load_checkpoint(tmp_path / "runs/folded").policy.config == dataclasses.replace(policy.config, lora=None)
+    export_checkpoint(tmp_path / "runs/folded", tmp_path / "back")
     back = {
         name: tensor for path in (tmp_path / "back").glob("*.safetensors") for name, tensor in load_file(path).items()
     }
