@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avavla_ray.errors import InputError
 from avavla_ray.policy.config import LatentConfig
-from avavla_ray.policy.reasoning import ExitGate, Transition, UpdatePolicy, clamped_entropy, gaussian_log_prob
+from avavla_ray.policy.float32 import float32_island
+from avavla_ray.policy.reasoning import (
+    ExitGate,
+    Surroundings,
+    Transition,
+    UpdatePolicy,
+    clamped_entropy,
+    gaussian_log_prob,
+)
 from avavla_ray.policy.types import LatentContext, LatentTrace
 
 
+class _Shared(NamedTuple):
+    """What all steps of a decision read of its observation; token (B, W) is psi's in the update policy."""
+
+    token: Tensor
+    around: Surroundings
+
+    def of(self, rows: Tensor) -> _Shared:
+        return _Shared(self.token[rows], Surroundings(*(part[rows] for part in self.around)))
+
+
 class LatentLoop(nn.Module):
-    """Update policy, transition and exit gate, and how they are run."""
+    """Update policy, transition and exit gate, and how they are run; in float32 whatever surrounds it."""
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__()
@@ -19,21 +42,25 @@ class LatentLoop(nn.Module):
         self.update_policy = UpdatePolicy(config)
         self.transition = Transition(config)
         self.exit_gate = ExitGate(config)
+        self._compiled: dict[int, Callable[..., LatentTrace]] = {}
 
+    @float32_island
     def context(self, encoding: Tensor) -> LatentContext:
         """What the loop reads of an observation, from psi (B, E)."""
         return LatentContext(encoding, self.transition.project(encoding))
 
+    @float32_island
     def unroll(self, context: LatentContext, z0: Tensor, steps: int, *, sample: bool = False) -> Tensor:
         """A fixed number of steps, differentiable: (B, steps + 1, Z). Updates are means, or reparameterised draws."""
-        states = [z0]
+        shared, states = self._share(context), [z0]
         for _ in range(steps):
-            u, log_std = self.update_policy(states[-1], context.encoding)
+            u, log_std = self.update_policy(states[-1], token=shared.token)
             if sample:
                 u = u + log_std.exp() * torch.randn_like(u)
-            states.append(self.transition(states[-1], u, *context))
+            states.append(self.transition(states[-1], u, shared.around))
         return torch.stack(states, dim=1)
 
+    @float32_island
     def think(
         self,
         context: LatentContext,
@@ -47,36 +74,111 @@ class LatentLoop(nn.Module):
         """At most `steps` steps; a sample leaves as soon as its gate score exceeds `exit_threshold`.
 
         Samples that have left are taken out of the batch, so that they cost nothing more, and the loop ends with the
-        last of them. With `exit_threshold` None nobody leaves early.
+        last of them. With `exit_threshold` None, or 1 which no score exceeds, nobody leaves early.
         """
-        config, B = self.config, len(z0)
-        trace = empty_trace(config, z0)
-        # Drawn for the whole batch at once, so that who leaves when does not change anybody's noise.
-        noise = torch.zeros_like(trace.u)
+        if steps == 0:
+            return empty_trace(self.config, z0)
+        noise = None
         if sample:
-            noise = torch.randn(trace.u.shape, generator=generator, device=z0.device, dtype=z0.dtype)
-        rows = torch.arange(B, device=z0.device)
-        z = z0
+            # Drawn for the whole batch at once, so that who leaves when does not change anybody's noise.
+            shape = (len(z0), self.config.max_steps, self.config.update_dim)
+            noise = torch.randn(shape, generator=generator, device=z0.device, dtype=z0.dtype)
+        if exit_threshold is not None and exit_threshold < 1:
+            return self._until_exit(context, z0, noise, steps, exit_threshold)
+        if steps in self._compiled and not torch.is_grad_enabled():
+            return self._compiled[steps](context, z0, noise)
+        return self._to_depth(context, z0, noise, steps)
+
+    def compile(self, steps: int | None = None, **options: Any) -> None:
+        """From now on `think` takes a fixed number of steps through torch.compile; with CUDA, as one CUDA graph.
+
+        Depths that end early, gradients, copies and pickles of the module keep to plain PyTorch. The batch is dynamic:
+        at most four graphs are compiled a depth (a batch of one or of more, of means or of draws), when they are first
+        needed. A CUDA graph is recorded for every batch size that comes, which compiles nothing.
+
+        Args:
+            steps: the depth to compile, by default K. Call again for another.
+            options: to torch.compile, over fullgraph, dynamic, and mode "reduce-overhead" on CUDA.
+
+        Raises:
+            InputError: steps outside 1..K.
+        """
+        depth = self.config.max_steps if steps is None else steps
+        if not 1 <= depth <= self.config.max_steps:
+            raise InputError(f"steps {depth} to compile: expected 1..{self.config.max_steps}")
+        cuda = next(self.parameters()).is_cuda
+        options = {"fullgraph": True, "dynamic": True, "mode": "reduce-overhead" if cuda else None} | options
+        think = torch.compile(lambda context, z0, noise: self._to_depth(context, z0, noise, depth), **options)
+
+        def replay(context: LatentContext, z0: Tensor, noise: Tensor | None) -> LatentTrace:
+            torch.compiler.cudagraph_mark_step_begin()
+            # The next replay writes its results to the same memory.
+            return LatentTrace(*(part.clone() for part in think(context, z0, noise)))
+
+        self._compiled[depth] = replay if cuda else think
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy that kept them would think with the weights of the original.
+        return self.__dict__ | {"_compiled": {}}
+
+    def _share(self, context: LatentContext) -> _Shared:
+        return _Shared(self.update_policy.encoding(context.encoding), self.transition.surroundings(*context))
+
+    def _step(self, shared: _Shared, z: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        """z (B, Z), noise (B, U) -> z' (B, Z), and a record (B, Z + 1 + 3U): z', exit score, u, mean, log std."""
+        mean, log_std = self.update_policy(z, token=shared.token)
+        u = mean if noise is None else mean + log_std.exp() * noise
+        z = self.transition(z, u, shared.around)
+        score = self.exit_gate.score(self.exit_gate(z))
+        return z, torch.cat([z, score[:, None], u, mean, log_std], dim=1)
+
+    def _to_depth(self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int) -> LatentTrace:
+        """Exactly `steps` steps, without control flow that depends on data."""
+        shared, z, records = self._share(context), z0, []
         for k in range(steps):
-            mean, log_std = self.update_policy(z, context.encoding)
-            u = mean + log_std.exp() * noise[rows, k] if sample else mean
-            z = self.transition(z, u, *context)
-            score = self.exit_gate.score(self.exit_gate(z))
-            trace.u[rows, k] = u
-            trace.log_prob[rows, k] = gaussian_log_prob(u, mean, log_std)
-            trace.entropy[rows, k] = clamped_entropy(log_std)
-            trace.z[rows, k + 1] = z
-            trace.exit_score[rows, k] = score
-            trace.steps[rows] = k + 1
-            if exit_threshold is None:
+            z, record = self._step(shared, z, None if noise is None else noise[:, k])
+            records.append(record)
+        return self._trace(z0, torch.stack(records, dim=1), torch.full_like(z0[:, 0], steps, dtype=torch.int64))
+
+    def _until_exit(
+        self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int, threshold: float
+    ) -> LatentTrace:
+        shared, z, records = self._share(context), z0, []
+        taken = torch.full_like(z0[:, 0], steps, dtype=torch.int64)
+        rows: Tensor | None = None  # of the batch that are still thinking; None for all of them
+        for k in range(steps):
+            here = None if noise is None else noise[:, k] if rows is None else noise[rows, k]
+            z, record = self._step(shared, z, here)
+            score = record[:, self.config.width]
+            if rows is not None:
+                record = record.new_zeros(len(z0), record.shape[1]).index_copy_(0, rows, record)
+            records.append(record)
+            if k + 1 == steps:
+                break
+            staying = (score <= threshold).nonzero()[:, 0]
+            if len(staying) == len(z):
                 continue
-            staying = (score <= exit_threshold).nonzero().squeeze(1)
+            left = score > threshold
+            taken[left if rows is None else rows[left]] = k + 1
             if len(staying) == 0:
                 break
-            if len(staying) < len(rows):
-                rows, z = rows[staying], z[staying]
-                context = LatentContext(context.encoding[staying], context.tokens[staying])
-        return trace
+            rows = staying if rows is None else rows[staying]
+            z, shared = z[staying], shared.of(staying)
+        return self._trace(z0, torch.stack(records, dim=1), taken)
+
+    def _trace(self, z0: Tensor, records: Tensor, taken: Tensor) -> LatentTrace:
+        """Records (B, n, Z + 1 + 3U) of n <= K steps, steps taken (B,) -> the trace, padded to K."""
+        n, K = records.shape[1], self.config.max_steps
+        z, score, u, mean, log_std = records.split([z0.shape[1], 1, *(3 * [self.config.update_dim])], dim=-1)
+        valid = torch.arange(n, device=z0.device) < taken[:, None]
+        return LatentTrace(
+            z=F.pad(torch.cat([z0[:, None], z], dim=1), (0, 0, 0, K - n)),
+            u=F.pad(u, (0, 0, 0, K - n)),
+            log_prob=F.pad(gaussian_log_prob(u, mean, log_std).where(valid, 0.0), (0, K - n)),
+            entropy=F.pad(clamped_entropy(log_std).where(valid, 0.0), (0, K - n)),
+            exit_score=F.pad(score[..., 0], (0, K - n)),
+            steps=taken,
+        )
 
 
 def empty_trace(config: LatentConfig, z0: Tensor) -> LatentTrace:

@@ -1,16 +1,20 @@
 """The parts of latent reasoning (arXiv 2606.15099, section 3): update policy, transition, exit gate, value.
 
-All of them compute in float32: likelihood ratios of PPO compare numbers that a lower precision would blur.
+All of them compute in float32 (policy/float32.py): likelihood ratios of PPO compare numbers that a lower precision
+would blur.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avavla_ray.policy.config import LatentConfig
+from avavla_ray.policy.float32 import float32_island
 from avavla_ray.policy.transformer import Block, MultiHeadAttention
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -54,13 +58,47 @@ class UpdatePolicy(nn.Module):
         nn.init.zeros_(self.log_std.weight)
         nn.init.constant_(self.log_std.bias, config.log_std_init)
 
-    def forward(self, z: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor]:
-        """z (B, Z), psi (B, E) -> mean and log standard deviation, (B, U) each."""
-        x = torch.stack([self.encoding(encoding), self.latent(z)], dim=1) + self.kind
+    @float32_island
+    def forward(self, z: Tensor, encoding: Tensor | None = None, token: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z (B, Z), psi (B, E) -> mean and log standard deviation, (B, U) each.
+
+        Args:
+            token: (B, reasoner width), `self.encoding(psi)` in place of psi where many steps share an observation.
+        """
+        token = self.encoding(encoding) if token is None else token
+        x = torch.stack([token, self.latent(z)], dim=1) + self.kind
         for block in self.blocks[:-1]:
             x = block(x)
         x = self.norm(self.blocks[-1](x, last=1)[:, 0])
         return self.mean(x), self.log_std(x).clamp(self.config.log_std_min, self.config.log_std_max)
+
+
+class Surroundings(NamedTuple):
+    """What a transition reads of an observation, the same at every step.
+
+    gates (B, 3H): psi's share of the GRU's input. keys, values (B, heads, O, Z / heads): of the observation tokens.
+    """
+
+    gates: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class SteadyInputCell(nn.GRUCell):
+    """A GRU cell of which the input's tail stays the same from step to step, and so is multiplied only once."""
+
+    def steady(self, tail: Tensor) -> Tensor:
+        """The input's last columns (B, T) -> their share of the gates, biases included (B, 3H)."""
+        return F.linear(tail, self.weight_ih[:, -tail.shape[1] :], self.bias_ih)
+
+    def forward(self, head: Tensor, hidden: Tensor, steady: Tensor) -> Tensor:  # type: ignore[override]
+        """The input's first columns (B, I - T), hidden (B, H), steady (B, 3H) -> (B, H), as nn.GRUCell."""
+        H = self.hidden_size
+        given = steady + F.linear(head, self.weight_ih[:, : head.shape[1]])
+        kept = F.linear(hidden, self.weight_hh, self.bias_hh)
+        reset, update = torch.sigmoid(given[:, : 2 * H] + kept[:, : 2 * H]).chunk(2, dim=1)
+        new = torch.tanh(given[:, 2 * H :] + reset * kept[:, 2 * H :])
+        return new + update * (hidden - new)
 
 
 class Transition(nn.Module):
@@ -76,7 +114,7 @@ class Transition(nn.Module):
         Z, E, U, H = config.width, config.encoding_width, config.update_dim, config.transition_hidden
         self.tokens = nn.Linear(E, config.observation_tokens * Z)
         self.hidden = nn.Linear(U, H)
-        self.cell = nn.GRUCell(Z + E, H)
+        self.cell = SteadyInputCell(Z + E, H)
         self.delta = nn.Linear(H, Z)
         self.cross_attention = MultiHeadAttention(Z, config.transition_heads)
         self.gate = nn.Sequential(nn.Linear(U, H), nn.GELU(approximate="tanh"), nn.Linear(H, Z))
@@ -86,11 +124,16 @@ class Transition(nn.Module):
         """psi (B, E) -> the observation tokens (B, O, Z) that z attends to."""
         return self.tokens(encoding).view(len(encoding), self.config.observation_tokens, -1)
 
-    def forward(self, z: Tensor, u: Tensor, encoding: Tensor, tokens: Tensor) -> Tensor:
-        """z (B, Z), u (B, U), psi (B, E), tokens (B, O, Z) -> z' (B, Z)."""
-        memory = self.cell(torch.cat([z, encoding], dim=-1), torch.tanh(self.hidden(u)))
-        delta = self.delta(memory) + self.cross_attention(z[:, None], tokens)[:, 0]
-        return self.norm(z + torch.sigmoid(self.gate(u)) * delta)
+    def surroundings(self, encoding: Tensor, tokens: Tensor) -> Surroundings:
+        """psi (B, E) and observation tokens (B, O, Z) -> what the steps share."""
+        keys, values = self.cross_attention.keys_values(tokens)
+        return Surroundings(self.cell.steady(encoding), keys.contiguous(), values.contiguous())
+
+    def forward(self, z: Tensor, u: Tensor, around: Surroundings) -> Tensor:
+        """z (B, Z), u (B, U) -> z' (B, Z)."""
+        memory = self.cell(z, torch.tanh(self.hidden(u)), around.gates)
+        seen = self.cross_attention.attend(z[:, None], around.keys, around.values)[:, 0]
+        return self.norm(z + torch.sigmoid(self.gate(u)) * (self.delta(memory) + seen))
 
 
 class ExitGate(nn.Module):
@@ -106,6 +149,7 @@ class ExitGate(nn.Module):
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)
 
+    @float32_island
     def forward(self, z: Tensor) -> Tensor:
         """z (..., Z) -> logits (...)."""
         x = self.enter(z)
@@ -128,6 +172,7 @@ class ValueHead(nn.Module):
             nn.Linear(H, H), nn.GELU(approximate="tanh"), nn.Linear(H, 1),
         )  # fmt: skip
 
+    @float32_island
     def forward(self, z: Tensor) -> Tensor:
         """z (..., Z) -> (...)."""
         return self.layers(z).squeeze(-1)

@@ -26,9 +26,17 @@ class MultiHeadAttention(nn.Module):
         Args:
             key_bias: (B, S) float, added to every query's logits for that key; log w multiplies its share by w.
         """
+        return self.attend(x, *self.keys_values(source), key_bias)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, source_width) -> keys and values, (B, heads, S, width / heads) each, for `attend`."""
+        k, v = self.key_value(source).view(len(source), source.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def attend(self, x: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        """`forward` on what `keys_values` made of a source that many calls attend to."""
         B, Q, width = x.shape
         q = self.query(x).view(B, Q, self.heads, -1).transpose(1, 2)
-        k, v = self.key_value(source).view(B, source.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = None if key_bias is None else key_bias.to(q.dtype)[:, None, None, :].expand(-1, self.heads, Q, -1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).reshape(B, Q, width))
