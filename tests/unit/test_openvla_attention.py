@@ -15,6 +15,9 @@ from avavla_ray.policy.openvla.config import preset
 from avavla_ray.policy.openvla.model import Decoded, OpenVla
 from avavla_ray.policy.openvla.sequence import attention_mask
 
+# On a processor it is not compiled, which is what it warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
+
 # positive, negative and bias of the two published settings; the second one reaches w = 0, a pruned token.
 LIBERO, CALVIN = (1.9, 0.1, 0.0), (1.0, -1.0, 1.0)
 FUSED = [kernel for kernel in KERNELS if kernel != "explicit"]
@@ -216,3 +219,12 @@ def test_unknown_and_missing_kernels_are_refused(models: dict[str, OpenVla], mon
     with pytest.raises(InputError, match="attention 'flex': this PyTorch has no FlexAttention: choose 'sdpa'"):
         model.set_attention("flex")
     assert model.attention == "explicit"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_decision_compiles_as_one_graph(models: dict[str, OpenVla], kernel: str) -> None:
+    inputs = _inputs(models["oft"])
+    plain = _decode(models["oft"], kernel, **inputs)
+    compiled = torch.compile(models["oft"].decode, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        _assert_close(compiled(**inputs), plain)

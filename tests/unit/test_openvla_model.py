@@ -6,6 +6,9 @@ from torch import Tensor
 
 from avavla_ray.errors import InputError
 from avavla_ray.policy.attention import log_bias, prune
+from avavla_ray.policy.config import LoraConfig
+from avavla_ray.policy.lora import add_lora
+from avavla_ray.policy.openvla.backbone import OpenVlaBackbone
 from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config, preset
 from avavla_ray.policy.openvla.key_map import unused_shapes
 from avavla_ray.policy.openvla.model import OpenVla
@@ -151,6 +154,29 @@ def test_gradient_checkpointing_recomputes_activations_and_changes_no_gradient(
     model.set_gradient_checkpointing(False)
     model.eval()
     assert runs == [[1, 1, 1], [2, 2, 2]]
+    for kept, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, recomputed, rtol=1e-6, atol=1e-6)
+        assert kept.abs().sum() > 0
+
+
+def test_gradient_checkpointing_reaches_adapters_over_a_frozen_model() -> None:
+    model = _model("openvla_oft_tiny")
+    add_lora(OpenVlaBackbone(model), LoraConfig(rank=2, alpha=4))
+    weights = [parameter for name, parameter in model.named_parameters() if "lora_A" in name]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    images, text, proprio = _observation(model.config)
+    gradients = []
+    model.train()
+    for checkpointing in (False, True):
+        model.set_gradient_checkpointing(checkpointing)
+        token = model.embed_proprio(proprio)
+        decoded = model.decode(model.encode_images(images), model.embed_text(text.ids), text.present, proprio=token)
+        gradients.append(torch.autograd.grad(model.read_actions(decoded.last).sum(), weights))
+    assert len(weights) == 3 + 7 * model.config.language.layers
     for kept, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(kept, recomputed, rtol=1e-6, atol=1e-6)
         assert kept.abs().sum() > 0

@@ -17,8 +17,9 @@ class PartCost:
 
     Attributes:
         tokens: rows that go through it, of all its passes.
-        flops: floating-point operations. weights: parameters that it holds. passes: how often a decision runs it, each
-            time reading its weights; the embedding reads a row a token instead of all, and has no flops.
+        flops: floating-point operations. weights: parameters that it holds.
+        passes: how often a decision reads all of its weights; 0 for the embedding, which looks up a row a token, and
+            for a vocabulary that stays idle because the L1 head reads the actions.
     """
 
     part: str
@@ -82,14 +83,14 @@ def decision_cost(config: OpenVlaConfig, *, text_tokens: int, visual_tokens: int
         _tower_cost("dino", config, config.dino, dino=True),
         _tower_cost("siglip", config, config.siglip, dino=False),
         PartCost("projector", N, 2 * N * projector, projector + 4 * features + 2 * D),
-        PartCost("embedding", text_tokens + 2 if config.parallel else text_tokens + A, 0, rows * D),
+        PartCost("embedding", text_tokens + 2 if config.parallel else text_tokens + A, 0, rows * D, 0),
     ]
     if config.proprio_dim:
         matrices = config.proprio_dim * D + D * D
         parts.append(PartCost("proprio", 1, 2 * matrices, matrices + 2 * D))
     parts += [_layer_cost(config, f"layer {i}", passes) for i in range(config.language.layers)]
     read = 0 if config.head_blocks else config.action_tokens
-    # With the final norm. It stays idle where the L1 head reads the actions.
+    # With the final norm.
     parts.append(
         PartCost("vocabulary", read, 2 * read * rows * D, rows * D + D, 0 if config.head_blocks else len(passes))
     )
