@@ -53,13 +53,11 @@ def main(settings: Settings) -> None:
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
 
-    import asyncio
-
     import ray
 
     from actors.cluster import connect
     from actors.serving.replica import PolicyPlan
-    from actors.serving.start import ServingPlan, deployed, listen, remote_decide
+    from actors.serving.start import ServingPlan, deployed, listen_until_signal, remote_decide
     from avavla_ray.errors import InputError
 
     connect(cpus=settings.replicas * settings.threads)
@@ -87,7 +85,7 @@ def main(settings: Settings) -> None:
             described = f"{facts.config.preset} policy {facts.digest[:12]}, {facts.device}, {facts.precision}"
             print(f"serving {described} at http://{shown}:{port}", flush=True)
 
-        asyncio.run(listen(listener, facts, remote_decide(handle), serving, ready))
+        listen_until_signal(listener, facts, remote_decide(handle), serving, ready)
 
 
 def _check(settings: Settings) -> None:

@@ -117,7 +117,8 @@ async def _body(request: Request) -> bytes:
 
 
 def _complaint(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": " ".join(message.split())}, status_code=status)
+    line = " ".join(message.split())
+    return JSONResponse({"error": line if len(line) <= 300 else f"{line[:297]}..."}, status_code=status)
 
 
 async def _fault(request: Request, error: Exception) -> Response:

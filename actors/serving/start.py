@@ -49,7 +49,8 @@ def bind(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # Named so, asyncio turns Nagle's algorithm off; with it an answer would wait 40 ms for the client's receipt.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
@@ -68,9 +69,14 @@ class _Server(uvicorn.Server):
 
 
 async def listen(
-    listener: socket.socket, facts: PolicyFacts, decide: Decide, plan: ServingPlan, ready: Callable[[], None]
+    listener: socket.socket,
+    facts: PolicyFacts,
+    decide: Decide,
+    plan: ServingPlan,
+    ready: Callable[[], None],
+    end: asyncio.Event,
 ) -> None:
-    """Answer until SIGINT or SIGTERM; requests under way are answered before it returns.
+    """Answer until `end` is set; requests under way are answered before it returns.
 
     Args:
         decide: one forward pass for a batch. ready: called when requests are answered.
@@ -83,22 +89,31 @@ async def listen(
             timeout_graceful_shutdown=10,
         )
     )  # fmt: skip
-
-    def end() -> None:
-        server.should_exit = True
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        if server.started:
-            ready()
+        ready()
+        ending = asyncio.create_task(end.wait())
+        await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
         await serving
     finally:
         await gateway.close()
+
+
+def listen_until_signal(
+    listener: socket.socket, facts: PolicyFacts, decide: Decide, plan: ServingPlan, ready: Callable[[], None]
+) -> None:
+    """`listen` until SIGINT or SIGTERM."""
+
+    async def main() -> None:
+        end = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, end.set)
+        await listen(listener, facts, decide, plan, ready, end)
+
+    asyncio.run(main())
 
 
 @contextlib.contextmanager
@@ -115,6 +130,7 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
     deployment = serve.deployment(
         PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
+        health_check_period_s=2,
         ray_actor_options={"num_cpus": plan.threads, "num_gpus": 1 if plan.device == "cuda" else 0},
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.

@@ -44,14 +44,14 @@ def decode_array(field: str, value: dict[str, Any]) -> np.ndarray:
     kind, shape = value.get("dtype"), value.get("shape")
     if not isinstance(kind, str) or kind not in DTYPES:
         raise InputError(f"{field}: array of type {_short(kind)}, expected one of {', '.join(sorted(DTYPES))}")
-    sides = shape if isinstance(shape, list) else [None]
-    if len(sides) > 4 or not all(type(side) is int and 0 <= side <= 2**31 for side in sides):
+    lengths = isinstance(shape, list) and all(type(side) is int and 0 <= side <= 2**31 for side in shape)
+    if not lengths or len(shape) > 4:
         raise InputError(f"{field}: array of shape {_short(shape)}, expected a list of at most 4 lengths")
     content = decode_base64(field, value["__numpy__"])
-    expected = math.prod(sides) * DTYPES[kind].itemsize
+    expected = math.prod(shape) * DTYPES[kind].itemsize
     if len(content) != expected:
-        raise InputError(f"{field}: {len(content)} bytes, an array {sides} of {kind} has {expected}")
-    return np.frombuffer(content, DTYPES[kind]).reshape(sides)
+        raise InputError(f"{field}: {len(content)} bytes, an array {shape} of {kind} has {expected}")
+    return np.frombuffer(content, DTYPES[kind]).reshape(shape)
 
 
 def decode_image(field: str, value: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.text import make_tokenizer
 
 _SMALLEST_IMAGE = 16
+_REMEMBERED = 1024  # instructions whose tokens are kept
 
 
 class Preparation:
@@ -63,9 +64,12 @@ class Preparation:
         """
         if not isinstance(instruction, str):
             raise InputError(f"instruction: expected text, got {type(instruction).__name__}")
-        if instruction not in self._encoded:
-            self._encoded[instruction] = self._tokenizer.encode(instruction)
-        return self._encoded[instruction]
+        encoded = self._encoded.get(instruction)
+        if encoded is None:
+            if len(self._encoded) >= _REMEMBERED:
+                self._encoded.clear()  # a server is asked whatever its clients think of
+            encoded = self._encoded[instruction] = self._tokenizer.encode(instruction)
+        return encoded
 
     def proprio(self, proprio: np.ndarray | None, statistics: Statistics) -> np.ndarray:
         """(..., P) in the data's units -> normalised float32; a policy without proprioception makes (..., 0) of

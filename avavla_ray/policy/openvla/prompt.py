@@ -14,6 +14,7 @@ from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.sequence import TextBatch
 
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
+_REMEMBERED = 1024  # instructions whose tokens are kept
 
 
 def read_tokenizer(path: Path) -> str:
@@ -80,9 +81,12 @@ class PromptTokenizer:
         Raises:
             InputError: the instruction is empty or leaves no room for the images and actions.
         """
-        if instruction not in self._encoded:
-            self._encoded[instruction] = self._encode(instruction)
-        return self._encoded[instruction]
+        encoded = self._encoded.get(instruction)
+        if encoded is None:
+            if len(self._encoded) >= _REMEMBERED:
+                self._encoded.clear()  # a server is asked whatever its clients think of
+            encoded = self._encoded[instruction] = self._encode(instruction)
+        return encoded
 
     def encode(self, instruction: str) -> Tensor:
         """(max_text_tokens,) int64, padded on the left: what the policy's tokenizers have in common.

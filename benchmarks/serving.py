@@ -1,0 +1,216 @@
+#!/usr/bin/env python
+"""A policy server under load: decisions a second and latency by number of robots, with batching and without.
+
+Two servers of the same policy run beside each other, one of them deciding on one request at a time. Their rounds are
+taken in turns, so that whatever else the machine does falls on both alike. Every robot asks again as soon as it has its
+answer, as a robot that executes its chunk meanwhile doesn't: the numbers are the most that the server carries.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.command_line import run_job
+from avavla_ray.files import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure."""
+
+    quick: bool = False
+    """Short rounds; ends within 90 s on 2 cores."""
+    json: Path | None = None
+    """File for the numbers."""
+    preset: str = "small"
+    """Policy to build, with random weights."""
+    checkpoint: Path | None = None
+    """Serve this one instead."""
+    clients: tuple[int, ...] = (1, 4, 16)
+    max_batch: int = 16
+    batch_wait_ms: float = 2.0
+    device: str = "auto"
+
+
+@dataclass
+class Load:
+    """What the robots saw: milliseconds of each request, what of them wasn't deciding or waiting, batch sizes."""
+
+    seconds: float = 0.0
+    latency: list[float] = field(default_factory=list)
+    overhead: list[float] = field(default_factory=list)
+    batch: list[int] = field(default_factory=list)
+
+    def report(self) -> dict[str, float]:
+        ranked = sorted(self.latency)
+        return {
+            "decisions_per_s": len(ranked) / self.seconds,
+            "p50_ms": statistics.median(ranked),
+            "p90_ms": ranked[int(0.9 * (len(ranked) - 1))],
+            "overhead_ms": statistics.median(self.overhead),
+            "mean_batch": len(self.batch) / sum(1 / size for size in self.batch),
+        }
+
+
+def make_checkpoint(folder: Path, preset_name: str) -> Path:
+    """A checkpoint of random weights."""
+    import numpy as np
+    import torch
+
+    from avavla_ray.normalisation import FieldStatistics, Statistics
+    from avavla_ray.policy.checkpoint import save_checkpoint
+    from avavla_ray.policy.config import preset
+    from avavla_ray.policy.policy import AvaVlaPolicy
+
+    torch.manual_seed(0)
+    policy = AvaVlaPolicy(preset(preset_name))
+    random = np.random.default_rng(0)
+    widths = policy.config.action_dim, policy.config.proprio_dim
+    fields = [FieldStatistics.of(random.normal(size=(64, width))) for width in widths]
+    save_checkpoint(folder, policy, Statistics("noise", *fields, episodes=1, steps=64), stage="none", provenance={})
+    return folder
+
+
+def start_server(checkpoint: Path, max_batch: int, settings: Settings) -> tuple[subprocess.Popen[str], str]:
+    """A running jobs/serve.py and its address."""
+    import ray
+
+    process = subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "jobs" / "serve.py"), "--checkpoint", str(checkpoint), "--port", "0",
+            "--max-batch", str(max_batch), "--batch-wait-ms", str(settings.batch_wait_ms), "--device", settings.device,
+        ],
+        env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}, cwd=ROOT, text=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "http://" in line:
+            return process, line.split("http://")[1].strip()
+    raise RuntimeError(f"the server ended with status {process.wait()}")
+
+
+def ask_for(address: str, clients: int, seconds: float, load: Load) -> None:
+    """Let so many robots ask for so long, each with a session and pictures of its own."""
+
+    def robot(seed: int) -> None:
+        connection = http.client.HTTPConnection(address, timeout=300)
+
+        def call(method: str, path: str, body: Any = None) -> Any:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status >= 300:
+                raise RuntimeError(f"{answer.status} {content.decode()}")
+            return json.loads(content or b"null")
+
+        facts = call("GET", "/health")
+        session = call("POST", "/sessions")["session"]
+        body = request_body(facts, session, seed)
+        ready.wait()
+        while time.perf_counter() < end[0]:
+            start = time.perf_counter()
+            decision = call("POST", "/act", body)
+            taken = 1e3 * (time.perf_counter() - start)
+            load.latency.append(taken)
+            load.overhead.append(taken - decision["milliseconds"] - decision["queued_milliseconds"])
+            load.batch.append(decision["batch"])
+        call("DELETE", f"/sessions/{session}")
+
+    end = [0.0]
+
+    def go() -> None:
+        end[0] = time.perf_counter() + seconds
+
+    ready = threading.Barrier(clients, action=go)
+    robots = [threading.Thread(target=robot, args=(seed,)) for seed in range(clients)]
+    for thread in robots:
+        thread.start()
+    for thread in robots:
+        thread.join()
+    load.seconds += time.perf_counter() - (end[0] - seconds)
+
+
+def request_body(facts: dict[str, Any], session: str, seed: int) -> str:
+    """An observation of noise pictures of the policy's own size."""
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    size = facts["image_size"]
+    pictures = random.integers(0, 256, (facts["cameras"], size, size, 3), dtype=np.uint8)
+    images = [
+        {"__numpy__": base64.b64encode(picture).decode(), "dtype": "|u1", "shape": picture.shape}
+        for picture in pictures
+    ]
+    return json.dumps(
+        {
+            "images": images, "instruction": "pick up the alphabet soup and place it in the basket",
+            "proprio": random.normal(size=facts["proprio"]).tolist(), "session": session,
+        }
+    )  # fmt: skip
+
+
+def main(settings: Settings) -> None:
+    from actors.cluster import connect
+    from avavla_ray.provenance import machine
+
+    rounds, seconds = (2, 2.0) if settings.quick else (5, 6.0)
+    connect(cpus=2)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = settings.checkpoint or make_checkpoint(Path(folder) / settings.preset, settings.preset)
+        servers = {
+            "batched": start_server(checkpoint, settings.max_batch, settings),
+            "one by one": start_server(checkpoint, 1, settings),
+        }
+        loads = {(name, clients): Load() for clients in settings.clients for name in servers}
+        try:
+            for _, address in servers.values():
+                ask_for(address, 1, 1.0, Load())  # warm
+            for _ in range(rounds):
+                for (name, clients), load in loads.items():
+                    ask_for(servers[name][1], clients, seconds, load)
+        finally:
+            for process, _ in servers.values():
+                process.terminate()
+                process.wait()
+    reports = {f"{name}, {clients} clients": load.report() for (name, clients), load in loads.items()}
+    few, many = min(settings.clients), max(settings.clients)
+    batched, single = reports[f"batched, {many} clients"], reports[f"one by one, {many} clients"]
+    result: dict[str, Any] = {
+        "decisions_per_s": batched["decisions_per_s"],
+        "batching_speedup": batched["decisions_per_s"] / single["decisions_per_s"],
+        "http_overhead_ms": reports[f"batched, {few} clients"]["overhead_ms"],
+        "cases": reports,
+        "preset": str(settings.checkpoint or settings.preset),
+        "max_batch": settings.max_batch,
+        "batch_wait_ms": settings.batch_wait_ms,
+        "machine": machine(),
+    }
+    print(f"{'':24} decisions/s   p50 ms   p90 ms   http ms   mean batch")
+    for name, report in reports.items():
+        print(
+            f"{name:24} {report['decisions_per_s']:11.1f} {report['p50_ms']:8.1f} {report['p90_ms']:8.1f} "
+            f"{report['overhead_ms']:9.1f} {report['mean_batch']:12.1f}"
+        )
+    for name in ("decisions_per_s", "batching_speedup", "http_overhead_ms"):
+        print(f"{name:24} {result[name]:11.3g}")
+    if settings.json is not None:
+        write_json(settings.json, result)
+
+
+if __name__ == "__main__":
+    run_job(main, Settings)
