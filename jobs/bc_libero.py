@@ -39,9 +39,11 @@ class Settings:
     zero_stage: Literal[0, 1, 2, 3] | None = None
     """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """bfloat16: of the arithmetic; weights stay float32."""
+    """bfloat16: of the arithmetic, and of the frozen weights under adapters; what learns stays float32."""
     lora_rank: int | None = None
     """Train adapters of this rank in the language model and the projector instead of all weights (OpenVLA only)."""
+    recompute: bool = False
+    """Recompute activations in the backward pass: far less memory, more arithmetic (OpenVLA only)."""
     checkpoint: Path | None = None
     """Start from this checkpoint's weights."""
     output: Path = Path("runs/bc")
@@ -62,7 +64,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.training.settings import recipe
 
     names = ("steps", "minutes", "latent_share", "streams", "learning_rate", "workers", "threads", "zero_stage",
-             "precision", "seed")  # fmt: skip
+             "precision", "recompute", "seed")  # fmt: skip
     chosen = recipe(settings.recipe, **{name: getattr(settings, name) for name in names})
     if settings.checkpoint is None:
         policy = preset(settings.preset)

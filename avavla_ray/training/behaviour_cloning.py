@@ -24,7 +24,7 @@ from avavla_ray.demonstrations.reader import DatasetMetadata, read_metadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, write_json
 from avavla_ray.policy.checkpoint import load_checkpoint
-from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.training.settings import CloningSettings
 
@@ -116,6 +116,8 @@ def train(
     demonstrations, output = Path(demonstrations).absolute(), Path(output).absolute()
     metadata = read_metadata(demonstrations)
     check_fit(metadata, policy)
+    if settings.recompute and isinstance(policy.backbone, BackboneConfig):
+        raise InputError(f"recompute: preset {policy.preset} keeps few activations, only OpenVLA can do without them")
     weights = None
     if initial is not None:
         weights = _initial_weights(initial, policy, settings.seed)

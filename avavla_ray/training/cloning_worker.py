@@ -158,6 +158,12 @@ class _Worker:
     def _build_engine(self, policy: AvaVlaPolicy) -> None:
         warm = self.position.stage == WARM_UP
         parameters = learning_parameters(policy, WARM_UP_PARTS if warm else CLONING_PARTS)
+        if self.settings.precision == "bfloat16":
+            # Autocast would make a bfloat16 copy of every frozen weight in every forward pass, and keep it.
+            for parameter in policy.parameter_groups()["frozen"]:
+                parameter.data = parameter.data.bfloat16()
+        if self.settings.recompute:
+            policy.backbone.model.set_gradient_checkpointing(True)
         objective = CloningObjective(policy, self.settings.smoothness)
         self.engine = initialise_engine(objective, [{"params": parameters, "lr": 0.0}], self.engine_settings)
         self.engine.train()

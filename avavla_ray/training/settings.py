@@ -27,6 +27,7 @@ class CloningSettings:
         keep: checkpoints kept for resuming.
         workers: training processes. threads: compute threads of each. zero_stage, gradient_clip, accumulation,
             precision: see engine.py. weight_decay: of AdamW.
+        recompute: an OpenVLA backbone's activations in the backward pass, instead of keeping them.
         max_failures: worker crashes that the run survives.
     """
 
@@ -55,6 +56,7 @@ class CloningSettings:
     accumulation: int = 1
     precision: str = "float32"
     weight_decay: float = 0.0
+    recompute: bool = False
     max_failures: int = 3
     seed: int = 0
 

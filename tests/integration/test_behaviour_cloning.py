@@ -42,9 +42,12 @@ def test_adapters_of_an_openvla_checkpoint_are_cloned_and_its_weights_stay(ray_c
     write_tokenizer(tmp_path / "tokenizer.json", preset("openvla_oft_tiny").backbone.language.empty)
     text = (tmp_path / "tokenizer.json").read_text()
     start = stirred_policy(replace(preset("openvla_oft_tiny"), tokenizer=text))
+    start.set_precision("bfloat16")  # as published weights are
+    start.set_precision("float32")
     save_checkpoint(tmp_path / "start", start, some_statistics(), stage="import", provenance={})
     policy = replace(start.config, gripper="signed", lora=LoraConfig(rank=4))
     settings = recipe("tiny", steps=30, workers=1, streams=4, latent_share=0.2, validations=1, learning_rate=3e-3)
+    settings = replace(settings, precision="bfloat16", recompute=True)
     result = train(settings, policy, demos, tmp_path / "bc", initial=tmp_path / "start", provenance={"seed": 0})
     trained = load_checkpoint(result.checkpoint).policy
     assert trained.config == policy
@@ -183,5 +186,7 @@ def test_wrong_input_ends_before_anything_starts(demos, tmp_path):
         train(settings, preset("tiny"), tmp_path / "nowhere", tmp_path / "bc")
     with pytest.raises(InputError, match="no checkpoint at"):
         train(settings, preset("tiny"), demos, tmp_path / "bc", initial=tmp_path / "nothing")
+    with pytest.raises(InputError, match="recompute: preset tiny"):
+        train(replace(settings, recompute=True), preset("tiny"), demos, tmp_path / "bc")
     assert not (tmp_path / "bc").exists()
     assert json.loads((demos / "dataset.json").read_text())["episodes"] == 8
