@@ -12,6 +12,7 @@ import ray
 import torch
 
 from actors.watchdog import Outcome, Watchdog
+from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
 from avavla_ray.evaluation.protocol import play_episode
 from avavla_ray.policy.agent import Agent
@@ -198,8 +199,8 @@ class _Queue:
 
 
 def _unwrapped(reference: ray.ObjectRef) -> Any:
-    """`ray.get`, with our own exceptions as they were raised."""
+    """`ray.get`, with exceptions as they were raised; where from stays visible unless it is the user's input."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        raise error.cause from (None if isinstance(error.cause, InputError) else error)

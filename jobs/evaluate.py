@@ -22,6 +22,8 @@ class Settings:
 
     checkpoint: Path
     """Checkpoint folder, as bc_libero or ppo_libero wrote it."""
+    unnorm_key: str | None = None
+    """Data set whose units are meant, where the checkpoint knows several."""
     suite: str = "libero_object"
     tasks: tuple[int, ...] = ()
     """Task indices; all when left out."""
@@ -71,7 +73,7 @@ def main(settings: Settings) -> None:
 
     # Everything that can be wrong is looked at before anything slow starts.
     checkpoint = load_checkpoint(settings.checkpoint)
-    policy = checkpoint.policy.config
+    policy, statistics = checkpoint.policy.config, checkpoint.statistics_of(settings.unnorm_key)
     exits = exit_settings(settings.thresholds, settings.depths, policy)
     config = SimulatorConfig(
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
@@ -87,7 +89,7 @@ def main(settings: Settings) -> None:
 
     label = settings.label or checkpoint.stage
     identity = {
-        "suite": settings.suite, "checkpoint": checkpoint.digest,
+        "suite": settings.suite, "checkpoint": checkpoint.digest, "statistics": statistics.name,
         **data, "render": settings.render, "max_steps": settings.max_steps or suite.max_steps, "seed": settings.seed,
     }  # fmt: skip
     ledger = Ledger(settings.output / "episodes.jsonl", identity, settings.resume)
@@ -124,7 +126,7 @@ def main(settings: Settings) -> None:
             progress.advance(success=sum(whole) / len(whole) if whole else "not known yet")
 
         simulator = evaluate(
-            Agent(checkpoint.policy, checkpoint.statistics), config, todo, settings.num_runners, finished,
+            Agent(checkpoint.policy, statistics), config, todo, settings.num_runners, finished,
             isolate=settings.isolate,
         )  # fmt: skip
 

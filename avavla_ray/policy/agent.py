@@ -26,13 +26,13 @@ class Agent:
         return self.policy.device
 
     def inputs(self, observations: list[Observation]) -> PolicyInputs:
-        """A batch of B observations, on the policy's device.
+        """A batch of B observations, on the policy's device. A policy of one camera sees the simulator's first, the scene.
 
         Raises:
             InputError: an observation that the policy can't take.
         """
-        preparation = self.policy.preparation
-        images = np.stack([preparation.images(list(observation.images)) for observation in observations])
+        preparation, cameras = self.policy.preparation, self.policy.config.backbone.num_cameras
+        images = np.stack([preparation.images(list(observation.images[:cameras])) for observation in observations])
         proprio = preparation.proprio(np.stack([o.proprio for o in observations]), self.statistics)
         text = torch.stack([preparation.text(observation.instruction) for observation in observations])
         return PolicyInputs(

@@ -49,7 +49,9 @@ class Preparation:
         return np.stack([_resized(image, backbone.image_size) for image in images])
 
     def pictures(self, images: np.ndarray) -> np.ndarray:
-        """Demonstrations' (..., H, W, 3) uint8 as `images` would prepare each; the small presets resize on their own."""
+        """Demonstrations' (T, cameras, H, W, 3) uint8 as `images` would prepare each; the small presets resize on their
+        own. Of more cameras than the policy has, the first ones are taken."""
+        images = images[:, : self.config.backbone.num_cameras]
         if isinstance(self.config.backbone, BackboneConfig):
             return images
         from avavla_ray.policy.openvla.images import prepare_images

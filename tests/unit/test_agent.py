@@ -45,6 +45,13 @@ def test_actions_are_unnormalised_clipped_and_the_gripper_binary(agent):
     assert actions.dtype == np.float32
 
 
+def test_a_gripper_that_counts_openness_is_turned_round():
+    agent = Agent(stirred_policy(tiny(gripper="open_fraction")), some_statistics())
+    chunk = torch.zeros(1, 8, 7)
+    chunk[0, :4, 6] = torch.tensor([1.0, 0.6, 0.4, 0.0])
+    assert agent.actions(chunk)[0, :4, 6].tolist() == [-1, -1, 1, 1]
+
+
 def test_decide_hands_back_decision_actions_and_time(agent):
     decision, actions, milliseconds = agent.decide(
         [observation(0), observation(1)], agent.policy.initial_belief(2), depth=3
