@@ -106,12 +106,12 @@ def flex_attention(
 ) -> tuple[Tensor, None]:
     """FlexAttention, compiled on a GPU. On a processor it serves inference only, slowly."""
     key, value = _for_every_head(module, key), _for_every_head(module, value)
-    earlier = key.shape[2] - query.shape[2]
+    causal = is_causal and query.shape[2] > 1
 
     def biased(score: Tensor, row: Tensor, head: Tensor, query_at: Tensor, key_at: Tensor) -> Tensor:
         if key_bias is not None:
             score = score + key_bias[row, key_at]
-        return torch.where(query_at + earlier >= key_at, score, -torch.inf) if is_causal else score
+        return torch.where(query_at >= key_at, score, -torch.inf) if causal else score
 
     mixed = (_compiled_flex() if query.is_cuda else _flex())(query, key, value, score_mod=biased, scale=scaling)
     return mixed.transpose(1, 2).contiguous(), None
@@ -164,4 +164,4 @@ def _flex() -> Callable[..., Any]:
 
 @functools.cache
 def _compiled_flex() -> Callable[..., Any]:
-    return torch.compile(_flex(), dynamic=False)
+    return torch.compile(_flex())
