@@ -16,7 +16,16 @@ from avavla_ray.errors import InputError, check_known
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.config_json import from_json, to_json
-from avavla_ray.policy.folder import AGAIN, CONFIG, SHARD_BYTES, UNUSED, CheckpointFolder, open_folder, write_folder
+from avavla_ray.policy.folder import (
+    AGAIN,
+    CONFIG,
+    SHARD_BYTES,
+    TOKENIZER,
+    UNUSED,
+    CheckpointFolder,
+    open_folder,
+    write_folder,
+)
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
 from avavla_ray.policy.policy import AvaVlaPolicy
@@ -139,6 +148,7 @@ def load_checkpoint(
         raise InputError(f"checkpoint {opened.path}: {error}") from error
     if len(all_statistics) == 1:
         _check_widths(opened.path, config, *all_statistics.values())
+    _check_tokenizer(opened.path, config)
     policy = empty_policy(config)
     _fill(policy, opened, device, dtype)
     policy.statistics = all_statistics
@@ -215,6 +225,13 @@ def _fill(
     policy.to(device)
     if dtype is not None:
         policy.seam.set_precision(dtype)
+
+
+def _check_tokenizer(folder: Path, config: PolicyConfig) -> None:
+    if config.tokenizer and isinstance(config.backbone, OpenVlaConfig):
+        from avavla_ray.policy.openvla.prompt import PromptTokenizer
+
+        PromptTokenizer(config.tokenizer, config.backbone, str(folder / TOKENIZER))
 
 
 def _check_widths(folder: Path, config: PolicyConfig, statistics: Statistics) -> None:

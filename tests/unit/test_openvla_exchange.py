@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -106,6 +107,21 @@ def test_an_export_can_be_imported_again_and_acts_alike(tmp_path: Path) -> None:
     torch.testing.assert_close(a, b, rtol=0, atol=0.1)  # float32 against bfloat16
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    write_published(tmp_path / "published", oft=True)
+    policy = import_and_load(tmp_path / "published", tmp_path / "ours").policy
+    path = tmp_path / "published" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["vocab"] |= {f"w{i}": 1000 + i for i in range(SMALL.vocabulary)}
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="the model 704: they do not belong together"):
+        tiny_policy(open_source(tmp_path / "published"))
+    policy.config = dataclasses.replace(policy.config, tokenizer="no tokenizer")
+    save_checkpoint(tmp_path / "broken", policy, some_statistics(), stage="bc", provenance={})
+    with pytest.raises(InputError, match=r"broken/tokenizer.json is not a tokenizer"):
+        load_checkpoint(tmp_path / "broken")
+
+
 def test_a_plain_import_has_no_adaptive_parts(tmp_path: Path) -> None:
     write_published(tmp_path / "published", oft=True)
     job = import_openvla.Settings(tmp_path / "published", tmp_path / "plain", adaptive=False)
@@ -118,15 +134,17 @@ def test_a_plain_import_has_no_adaptive_parts(tmp_path: Path) -> None:
 
 def test_openvla_becomes_the_start_of_oft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = write_published(tmp_path / "published", dtype=torch.bfloat16)
-    for name, seed in (("one", 1), ("same", 1), ("two", 2)):
-        import_openvla.main(
-            import_openvla.Settings(tmp_path / "published", tmp_path / name, parallel=True, chunk=4, seed=seed)
-        )
+    start = import_openvla.Settings(tmp_path / "published", tmp_path / "job", parallel=True, chunk=4, proprio_dim=6)
+    import_openvla.main(start)
     said = capsys.readouterr().out
     assert "OpenVLA-OFT, 2 images, chunk 4" in said
-    assert "fresh from seed 1, to be trained: " in said
+    assert "fresh from seed 0, to be trained: attention, " in said
+    assert "backbone.model.proprio, backbone.model.head" in said
+    assert load_checkpoint(tmp_path / "job").policy.config.proprio_dim == 6
+    source = open_source(tmp_path / "published", parallel=Parallel(chunk=4))
+    for name, seed in (("one", 1), ("same", 1), ("two", 2)):
+        import_checkpoint(source, tiny_policy(source), tmp_path / name, provenance={}, seed=seed)
     one, same, two = (load_checkpoint(tmp_path / name) for name in ("one", "same", "two"))
-    assert said.count("backbone.model.proprio, backbone.model.head") == 3
     assert {"backbone.model.proprio", "backbone.model.head", "loop"} <= set(one.extra["fresh"]["parts"])
     assert one.digest == same.digest != two.digest
     model = one.policy.backbone.model
@@ -339,10 +357,10 @@ def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=True, cwd=ROOT,
     )  # fmt: skip
     imported, exported, loaded = map(float, ran.stdout.split())
-    # A file that is read is mapped, and the one that is written is held: two shards of an eighth each, and some ground.
-    assert 0 < imported < 0.4 * total, f"{imported} MiB to import {total} MiB of weights in 8 shards"
-    assert 0 < exported < 0.4 * total, f"{exported} MiB to export {total} MiB of weights in 8 shards"
-    assert 0.9 * total < loaded < 1.4 * total, f"{loaded} MiB to load {total} MiB of weights"
+    # The file that is written is held, an eighth of all, and some ground; a tensor that is read is let go at once.
+    assert 0 < imported < 0.3 * total, f"{imported} MiB to import {total} MiB of weights in 8 shards"
+    assert 0 < exported < 0.3 * total, f"{exported} MiB to export {total} MiB of weights in 8 shards"
+    assert 0.8 * total < loaded < 1.1 * total, f"{loaded} MiB to load {total} MiB of weights"
 
 
 def test_job_imports_exports_and_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

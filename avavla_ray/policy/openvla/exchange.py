@@ -31,7 +31,7 @@ from avavla_ray.policy.openvla import source as published
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
-from avavla_ray.policy.openvla.prompt import read_tokenizer
+from avavla_ray.policy.openvla.prompt import PromptTokenizer, read_tokenizer
 from avavla_ray.policy.openvla.source import Source
 from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
 
@@ -49,11 +49,12 @@ def policy_of(
     """The policy that a published checkpoint becomes; without `adaptive`, the plain model and nothing else.
 
     Raises:
-        InputError: its tokenizer cannot be read.
+        InputError: its tokenizer is none, or another model's.
     """
-    config = openvla_policy(
-        source.config, read_tokenizer(source.folder / "tokenizer.json"), attention=attention, latent=latent
-    )
+    path = source.folder / "tokenizer.json"
+    tokenizer = read_tokenizer(path)
+    PromptTokenizer(tokenizer, source.config, str(path))
+    config = openvla_policy(source.config, tokenizer, attention=attention, latent=latent)
     if adaptive:
         return config
     return dataclasses.replace(
