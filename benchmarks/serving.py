@@ -79,9 +79,11 @@ def make_checkpoint(folder: Path, preset_name: str) -> Path:
     torch.manual_seed(0)
     policy = AvaVlaPolicy(preset(preset_name))
     random = np.random.default_rng(0)
-    widths = policy.config.action_dim, policy.config.proprio_dim
-    fields = [FieldStatistics.of(random.normal(size=(64, width))) for width in widths]
-    save_checkpoint(folder, policy, Statistics("noise", *fields, episodes=1, steps=64), stage="none", provenance={})
+    action, proprio = (
+        FieldStatistics.of(random.normal(size=(64, width)))
+        for width in (policy.config.action_dim, policy.config.proprio_dim)
+    )
+    save_checkpoint(folder, policy, Statistics("noise", action, proprio, 1, 64), stage="none", provenance={})
     return folder
 
 

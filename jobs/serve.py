@@ -33,6 +33,8 @@ class Settings:
     """Fixed number of latent steps instead of the gate."""
     keep_ratio: float | None = None
     """Share of visual tokens kept; the checkpoint's own when left out."""
+    unnorm_key: str | None = None
+    """Data set whose units are meant where a request names none; needed where the checkpoint knows several."""
     max_batch: int = 16
     """Most requests decided together; 1 switches batching off."""
     batch_wait_ms: float = 2.0
@@ -71,11 +73,14 @@ def main(settings: Settings) -> None:
         {name: value for name, value in options.items() if value is not None},
     )  # fmt: skip
     serving = ServingPlan(
-        settings.replicas, settings.max_batch, settings.batch_wait_ms, settings.session_minutes, settings.max_sessions
-    )
+        settings.replicas, settings.max_batch, settings.batch_wait_ms, settings.session_minutes,
+        settings.max_sessions, settings.unnorm_key,
+    )  # fmt: skip
     # A port belongs to one server of a machine, so an application of this name can only be a dead server's.
     name = f"avavla-{ray.util.get_node_ip_address()}-{port}"
     with deployed(name, plan, settings.replicas) as handle:
+        if (problem := handle.problem.remote().result()) is not None:
+            raise InputError(problem)
         facts = handle.facts.remote().result()
 
         def ready() -> None:
@@ -94,14 +99,16 @@ def _check(settings: Settings) -> None:
     Raises:
         InputError: a setting out of its range, or a checkpoint that isn't whole.
     """
-    from avavla_ray.errors import InputError, check_fraction
+    from avavla_ray.errors import InputError, check_fraction, check_known
 
     for name, value, least in (
         ("max-batch", settings.max_batch, 1), ("replicas", settings.replicas, 1), ("threads", settings.threads, 1),
-        ("max-sessions", settings.max_sessions, 0), ("batch-wait-ms", settings.batch_wait_ms, 0),
+        ("max-sessions", settings.max_sessions, 0),
     ):  # fmt: skip
-        if not value >= least:
+        if value < least:
             raise InputError(f"--{name} {value}: expected at least {least}")
+    if not 0 <= settings.batch_wait_ms <= 10_000:
+        raise InputError(f"--batch-wait-ms {settings.batch_wait_ms}: expected 0 to 10000")
     if not settings.session_minutes > 0:
         raise InputError(f"--session-minutes {settings.session_minutes}: expected more than 0")
     if settings.exit_threshold is not None and settings.depth is not None:
@@ -109,9 +116,13 @@ def _check(settings: Settings) -> None:
 
     from avavla_ray.policy.checkpoint import read_config
     from avavla_ray.policy.config import check_depth
-    from avavla_ray.policy.folder import open_folder
+    from avavla_ray.policy.folder import STATISTICS, open_folder
+    from avavla_ray.policy.openvla.statistics import read_statistics
 
-    config = read_config(open_folder(settings.checkpoint, verify=False))
+    opened = open_folder(settings.checkpoint, verify=False)
+    config = read_config(opened)
+    if settings.unnorm_key is not None:
+        check_known("--unnorm-key", settings.unnorm_key, read_statistics(opened.statistics, STATISTICS))
     if settings.exit_threshold is not None:
         check_fraction("--exit-threshold", settings.exit_threshold)
     if settings.keep_ratio is not None:

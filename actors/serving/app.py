@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -31,15 +31,15 @@ class Gateway:
     """Answers robots.
 
     Args:
-        batcher: decides. sessions: keeps beliefs.
+        batcher: decides. sessions: keeps beliefs. unnorm_key: of requests that name none.
     """
 
-    def __init__(self, facts: PolicyFacts, batcher: Batcher, sessions: Sessions) -> None:
+    def __init__(self, facts: PolicyFacts, batcher: Batcher, sessions: Sessions, unnorm_key: str | None) -> None:
         self._facts = facts
         self._batcher = batcher
         self._sessions = sessions
         self._meter = Meter()
-        self._preparer = Preparer(facts)
+        self._preparer = Preparer(facts, unnorm_key)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1), "prepare")
         self.app = Starlette(
             routes=[
@@ -49,7 +49,8 @@ class Gateway:
                 Route("/health", self._health, methods=["GET"]),
             ],
             exception_handlers={
-                Fault: _fault, InputError: _input_error, HTTPException: _http_error, Exception: _unexpected,
+                Fault: _fault, InputError: _input_error, HTTPException: _http_error,
+                ClientDisconnect: _gone, Exception: _unexpected,
             },
         )  # fmt: skip
 
@@ -134,6 +135,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     asked = f"{request.method} {request.url.path[:80]}"
     return _complaint(error.status_code, f"{asked}: {error.detail}; there is {ADDRESSES}")
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return _complaint(400, "the client left before its request was whole")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

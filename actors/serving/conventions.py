@@ -78,7 +78,10 @@ def read_call(body: bytes, session_header: str | None) -> Call:
     proprio = content.get("proprio")
     if "full_image" in content:
         form, proprio = "oft", content.get("state")
-        others = sorted(field for field in content if field.endswith("_image") and field != "full_image")
+        # The reference takes every field with "wrist" in its name, in the order of the body.
+        others = sorted(
+            field for field in content.keys() - {"full_image"} if field.endswith("_image") or "wrist" in field
+        )
         images = [(field, content[field]) for field in ("full_image", *others)]
     elif "image" in content:
         form, images = "openvla", [("image", content["image"])]

@@ -7,15 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors.serving.messages import Ask, BeliefArrays, PolicyFacts
+from avavla_ray.errors import InputError
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.robot import pick_statistics
 
 
 class Preparer:
-    """What `avavla_ray.policy.robot.prepare` does, on the HTTP side: it needs no weights. May be called by threads."""
+    """What `avavla_ray.policy.robot.prepare` does, on the HTTP side: it needs no weights. May be called by threads.
 
-    def __init__(self, facts: PolicyFacts) -> None:
-        self._facts = facts
+    Args:
+        unnorm_key: data set whose units are meant where a request names none.
+    """
+
+    def __init__(self, facts: PolicyFacts, unnorm_key: str | None) -> None:
+        self._statistics = facts.statistics
+        self._unnorm_key = unnorm_key
+        self._action_dim = facts.config.action_dim
         self._preparation = Preparation(facts.config)
 
     def __call__(
@@ -31,7 +38,10 @@ class Preparer:
         Raises:
             InputError: names the field that is wrong, what was expected and what came.
         """
-        statistics = pick_statistics(self._facts.statistics, unnorm_key)
+        statistics = pick_statistics(self._statistics, unnorm_key or self._unnorm_key)
+        found, expected = statistics.action.q01.shape, (self._action_dim,)
+        if found != expected:
+            raise InputError(f"unnorm_key: {statistics.name} has actions of shape {found}, the policy's are {expected}")
         return Ask(
             self._preparation.images(images),
             self._preparation.text(instruction).numpy(),

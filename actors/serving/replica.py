@@ -15,7 +15,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.precision import DTYPES, dtype_of
 from avavla_ray.policy.robot import Prepared, decide_prepared
-from avavla_ray.policy.types import Belief
+from avavla_ray.policy.types import Belief, PolicyInputs
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PolicyPlan:
 
 
 class PolicyReplica:
-    """One policy. A checkpoint that can't be loaded is told by `facts`: Serve would start the actor over and over."""
+    """One policy. `problem` says if its checkpoint can't be loaded: if that were raised, Serve would start it again."""
 
     def __init__(self, plan: PolicyPlan) -> None:
         torch.set_num_threads(plan.threads)
@@ -53,23 +53,19 @@ class PolicyReplica:
         # What a first decision has to set up is not for the first robot to wait for.
         self._policy.decide(self._blank(), self._policy.initial_belief(1, self._policy.device), **plan.options)
 
-    def _blank(self) -> Any:
-        from avavla_ray.policy.types import PolicyInputs
-
+    def _blank(self) -> PolicyInputs:
         config, device = self._policy.config, self._policy.device
         size = config.backbone.image_size
         images = torch.zeros(1, config.backbone.num_cameras, size, size, 3, dtype=torch.uint8, device=device)
         text = self._policy.preparation.text("wait")[None].to(device)
         return PolicyInputs(images, text, torch.zeros(1, config.proprio_dim, device=device))
 
-    def facts(self) -> PolicyFacts:
-        """What the HTTP side must know.
+    def problem(self) -> str | None:
+        """Why there is no policy, if there is none."""
+        return self._problem
 
-        Raises:
-            InputError: the checkpoint could not be loaded.
-        """
-        if self._problem is not None:
-            raise InputError(self._problem)
+    def facts(self) -> PolicyFacts:
+        """What the HTTP side must know."""
         policy = self._policy
         belief = policy.initial_belief(1)
         kind = next(parameter.dtype for parameter in policy.backbone.parameters())
@@ -86,6 +82,8 @@ class PolicyReplica:
 
     def decide(self, asks: Sequence[Ask]) -> list[Answer]:
         """One forward pass for all of them."""
+        if self._problem is not None:  # damaged after the server's start
+            raise RuntimeError(self._problem)
         policy = self._policy
         prepared = [
             Prepared(

@@ -32,6 +32,7 @@ class ServingPlan:
     Attributes:
         replicas: policies that share the robots.
         max_batch, batch_wait_ms: see `Batcher`. session_minutes, max_sessions: see `Sessions`.
+        unnorm_key: data set whose units are meant where a request names none.
     """
 
     replicas: int = 1
@@ -39,6 +40,7 @@ class ServingPlan:
     batch_wait_ms: float = 2.0
     session_minutes: float = 10.0
     max_sessions: int = 1000
+    unnorm_key: str | None = None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -82,7 +84,7 @@ async def listen(
         decide: one forward pass for a batch. ready: called when requests are answered.
     """
     batcher = Batcher(decide, max_batch=plan.max_batch, wait_seconds=plan.batch_wait_ms / 1e3, at_once=plan.replicas)
-    gateway = Gateway(facts, batcher, Sessions(60 * plan.session_minutes, plan.max_sessions))
+    gateway = Gateway(facts, batcher, Sessions(60 * plan.session_minutes, plan.max_sessions), plan.unnorm_key)
     server = _Server(
         uvicorn.Config(
             gateway.app, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=60,
@@ -130,7 +132,7 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
     deployment = serve.deployment(
         PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
-        health_check_period_s=2,
+        health_check_period_s=2, max_constructor_retry_count=2,
         ray_actor_options={"num_cpus": plan.threads, "num_gpus": 1 if plan.device == "cuda" else 0},
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.

@@ -44,8 +44,7 @@ def decode_array(field: str, value: dict[str, Any]) -> np.ndarray:
     kind, shape = value.get("dtype"), value.get("shape")
     if not isinstance(kind, str) or kind not in DTYPES:
         raise InputError(f"{field}: array of type {_short(kind)}, expected one of {', '.join(sorted(DTYPES))}")
-    lengths = isinstance(shape, list) and all(type(side) is int and 0 <= side <= 2**31 for side in shape)
-    if not lengths or len(shape) > 4:
+    if not isinstance(shape, list) or len(shape) > 4 or not all(type(n) is int and 0 <= n <= 2**31 for n in shape):
         raise InputError(f"{field}: array of shape {_short(shape)}, expected a list of at most 4 lengths")
     content = decode_base64(field, value["__numpy__"])
     expected = math.prod(shape) * DTYPES[kind].itemsize

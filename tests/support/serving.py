@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import http.client
 import io
 import json
@@ -26,9 +27,12 @@ from tests.support.policies import some_statistics, stirred_policy, tiny
 INSTRUCTION = "pick up the red block"
 
 
-def write_checkpoint(folder: Path, config: PolicyConfig | None = None) -> Path:
-    """A stirred policy of the tiny preset, or of another configuration."""
-    save_checkpoint(folder, stirred_policy(config or tiny()), some_statistics(), stage="bc", provenance={})
+def write_checkpoint(folder: Path, config: PolicyConfig | None = None, names: Sequence[str] = ("noise",)) -> Path:
+    """A stirred policy of the tiny preset, or of another configuration, with statistics by these names."""
+    policy = stirred_policy(config or tiny())
+    known = some_statistics(policy.config.action_dim, policy.config.proprio_dim)
+    statistics = {name: dataclasses.replace(known, name=name) for name in names}
+    save_checkpoint(folder, policy, statistics, stage="bc", provenance={})
     return folder
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
+import socket
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +15,10 @@ import pytest
 
 from actors.serving.app import MAX_BODY
 from actors.serving.start import ServingPlan
+from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
+from tests.support.openvla_folder import write_tokenizer
+from tests.support.policies import tiny
 from tests.support.serving import (
     INSTRUCTION,
     Client,
@@ -160,13 +166,70 @@ def test_health_says_what_is_served_and_how_it_does(client):
     assert after["uptime_seconds"] >= before["uptime_seconds"]
 
 
+def test_a_second_request_of_a_session_is_told_to_wait(checkpoint):
+    with local_server(checkpoint, ServingPlan(batch_wait_ms=400)) as address, ThreadPoolExecutor(2) as pool:
+        session = Client(address).good("POST", "/sessions")["session"]
+        both = [pool.submit(Client(address).call, "POST", "/act", body(seed, session=session)) for seed in range(2)]
+        (_, decision), (status, refused) = sorted((one.result() for one in both), key=lambda one: one[0])
+    assert "actions" in decision
+    assert status == 409
+    assert "a decision under way" in refused["error"]
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_failure(address, client, caplog):
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port))) as leaving:
+        leaving.sendall(b"POST /act HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        time.sleep(0.1)
+    time.sleep(0.2)
+    client.good("POST", "/act", GOOD)
+    assert not caplog.records
+
+
+def test_units_are_named_where_there_are_several(tmp_path):
+    place = write_checkpoint(tmp_path / "policy", names=("goal", "object"))
+    with local_server(place) as address:
+        status, answer = Client(address).call("POST", "/act", GOOD)
+        assert status == 422
+        assert "name one of ['goal', 'object']" in answer["error"]
+        assert "actions" in Client(address).good("POST", "/act", changed(unnorm_key="goal"))
+    with local_server(place, ServingPlan(unnorm_key="object")) as address:
+        assert "actions" in Client(address).good("POST", "/act", GOOD)
+
+
+def test_options_of_thinking_hold_for_every_robot(checkpoint, policy):
+    with local_server(checkpoint, depth=2, keep_ratio=0.5) as address:
+        answer = Client(address).good("POST", "/act", GOOD)
+        assert_same(answer, policy.act(**observation(0), depth=2, keep_ratio=0.5))
+        assert Client(address).good("GET", "/health")["depth"] == 2
+
+
+def test_openvla_oft_checkpoint(tmp_path):
+    write_tokenizer(tmp_path / "tokenizer.json", 300)
+    config = dataclasses.replace(preset("openvla_oft_tiny"), tokenizer=(tmp_path / "tokenizer.json").read_text())
+    place = write_checkpoint(tmp_path / "policy", config)
+    policy, belief = AvaVlaPolicy.from_checkpoint(place), None
+    with local_server(place) as address:
+        client = Client(address)
+        session = client.good("POST", "/sessions")["session"]
+        for seed in range(3):
+            seen = observation(seed, size=64)
+            seen["proprio"] = seen["proprio"][: config.proprio_dim]
+            decision = policy.act(**seen, belief=belief)
+            belief = decision.belief
+            payload = {
+                "full_image": encoded(seen["images"][0]), "wrist_image": encoded(seen["images"][1]),
+                "state": seen["proprio"].tolist(), "instruction": INSTRUCTION,
+            }  # fmt: skip
+            answer = client.good("POST", "/act", payload, session=session)
+            np.testing.assert_allclose([decoded(action) for action in answer], decision.actions, atol=1e-5)
+
+
 # OpenVLA's and OFT's forms; the field names and the answers' shapes are those of their vla-scripts/deploy.py.
 
 
 @pytest.fixture(scope="module")
 def one_camera(tmp_path_factory):
-    from tests.support.policies import tiny
-
     config = tiny(backbone__num_cameras=1, proprio_dim=0)
     place = write_checkpoint(tmp_path_factory.mktemp("one_camera") / "policy", config)
     with local_server(place) as address:
@@ -306,8 +369,6 @@ def test_a_huge_body_is_refused(client):
 
 
 def test_a_belief_of_another_policy_is_refused(client, one_camera):
-    import base64
-
     belief = client.good("POST", "/act", GOOD)["belief"]
     content = bytearray(base64.b64decode(belief))
     content[0] ^= 1

@@ -1,0 +1,85 @@
+"""What is refused before a server starts, and what a policy tells that can't be loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+
+import pytest
+
+from actors.serving.replica import PolicyPlan, PolicyReplica
+from actors.serving.start import bind
+from avavla_ray.errors import InputError
+from jobs.serve import Settings, main
+from tests.support.serving import write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("serving") / "policy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"exit_threshold": 1.5}, r"--exit-threshold 1.5 is outside \[0, 1\]"),
+        ({"exit_threshold": 0.5, "depth": 2}, "--exit-threshold and --depth exclude each other"),
+        ({"depth": 9}, "latent depth 9 is outside 0..5"),
+        ({"keep_ratio": -0.1}, "--keep-ratio"),
+        ({"unnorm_key": "nois"}, "did you mean 'noise'?"),
+        ({"max_batch": 0}, "--max-batch 0: expected at least 1"),
+        ({"replicas": 0}, "--replicas 0"),
+        ({"threads": 0}, "--threads 0"),
+        ({"max_sessions": -1}, "--max-sessions -1"),
+        ({"batch_wait_ms": float("nan")}, "--batch-wait-ms nan"),
+        ({"session_minutes": 0.0}, "--session-minutes 0.0: expected more than 0"),
+        ({"port": 70000}, "--port 70000"),
+        ({"host": "192.0.2.77"}, "--host 192.0.2.77 --port 0: Cannot assign requested address"),
+        ({"host": "no host"}, "--host no host"),
+    ],
+)
+def test_settings_out_of_range_are_refused_before_anything_starts(checkpoint, changes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        main(dataclasses.replace(Settings(checkpoint, port=0), **changes))
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no checkpoint at"):
+        main(Settings(tmp_path / "nowhere"))
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path):
+    place = write_checkpoint(tmp_path / "policy")
+    weights = place / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(InputError, match="is damaged"):
+        main(Settings(place))
+
+
+def test_altered_weights_are_told_by_the_policy(tmp_path):
+    place = write_checkpoint(tmp_path / "policy")
+    weights = place / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    replica = PolicyReplica(PolicyPlan(str(place), "cpu", None, 1, {}))
+    assert "is damaged" in replica.problem()
+    with pytest.raises(RuntimeError, match="is damaged"):
+        replica.decide([])
+
+
+def test_precision_is_the_backbones(checkpoint):
+    replica = PolicyReplica(PolicyPlan(str(checkpoint), "cpu", "bfloat16", 1, {}))
+    assert replica.problem() is None
+    assert replica.facts().precision == "bfloat16"
+
+
+def test_a_taken_port_is_refused_and_a_free_one_found():
+    with bind("127.0.0.1", 0) as first:
+        first.listen()
+        port = first.getsockname()[1]
+        assert port > 0
+        with pytest.raises(InputError, match=f"--port {port}: Address already in use"):
+            bind("127.0.0.1", port)
+    with bind("127.0.0.1", port) as again:
+        assert again.family == socket.AF_INET
