@@ -131,7 +131,7 @@ class _Worker:
 
     def begin(self, initial: dict[str, np.ndarray] | None) -> None:
         torch.manual_seed(self.settings.seed)
-        policy = AvaVlaPolicy(self.what.policy)
+        policy = self._new_policy()
         if initial is not None:
             policy.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in initial.items()})
         self.position.stage, _ = stage_at(self.settings, 0.0, self.what.policy.latent.enabled)
@@ -142,7 +142,7 @@ class _Worker:
     def resume(self, folder: Path) -> None:
         self.position = Position(**json.loads((folder / POSITION).read_text(encoding="utf-8")))
         torch.manual_seed(self.settings.seed)
-        self._build_engine(AvaVlaPolicy(self.what.policy))
+        self._build_engine(self._new_policy())
         state = load_engine(self.engine, folder)
         self.walk.restore(state["walk"])
         mine = torch.load(folder / f"rank_{self.rank}.pt", weights_only=True)
@@ -155,13 +155,17 @@ class _Worker:
         """Ranks start from equal weights and must then draw different noise."""
         torch.manual_seed(1 + self.settings.seed * 1000 + self.rank)
 
-    def _build_engine(self, policy: AvaVlaPolicy) -> None:
-        warm = self.position.stage == WARM_UP
-        parameters = learning_parameters(policy, WARM_UP_PARTS if warm else CLONING_PARTS)
+    def _new_policy(self) -> AvaVlaPolicy:
+        policy = AvaVlaPolicy(self.what.policy)
         if self.settings.precision == "bfloat16":
             # Autocast would make a bfloat16 copy of every frozen weight in every forward pass, and keep it.
             for parameter in policy.parameter_groups()["frozen"]:
                 parameter.data = parameter.data.bfloat16()
+        return policy
+
+    def _build_engine(self, policy: AvaVlaPolicy) -> None:
+        warm = self.position.stage == WARM_UP
+        parameters = learning_parameters(policy, WARM_UP_PARTS if warm else CLONING_PARTS)
         if self.settings.recompute:
             policy.backbone.model.set_gradient_checkpointing(True)
         objective = CloningObjective(policy, self.settings.smoothness)
@@ -177,7 +181,7 @@ class _Worker:
         state = full_state(self.engine, everywhere=True)
         assert state is not None
         self.engine.destroy()
-        policy = AvaVlaPolicy(self.what.policy)
+        policy = self._new_policy()
         policy.load_state_dict(state)
         self.position.stage = WARM_UP
         self._build_engine(policy)
@@ -282,7 +286,7 @@ class _Worker:
             )
             state = full_state(self.engine)
             if state is not None:
-                policy = AvaVlaPolicy(self.what.policy)
+                policy = self._new_policy()
                 policy.load_state_dict(state)
                 save_checkpoint(
                     folder / POLICY, policy, self.statistics, stage="bc", provenance=self.what.provenance,
