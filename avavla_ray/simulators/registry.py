@@ -31,11 +31,13 @@ class SuiteEntry:
         expert: a function (simulator, *, seed, noise) -> Expert; None when nobody has written one.
         preload: what is imported ("module") or called ("module:function") in the process that simulators' processes
             are forked from; it may start neither threads nor graphics.
+        control_hz: environment steps in a second of the robot's time; None when it is not known.
     """
 
     simulator: str
     expert: str | None = None
     preload: tuple[str, ...] = ()
+    control_hz: int | None = None
 
 
 _LIBERO = SuiteEntry(
@@ -46,14 +48,18 @@ _LIBERO = SuiteEntry(
         "avavla_ray.simulators.libero.fast",
         "avavla_ray.simulators.libero.stepping",
     ),
+    control_hz=20,
 )
 _CALVIN = SuiteEntry(
-    "avavla_ray.simulators.calvin.adapter:CalvinSimulator", "avavla_ray.simulators.calvin.experts:make_calvin_expert"
+    "avavla_ray.simulators.calvin.adapter:CalvinSimulator",
+    "avavla_ray.simulators.calvin.experts:make_calvin_expert",
+    control_hz=30,
 )
 _TABLETOP = SuiteEntry(
     "avavla_ray.simulators.tabletop.adapter:TabletopSimulator",
     "avavla_ray.simulators.tabletop.expert:make_tabletop_expert",
     preload=("avavla_ray.simulators.opengl:choose_renderer", "mujoco"),
+    control_hz=25,
 )
 SUITES: dict[str, SuiteEntry] = {
     **dict.fromkeys(LIBERO_SUITES, _LIBERO),

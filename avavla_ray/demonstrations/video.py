@@ -1,0 +1,153 @@
+"""Video files through the ffmpeg that imageio-ffmpeg ships: frames by their time in, frames in order out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, TypeVar
+
+import numpy as np
+
+from avavla_ray.errors import InputError
+
+T = TypeVar("T")
+# showinfo names a stream's time base before its frames; pts_time itself is rounded to six digits.
+_TIMES = re.compile(r"config in time_base: (?P<over>\d+)/(?P<under>\d+)|\bn: *\d+ pts: *(?P<pts>-?\d+)")
+_EXACT_COLOUR = "scale=flags=bicubic+accurate_rnd+full_chroma_int"
+
+
+class Encoding(NamedTuple):
+    """How `VideoEncoder` compresses. H.264 plays everywhere and encodes fast on CPUs; a key frame at every other frame
+    keeps random access cheap."""
+
+    codec: str = "h264"
+    pixels: str = "yuv420p"
+    quality: int = 14  # x264's constant rate factor: lower is better, 18 passes for visually lossless
+    key_frames: int = 2
+    preset: str = "medium"
+
+
+def _ffmpeg() -> list[str]:
+    import imageio_ffmpeg
+
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats"]
+
+
+def _complaint(log: str) -> str:
+    """ffmpeg's first error."""
+    errors = [line for line in log.splitlines() if "[error]" in line or "[fatal]" in line]
+    return re.sub(r"\[[^]]*\] ?", "", errors[0]).strip() if errors else "no reason given"
+
+
+def decode_frames(
+    path: Path, start: float, end: float, convert: Callable[[np.ndarray], T]
+) -> tuple[np.ndarray, list[T]]:
+    """The frames of a video that are shown in [start, end), seconds; only their part of the file is read.
+
+    Args:
+        convert: what to keep of a frame, (H, W, 3) uint8: called as they are decoded, so that none has to stay.
+
+    Returns:
+        their times (N,) float64, ascending, and N converted frames.
+
+    Raises:
+        InputError: no such file, no video, or a part that is damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing: fetch the data set again")
+    seek = ["-seek_timestamp", "1", "-ss", f"{start:.6f}"] if start > 0 else []
+    command = [
+        *_ffmpeg(), "-nostdin", "-loglevel", "level+info", "-xerror", "-threads", "1", "-copyts", *seek,
+        "-t", f"{end - max(start, 0.0):.6f}", "-i", str(path), "-map", "0:v:0",
+        "-vf", f"showinfo=checksum=0,{_EXACT_COLOUR}", "-fps_mode", "passthrough",
+        "-f", "image2pipe", "-c:v", "ppm", "pipe:1",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process:
+            assert process.stdout is not None
+            frames = [convert(frame) for frame in _pictures(process.stdout)]
+        errors.seek(0)
+        log = errors.read().decode(errors="replace")
+    times = _times(log)
+    if process.returncode or "[error]" in log or len(times) != len(frames):
+        raise InputError(f"{path} is damaged between {start:.2f} and {end:.2f} s ({_complaint(log)}): fetch it again")
+    return np.array(times), frames
+
+
+def _pictures(stream: IO[bytes]) -> Iterator[np.ndarray]:
+    """(H, W, 3) uint8 of each whole binary PPM in a stream."""
+    while stream.readline() == b"P6\n":
+        width, height = map(int, stream.readline().split())
+        stream.readline()
+        data = stream.read(width * height * 3)
+        if len(data) < width * height * 3:
+            return
+        yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _times(log: str) -> list[float]:
+    base, times = 0.0, []
+    for found in _TIMES.finditer(log):
+        if found["pts"] is None:
+            base = int(found["over"]) / int(found["under"])
+        else:
+            times.append(int(found["pts"]) * base)
+    return times
+
+
+class VideoEncoder:
+    """Writes an MP4 of one picture every 1/fps seconds, the first at 0. Close it to finish the file.
+
+    Raises:
+        InputError: the pictures' size is odd, or ffmpeg cannot write (no space left).
+    """
+
+    def __init__(self, path: Path, width: int, height: int, fps: int, encoding: Encoding = Encoding()) -> None:
+        if width % 2 or height % 2:
+            raise InputError(f"pictures of {width} x {height} pixels: {encoding.pixels} video needs even sizes")
+        self._path, self._shape = path, (height, width, 3)
+        command = [
+            *_ffmpeg(), "-y", "-loglevel", "level+error", "-f", "rawvideo", "-pix_fmt", "rgb24",
+            "-s", f"{width}x{height}", "-framerate", str(fps), "-i", "pipe:0", "-vf", _EXACT_COLOUR,
+            # Without B-frames a frame's number is its place in the file as well.
+            "-c:v", "libx264", "-pix_fmt", encoding.pixels, "-crf", str(encoding.quality), "-preset", encoding.preset,
+            "-g", str(encoding.key_frames), "-bf", "0", "-movflags", "+faststart", str(path),
+        ]  # fmt: skip
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors)
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Append a picture, (H, W, 3) uint8."""
+        if pixels.shape != self._shape or pixels.dtype != np.uint8:
+            raise InputError(f"a picture of {pixels.dtype} {pixels.shape} in a video of uint8 {self._shape}")
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(pixels.tobytes())
+        except BrokenPipeError:
+            self._fail()
+
+    def close(self) -> None:
+        """Finish the file."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            self._fail()
+        if self._process.wait():
+            self._fail()
+        self._errors.close()
+
+    def abort(self) -> None:
+        """End without caring for the file."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+    def _fail(self) -> None:
+        self._process.wait()
+        self._errors.seek(0)
+        log = self._errors.read().decode(errors="replace")
+        raise InputError(f"{self._path} cannot be encoded: {_complaint(log)}")
