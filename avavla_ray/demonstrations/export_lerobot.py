@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from avavla_ray.demonstrations import lerobot_layout as layout
 from avavla_ray.demonstrations.lerobot_files import DataFiles, VideoFiles
-from avavla_ray.demonstrations.lerobot_layout import FileLimits
+from avavla_ray.demonstrations.lerobot_layout import LIMITS, FileLimits
 from avavla_ray.demonstrations.lerobot_statistics import PictureStatistics, vector_statistics
 from avavla_ray.demonstrations.reader import DatasetMetadata, EpisodeReader, read_metadata
-from avavla_ray.demonstrations.video import Encoding
+from avavla_ray.demonstrations.video import ENCODING
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, write_json
 from avavla_ray.simulators.registry import SUITES
@@ -41,7 +41,7 @@ def export_lerobot(
     *,
     fps: int | None = None,
     tick: Callable[[], object] = lambda: None,
-    limits: FileLimits = FileLimits(),
+    limits: FileLimits = LIMITS,
 ) -> Export:
     """Write the data set in `folder` to `output`, which appears only when it is complete.
 
@@ -125,7 +125,7 @@ class _Exporter:
         row |= self._data.add(numbers)
         row |= {"dataset_from_index": self._steps, "dataset_to_index": self._steps + info.steps}
         summaries = {name: vector_statistics(values.reshape(info.steps, -1)) for name, values in numbers.items()}
-        for camera, video in self._videos.items():
+        for video in self._videos.values():
             row |= video.begin(info.steps, *self._size)
         summaries |= self._add_pictures(index, info.steps)
         row |= {
@@ -191,7 +191,6 @@ class _Exporter:
 
     def _picture_feature(self) -> dict[str, Any]:
         height, width = self._size
-        encoding = Encoding()
         return {
             "dtype": "video",
             "shape": [height, width, 3],
@@ -201,11 +200,11 @@ class _Exporter:
                 "video.width": width,
                 "video.channels": 3,
                 "video.fps": self._fps,
-                "video.codec": encoding.codec,
-                "video.pix_fmt": encoding.pixels,
-                "video.g": encoding.key_frames,
-                "video.crf": encoding.quality,
-                "video.preset": encoding.preset,
+                "video.codec": ENCODING.codec,
+                "video.pix_fmt": ENCODING.pixels,
+                "video.g": ENCODING.key_frames,
+                "video.crf": ENCODING.quality,
+                "video.preset": ENCODING.preset,
                 "is_depth_map": False,
                 "has_audio": False,
             },

@@ -41,6 +41,9 @@ class FileLimits(NamedTuple):
     files_in_chunk: int = 1000
 
 
+LIMITS = FileLimits()
+
+
 def video_column(camera: str, name: str) -> str:
     """Column of the table of episodes: "chunk_index", "file_index", "from_timestamp" or "to_timestamp" of a camera."""
     return f"videos/{camera}/{name}"

@@ -30,6 +30,9 @@ class Encoding(NamedTuple):
     preset: str = "medium"
 
 
+ENCODING = Encoding()
+
+
 def _ffmpeg() -> list[str]:
     import imageio_ffmpeg
 
@@ -54,10 +57,10 @@ def decode_frames(
         their times (N,) float64, ascending, and N converted frames.
 
     Raises:
-        InputError: no such file, no video, or a part that is damaged.
+        InputError: "sort: particulars"; no such file, no video, or a part that is damaged.
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing: fetch the data set again")
+        raise InputError(f"missing: {path}")
     seek = ["-seek_timestamp", "1", "-ss", f"{start:.6f}"] if start > 0 else []
     command = [
         *_ffmpeg(), "-nostdin", "-loglevel", "level+info", "-xerror", "-threads", "1", "-copyts", *seek,
@@ -73,7 +76,7 @@ def decode_frames(
         log = errors.read().decode(errors="replace")
     times = _times(log)
     if process.returncode or "[error]" in log or len(times) != len(frames):
-        raise InputError(f"{path} is damaged between {start:.2f} and {end:.2f} s ({_complaint(log)}): fetch it again")
+        raise InputError(f"not readable: {path.name} from {start:.2f} to {end:.2f} s: {_complaint(log)}")
     return np.array(times), frames
 
 
@@ -105,7 +108,7 @@ class VideoEncoder:
         InputError: the pictures' size is odd, or ffmpeg cannot write (no space left).
     """
 
-    def __init__(self, path: Path, width: int, height: int, fps: int, encoding: Encoding = Encoding()) -> None:
+    def __init__(self, path: Path, width: int, height: int, fps: int, encoding: Encoding = ENCODING) -> None:
         if width % 2 or height % 2:
             raise InputError(f"pictures of {width} x {height} pixels: {encoding.pixels} video needs even sizes")
         self._path, self._shape = path, (height, width, 3)
@@ -116,7 +119,7 @@ class VideoEncoder:
             "-c:v", "libx264", "-pix_fmt", encoding.pixels, "-crf", str(encoding.quality), "-preset", encoding.preset,
             "-g", str(encoding.key_frames), "-bf", "0", "-movflags", "+faststart", str(path),
         ]  # fmt: skip
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors)
 
     def add(self, pixels: np.ndarray) -> None:

@@ -1,0 +1,256 @@
+"""LeRobot data sets of format v3.0: numbers in Parquet, pictures in MP4 or Parquet, many episodes a file."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from avavla_ray.demonstrations import lerobot_layout as layout
+from avavla_ray.demonstrations.importers.lerobot_index import (
+    file_path,
+    read_episodes,
+    read_info,
+    read_range,
+    read_tasks,
+)
+from avavla_ray.demonstrations.importers.lerobot_rows import read_rows, vectors
+from avavla_ray.demonstrations.importers.source import UNKNOWN_SEED, Member, Skipped
+from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
+from avavla_ray.demonstrations.video import decode_frames
+from avavla_ray.errors import InputError, check_known
+
+ON_THE_HAND = re.compile("wrist|hand|gripper", re.IGNORECASE)
+# How the pictures lie -> how to lay them as our simulators show them.
+TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "upright": lambda pixels: pixels,
+    "half_turn": lambda pixels: pixels[::-1, ::-1],
+    "upside_down": lambda pixels: pixels[::-1],
+    "mirrored": lambda pixels: pixels[:, ::-1],
+}
+GRIPPERS = ("signed", "open_fraction")
+ROUNDING = 1e-3  # of a gripper command, past the ends of its range
+
+
+class LeRobot:
+    """A folder that holds meta/, data/ and videos/.
+
+    Args:
+        suite: name of the data set; the folder's when left out.
+        cameras: features, the scene's first and the wrist's second; all when left out, those whose names speak of a
+            wrist, hand or gripper last.
+        state, action: features that become proprio and action.
+        gripper: what the last number of an action is: "signed" (-1 open, +1 close, as ours) or "open_fraction" (1 open,
+            0 closed).
+        turn: how the pictures lie, by our simulators': upright, half_turn, upside_down or mirrored.
+        image_size: scale pictures to so many pixels, high and wide; needed where they are not square and all alike.
+
+    Raises:
+        InputError: not such a folder or not of this format, or an option that does not fit it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        suite: str | None = None,
+        cameras: tuple[str, ...] = (),
+        state: str = layout.STATE,
+        action: str = layout.ACTION,
+        gripper: Literal["signed", "open_fraction"] = "signed",
+        turn: Literal["upright", "half_turn", "upside_down", "mirrored"] = "upright",
+        image_size: int | None = None,
+    ) -> None:
+        check_known("gripper", gripper, GRIPPERS)
+        check_known("turn", turn, TURNS)
+        self._folder, self._info = path, read_info(path)
+        self.suite = suite or path.resolve().name
+        if not re.fullmatch(r"[\w.-]+", self.suite):
+            raise InputError(f"{self.suite!r} cannot name files: give --suite, letters and digits")
+        self._features = self._info["features"]
+        for feature in (state, action):
+            check_known("feature", feature, self._features)
+        self._state, self._action, self._gripper, self._turn = state, action, gripper, turn
+        self._cameras = self._chosen(cameras)
+        self._scale = image_size is not None
+        self._size = image_size if image_size is not None else self._common_size()
+        if self._size < 1:
+            raise InputError(f"--image-size {image_size}: give at least 1")
+        self._tasks = read_tasks(path)
+        self._check_gripper()
+
+    def _chosen(self, cameras: tuple[str, ...]) -> list[str]:
+        known = [name for name, feature in self._features.items() if layout.is_picture(feature)]
+        for camera in cameras:
+            check_known("camera", camera, known)
+        if not known:
+            raise InputError(f"{self._folder} has no pictures: its features are {', '.join(self._features)}")
+        return list(cameras) or sorted(known, key=lambda name: ON_THE_HAND.search(name) is not None)
+
+    def _common_size(self) -> int:
+        try:
+            sizes = {camera: layout.picture_size(self._features[camera]) for camera in self._cameras}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{layout.INFO}: a camera's shape is not understood: {error}") from error
+        height, width = next(iter(sizes.values()))
+        if height != width or len(set(sizes.values())) > 1:
+            found = ", ".join(f"{camera} {size[0]} x {size[1]}" for camera, size in sizes.items())
+            raise InputError(f"pictures are not square and all alike ({found}): give --image-size")
+        return height
+
+    def _check_gripper(self) -> None:
+        found = read_range(self._folder, self._action)
+        if self._gripper == "signed" and found is not None and 0 <= found[0][-1] < found[1][-1]:
+            raise InputError(
+                f"the last number of {self._action} goes from {found[0][-1]:g} to {found[1][-1]:g}, expected -1 (open) "
+                "to +1 (close): give --gripper open_fraction if 1 is open and 0 closed"
+            )
+
+    def members(self) -> list[Member]:
+        """See `Source.members`: one an episode."""
+        videos = [camera for camera in self._cameras if self._features[camera]["dtype"] == "video"]
+        stamps: dict[str, list[int] | None] = {}
+        tried: Counter[tuple[str, ...]] = Counter()
+        members = []
+        for row in read_episodes(self._folder, self._info, videos):
+            data = file_path(self._info["data_path"], row)
+            films = {camera: file_path(self._info.get("video_path"), row, camera) for camera in videos}
+            for path in (data, *films.values()):
+                if path not in stamps:
+                    stamps[path] = _stamp(self._folder / path)
+            tasks = tuple(row["tasks"])
+            detail = {
+                "episode": row["episode_index"],
+                "steps": row["length"],
+                "attempt": tried[tasks],
+                "data": data,
+                "videos": {
+                    camera: {"file": path, "start": row[layout.video_column(camera, "from_timestamp")]}
+                    for camera, path in films.items()
+                },
+                "files": {path: stamps[path] for path in (data, *films.values())},
+            }
+            tried[tasks] += 1
+            name = f"{self.suite}-{row['episode_index']:06d}"
+            members.append(Member(name, f"{data}: episode {row['episode_index']}", detail))
+        return members
+
+    def read(self, member: Member) -> Iterator[Episode | Skipped]:
+        """See `Source.read`."""
+        detail = member.detail
+        stills = [camera for camera in self._cameras if camera not in detail["videos"]]
+        columns = [self._state, self._action, "timestamp", "frame_index", "task_index", *stills]
+        rows = read_rows(self._folder / detail["data"], detail["episode"], columns)
+        steps = detail["steps"]
+        if rows.num_rows != steps or steps < 1:
+            raise InputError(f"wrong number of frames: {detail['data']} holds {rows.num_rows}, expected {steps}")
+        if rows["frame_index"].to_pylist() != list(range(steps)):
+            raise InputError(f"not consistent: frame_index does not count from 0 to {steps - 1}")
+        tasks = rows["task_index"].unique().to_pylist()
+        if len(tasks) > 1:
+            yield Skipped(member.name, f"several instructions: its frames belong to {len(tasks)} tasks")
+            return
+        instruction = self._tasks.get(tasks[0])
+        if not instruction:
+            yield Skipped(member.name, f"no instruction: {layout.TASKS} has none of number {tasks[0]}")
+            return
+        proprio, actions = vectors(rows, self._state), self._with_our_gripper(vectors(rows, self._action))
+        times = vectors(rows, "timestamp")[:, 0].astype(np.float64)
+        pictures = [
+            self._stills(rows, camera) if camera in stills else self._film(camera, detail["videos"][camera], times)
+            for camera in self._cameras
+        ]
+        info = EpisodeInfo(
+            member.name, self.suite, tasks[0], detail["attempt"], UNKNOWN_SEED, steps, 0, instruction
+        )  # fmt: skip
+        yield Episode(info, [list(shown) for shown in zip(*pictures, strict=True)], proprio, actions)
+
+    def _with_our_gripper(self, actions: np.ndarray) -> np.ndarray:
+        commands = actions[:, -1]
+        least = -1.0 if self._gripper == "signed" else 0.0
+        if commands.min() < least - ROUNDING or commands.max() > 1 + ROUNDING:
+            raise InputError(
+                f"out of range: gripper commands from {commands.min():g} to {commands.max():g}, "
+                f"expected {least:g} to 1 ({self._gripper})"
+            )
+        commands = np.clip(commands, least, 1)
+        if self._gripper == "open_fraction":
+            commands = 1 - 2 * commands
+        return np.concatenate([actions[:, :-1], commands[:, None]], axis=1)
+
+    def _film(self, camera: str, video: dict[str, Any], times: np.ndarray) -> list[bytes]:
+        """The frames shown at `times` (T,), seconds of the episode; only this part of the video is decoded."""
+        frame = 1 / self._info["fps"]
+        wanted = video["start"] + times
+        path = self._folder / video["file"]
+        shown, pictures = decode_frames(path, wanted[0] - frame / 2, wanted[-1] + frame / 2, self._encoded)
+        # A quarter of a frame is far more than timestamps are rounded by, and leaves no choice between two frames.
+        found = np.searchsorted(shown, wanted - frame / 4)
+        inside = found < len(shown)
+        inside[inside] = shown[found[inside]] <= wanted[inside] + frame / 4
+        if not inside.all():
+            missing = int(np.flatnonzero(~inside)[0])
+            raise InputError(
+                f"wrong number of frames: {video['file']} has none at {wanted[missing]:.3f} s for step {missing}"
+            )
+        if len(set(found)) < len(found):
+            raise InputError(f"not consistent: timestamps show a frame of {video['file']} at several steps")
+        return [pictures[index] for index in found]
+
+    def _stills(self, rows: pa.Table, camera: str) -> list[bytes]:
+        return [self._still(value, camera, step) for step, value in enumerate(rows[camera].to_pylist())]
+
+    def _still(self, value: Any, camera: str, step: int) -> bytes:
+        """A picture stored as {"bytes", "path"}."""
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise InputError(f"missing: {camera} of step {step} is not in the Parquet file")
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                return self._encoded(np.asarray(image.convert("RGB")))
+        except OSError as error:
+            raise InputError(f"not readable: {camera} of step {step}: {error}") from error
+
+    def _encoded(self, pixels: np.ndarray) -> bytes:
+        """(H, W, 3) uint8 as it is stored -> PNG as our simulators would show it."""
+        turned = np.ascontiguousarray(TURNS[self._turn](pixels))
+        if turned.shape[:2] != (self._size, self._size):
+            if not self._scale:
+                raise InputError(
+                    f"wrong shape: a picture of {pixels.shape[0]} x {pixels.shape[1]}, expected {self._size} x {self._size}"
+                )
+            image = Image.fromarray(turned).resize((self._size, self._size), Image.Resampling.LANCZOS)
+            turned = np.asarray(image)
+        return encode_image(turned)
+
+    def manifest(self) -> dict[str, Any]:
+        """See `Source.manifest`."""
+        return {
+            "format": f"LeRobot {self._info['codebase_version']}",
+            "image_size": self._size,
+            "cameras": self._cameras,
+            "fps": self._info["fps"],
+            "robot": self._info.get("robot_type"),
+            "units": {
+                "proprio": {"feature": self._state, "names": self._features[self._state].get("names")},
+                "action": {"feature": self._action, "names": self._features[self._action].get("names")},
+            },
+            "gripper": self._gripper,
+            "turn": self._turn,
+            "scaled": self._scale,
+        }
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Bytes and time of change of a file; None where there is none."""
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,66 @@
+"""One episode's rows of a LeRobot data file, which holds those of many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from avavla_ray.errors import InputError
+
+EPISODE = "episode_index"
+ROWS_AT_ONCE = 128  # pictures may be among them
+
+
+def read_rows(path: Path, episode: int, columns: list[str]) -> pa.Table:
+    """The rows of an episode in the file's order; only row groups that may hold some are read, a piece at a time.
+
+    Raises:
+        InputError: "sort: particulars".
+    """
+    if not path.is_file():
+        raise InputError(f"missing: {path}")
+    wanted = list(dict.fromkeys([EPISODE, *columns]))
+    try:
+        with pq.ParquetFile(path) as file:
+            absent = sorted(set(wanted) - set(file.schema_arrow.names))
+            if absent:
+                raise InputError(f"missing: {path.name} has no column {absent[0]}")
+            groups = [
+                group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), episode)
+            ]
+            pieces = file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=wanted)
+            batches = [piece.filter(pc.equal(piece[EPISODE], episode)) for piece in pieces]
+            schema = batches[0].schema if batches else file.schema_arrow
+            return pa.Table.from_batches(batches, schema)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"not readable: {path.name}: {str(error).splitlines()[0]}") from error
+
+
+def _may_hold(group: pq.RowGroupMetaData, episode: int) -> bool:
+    """By the group's own least and largest episode, where it tells them."""
+    for index in range(group.num_columns):
+        column = group.column(index)
+        if column.path_in_schema == EPISODE and column.is_stats_set and column.statistics.has_min_max:
+            return column.statistics.min <= episode <= column.statistics.max
+    return True
+
+
+def vectors(table: pa.Table, name: str) -> np.ndarray:
+    """(T, F) float32 of a column of lists, or of plain numbers with F = 1.
+
+    Raises:
+        InputError: "sort: particulars".
+    """
+    try:
+        array = np.array(table[name].to_pylist(), np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"wrong shape: {name} is no table of numbers ({error})") from error
+    array = array.reshape(len(array), -1)
+    if not np.isfinite(array).all():
+        step, column = np.argwhere(~np.isfinite(array))[0]
+        raise InputError(f"not finite: {name} {column} of step {step} is {array[step, column]}")
+    return array
