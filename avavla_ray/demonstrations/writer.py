@@ -26,6 +26,20 @@ from avavla_ray.files import atomic_path, write_json
 from avavla_ray.normalisation import FieldStatistics, Statistics
 
 
+def check_episode(episode: Episode) -> None:
+    """Refuse what no data set may hold.
+
+    Raises:
+        InputError: the arrays disagree in length, or a number is not finite.
+    """
+    info = episode.info
+    lengths = {len(episode.images), len(episode.proprio), len(episode.actions), info.steps}
+    if len(lengths) != 1 or info.steps == 0:
+        raise InputError(f"episode {info.episode}: images, proprio, actions and steps differ in length: {lengths}")
+    if not (np.isfinite(episode.proprio).all() and np.isfinite(episode.actions).all()):
+        raise InputError(f"episode {info.episode} holds numbers that are not finite: leave it out")
+
+
 class DatasetWriter:
     """Adds episodes to a data set's folder, and closes it with its index and statistics.
 
@@ -44,12 +58,8 @@ class DatasetWriter:
         Raises:
             InputError: the arrays disagree in length, or a number is not finite.
         """
+        check_episode(episode)
         info = episode.info
-        lengths = {len(episode.images), len(episode.proprio), len(episode.actions), info.steps}
-        if len(lengths) != 1 or info.steps == 0:
-            raise InputError(f"episode {info.episode}: images, proprio, actions and steps differ in length: {lengths}")
-        if not (np.isfinite(episode.proprio).all() and np.isfinite(episode.actions).all()):
-            raise InputError(f"episode {info.episode} holds numbers that are not finite: leave it out")
         table = episode_table(episode).replace_schema_metadata({"avavla_ray": json.dumps(asdict(info))})
         with atomic_path(self.path(info.episode)) as temporary:
             # Pictures are compressed already; small row groups let a reader fetch single steps.

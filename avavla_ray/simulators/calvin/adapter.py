@@ -7,20 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from avavla_ray.errors import InputError, check_known
 from avavla_ray.provenance import package_versions
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
-from avavla_ray.simulators.calvin.environment import (
-    CAMERAS,
-    behaves_like,
-    build_environment,
-    close_environment,
-    look,
-)
+from avavla_ray.simulators.calvin.environment import behaves_like, build_environment, close_environment, look
 from avavla_ray.simulators.calvin.installation import installation
 from avavla_ray.simulators.calvin.layout import layout_of
+from avavla_ray.simulators.calvin.observation import CAMERAS, proprioception, resized
 from avavla_ray.simulators.calvin.oracle import Oracle
 from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.starts import FIXED_STARTS, published_start, start_task
@@ -184,15 +178,8 @@ class CalvinSimulator:
         if self._sees:
             pictures = look(self.env)
             for index, camera in enumerate(CAMERAS):
-                images[index] = self._resized(pictures[camera])
-        proprio = np.concatenate([self.robot_obs[:7], self.robot_obs[-1:]])
-        return Observation(images, proprio.astype(np.float32), INSTRUCTIONS[self.task_name])
-
-    def _resized(self, picture: np.ndarray) -> np.ndarray:
-        size = (self.config.image_size, self.config.image_size)
-        if picture.shape[:2] == size:
-            return picture
-        return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+                images[index] = resized(pictures[camera], size)
+        return Observation(images, proprioception(self.robot_obs), INSTRUCTIONS[self.task_name])
 
     def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
         """See `Simulator.run_chunk`. With `record`, frames show the static camera, black without a renderer.
@@ -226,7 +213,7 @@ class CalvinSimulator:
     def _picture(self) -> np.ndarray:
         if not self._sees:
             return np.zeros((self.config.image_size, self.config.image_size, 3), np.uint8)
-        return self._resized(look(self.env)[CAMERAS[0]])
+        return resized(look(self.env)[CAMERAS[0]], self.config.image_size)
 
     def frames(self) -> list[np.ndarray]:
         """See `Simulator.frames`."""

@@ -15,9 +15,9 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation, import_module
+from avavla_ray.simulators.calvin.observation import CAMERAS
 from avavla_ray.simulators.calvin.quiet import quiet_engine
 
-CAMERAS = ("static", "gripper")
 PHYSICS_HZ, CONTROL_HZ = 240.0, 30
 LED = 5  # index in scene_obs
 

@@ -159,6 +159,10 @@ class Arm:
         self._jacobians: tuple[np.ndarray, ...] = known
         self._joints, self._indices = (controller.joint_pos, controller.joint_vel), (np.arange(len(self._columns)),) * 2
 
+    def follow_state(self) -> None:
+        """A state was set from outside: the next `look` goes by it, not by what the controller saw when it was made."""
+        self._stale = False
+
     def look(self, warm_up: bool) -> None:
         """What `Controller.update` does, where position and velocity quantities are current.
 

@@ -33,6 +33,10 @@ class Steps(DecisionCameras):
         (robot,) = self.robots
         self._arm = Arm(robot)
 
+    def follow_state(self) -> None:
+        """Let the next step start from a state that was set after the reset, where the arm may be anywhere."""
+        self._arm.follow_state()
+
     def step(self, action: np.ndarray) -> bool:
         """Run one environment step of 50 ms; what was seen in it is in `sample`.
 

@@ -1,0 +1,1 @@
+"""Demonstrations that others recorded, read as episodes of ours; see `source.Source`."""

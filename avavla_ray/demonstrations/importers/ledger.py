@@ -1,0 +1,193 @@
+"""What has become of each member of an import, so that it can be interrupted, repeated and continued.
+
+While an import runs, every settled member is a line of `import.jsonl`; when it ends, `import.json` holds them all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.demonstrations.importers.source import Member, Skipped, sort_of
+from avavla_ray.demonstrations.schema import Episode
+from avavla_ray.demonstrations.writer import DatasetWriter
+from avavla_ray.errors import InputError
+from avavla_ray.files import append_line, write_json, write_text
+
+RESULT = "import.json"
+JOURNAL = "import.jsonl"
+
+
+@dataclass(frozen=True)
+class Written:
+    """An episode that has been written, and the size of its file in bytes."""
+
+    episode: str
+    steps: int
+    dropped: int
+    instruction: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A member and what came of it.
+
+    Attributes:
+        where, detail: the member's. skipped: episodes that it left out, with the reason.
+        broken: why nothing can be had of it; None when it was read.
+    """
+
+    name: str
+    where: str
+    detail: dict[str, Any]
+    written: tuple[Written, ...]
+    skipped: tuple[Skipped, ...]
+    broken: str | None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Settled:
+        return cls(
+            value["name"], value["where"], value["detail"], tuple(Written(**entry) for entry in value["written"]),
+            tuple(Skipped(*entry) for entry in value["skipped"]), value["broken"],
+        )  # fmt: skip
+
+    @property
+    def left_out(self) -> list[tuple[str, str]]:
+        """Place and reason of everything that is missing of it."""
+        found = [(f"{self.where}", skipped.reason) for skipped in self.skipped]
+        return [*found, (self.where, self.broken)] if self.broken is not None else found
+
+
+class ImportLedger:
+    """The settled members of the import in a folder; continuing it needs the same identity."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        """
+        Args:
+            identity: everything that the episodes depend on besides their members; JSON-ready.
+
+        Raises:
+            InputError: the folder holds an import of another identity, or something else.
+        """
+        self.folder = folder
+        self.identity = json.loads(json.dumps(identity))  # as a file gives it back
+        self._writer = DatasetWriter(folder)
+        self._settled: dict[str, Settled] = {}
+        self._load()
+
+    def _load(self) -> None:
+        result, journal = self.folder / RESULT, self.folder / JOURNAL
+        lines: list[str] = []
+        if journal.is_file():
+            *lines, torn = journal.read_text(encoding="utf-8").split("\n")
+            if torn:
+                write_text(journal, "".join(f"{line}\n" for line in lines))
+        elif not result.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise InputError(f"{self.folder} is not empty and holds no import: give another --output")
+        try:
+            found = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
+            begun = json.loads(lines[0]) if lines else None
+            entries = [*(found["members"] if found else ()), *(json.loads(line) for line in lines[1:])]
+            identities = [content["identity"] for content in (found, begun) if content]
+            settled = [Settled.from_json(entry) for entry in entries]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{self.folder} holds no import of ours ({error!r}): give another --output") from error
+        for identity in identities:
+            self._check(identity)
+        self._settled = {entry.name: entry for entry in settled}
+        if not lines:
+            write_text(journal, json.dumps({"identity": self.identity}) + "\n")
+
+    def _check(self, found: dict[str, Any]) -> None:
+        keys = sorted(found.keys() | self.identity.keys())
+        changes = [
+            f"{key} {found.get(key)} -> {self.identity.get(key)}"
+            for key in keys if found.get(key) != self.identity.get(key)
+        ]  # fmt: skip
+        if changes:
+            raise InputError(
+                f"{self.folder} holds an import made otherwise ({', '.join(changes)}): give another --output"
+            )
+
+    def is_settled(self, member: Member) -> bool:
+        """Whether nothing is to be done for it: it was read as it is now, and its episodes are there, whole.
+
+        A member that was broken is tried again, since somebody may have repaired it.
+        """
+        entry = self._settled.get(member.name)
+        if entry is None or entry.broken is not None or entry.detail != member.detail:
+            return False
+        return all(self._size(written.episode) == written.bytes for written in entry.written)
+
+    def _size(self, episode: str) -> int | None:
+        path = self._writer.path(episode)
+        return path.stat().st_size if path.is_file() else None
+
+    def settle(
+        self, member: Member, episodes: Sequence[Episode], skipped: Sequence[Skipped], broken: str | None
+    ) -> None:
+        """Write a member's episodes and enter what came of it.
+
+        Raises:
+            InputError: the disk is full or can't be written.
+        """
+        for episode in episodes:
+            self._writer.write(episode)
+        written = tuple(
+            Written(
+                e.info.episode, e.info.steps, e.info.dropped, e.info.instruction,
+                self._writer.path(e.info.episode).stat().st_size,
+            )
+            for e in episodes
+        )  # fmt: skip
+        before = self._settled.get(member.name)
+        for stale in before.written if before else ():
+            if stale.episode not in {entry.episode for entry in written}:
+                self._writer.path(stale.episode).unlink(missing_ok=True)
+        entry = Settled(member.name, member.where, member.detail, written, tuple(skipped), broken)
+        append_line(self.folder / JOURNAL, json.dumps(asdict(entry)))
+        self._settled[member.name] = entry
+
+    def of(self, members: Sequence[Member]) -> list[Settled]:
+        """What came of `members`, in their order."""
+        return [self._settled[member.name] for member in members]
+
+    def finish(self, members: Sequence[Member], manifest: dict[str, Any]) -> dict[str, Any]:
+        """Close the data set of `members`: index, statistics, manifest with the summary, and import.json.
+
+        Args:
+            manifest: what dataset.json holds besides; its "suite" names the data set.
+
+        Returns:
+            the summary.
+        """
+        entries = self.of(members)
+        summary = summarise(entries)
+        names = [written.episode for entry in entries for written in entry.written]
+        self._writer.finish(manifest["suite"], names, {**manifest, "import": {**self.identity, **summary}})
+        # Members outside this run's --limit stay known.
+        order = {member.name: index for index, member in enumerate(members)}
+        kept = sorted(self._settled.values(), key=lambda entry: (order.get(entry.name, len(order)), entry.name))
+        write_json(
+            self.folder / RESULT,
+            {"identity": self.identity, "summary": summary, "members": [asdict(entry) for entry in kept]},
+        )
+        (self.folder / JOURNAL).unlink()
+        return summary
+
+
+def summarise(entries: Sequence[Settled]) -> dict[str, Any]:
+    """Counts of an import: members, episodes, steps, dropped_steps, instructions, left_out and why by sort."""
+    written = [episode for entry in entries for episode in entry.written]
+    reasons = Counter(sort_of(reason) for entry in entries for _, reason in entry.left_out)
+    return {
+        "members": len(entries), "episodes": len(written), "steps": sum(episode.steps for episode in written),
+        "dropped_steps": sum(episode.dropped for episode in written),
+        "instructions": len({episode.instruction for episode in written}),
+        "left_out": sum(reasons.values()), "reasons": dict(sorted(reasons.items())),
+    }  # fmt: skip

@@ -1,0 +1,122 @@
+"""One demonstration of a LIBERO HDF5 file, checked and turned the way our simulators show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from avavla_ray.demonstrations.importers.source import check_actions, check_array
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.libero.adapter import axis_angle
+
+PICTURES = ("obs/agentview_rgb", "obs/eye_in_hand_rgb")
+JOINTS = 7
+
+
+@dataclass(frozen=True)
+class Demo:
+    """T steps.
+
+    Attributes:
+        actions: (T, 7) float32. states: (T, 1 + nq + nv) float64, before each action.
+        proprio: (T, 8) float32, as `LiberoSimulator` gives it. pictures: (T, 2, H, W, 3) uint8, as it shows them; empty
+            when not asked for.
+        seen_late: 1 where proprio[j] and pictures[j] were taken after actions[j], 0 where before.
+        model_file: the scene as MuJoCo saved it, None where there is none.
+    """
+
+    actions: np.ndarray
+    states: np.ndarray
+    proprio: np.ndarray
+    pictures: np.ndarray
+    seen_late: int
+    model_file: str | None
+
+
+def read_demo(group: Any, convention: str, *, pictures: bool) -> Demo:
+    """Read `data/demo_i`.
+
+    Args:
+        convention: robosuite's image convention when it was recorded, "opengl" (rows bottom up) or "opencv".
+        pictures: read them too.
+
+    Raises:
+        InputError: "sort: particulars". OSError, KeyError, RuntimeError: h5py's, of damaged bytes.
+    """
+    if not hasattr(group, "keys"):
+        raise InputError("not readable: it is no group of data sets")
+    actions = _read(group, "actions", (None, 7), "float")
+    steps = len(actions)
+    if steps < 2:
+        raise InputError(f"wrong shape: {steps} steps, expected at least 2")
+    told = group.attrs.get("num_samples", steps)
+    if told != steps:
+        raise InputError(f"wrong shape: actions holds {steps} steps, num_samples says {told}")
+    check_actions(actions)
+    states = _read(group, "states", (steps, None), "float")
+    robot = _read(group, "robot_states", (steps, 9), "float")
+    joints = _read(group, "obs/joint_states", (steps, JOINTS), "float")
+    if states.shape[1] <= JOINTS:
+        raise InputError(f"wrong shape: states is {states.shape}, expected (T, 1 + nq + nv)")
+    turned = np.zeros((steps, 2, 0, 0, 3), np.uint8)
+    if pictures:
+        scene, wrist = (_upright(_pictures(group, name, steps), convention) for name in PICTURES)
+        if scene.shape != wrist.shape:
+            raise InputError(f"wrong shape: {PICTURES[1]} is {wrist.shape}, {PICTURES[0]} {scene.shape}")
+        turned = np.stack([scene, wrist], axis=1)
+    model = group.attrs.get("model_file")
+    return Demo(
+        actions.astype(np.float32), states.astype(np.float64), _proprio(robot), turned, _seen_late(states, joints),
+        model.decode() if isinstance(model, bytes) else model,
+    )  # fmt: skip
+
+
+def _read(group: Any, name: str, shape: tuple[int | None, ...], kind: str) -> np.ndarray:
+    if name not in group:
+        raise InputError(f"missing: {name}")
+    array = np.asarray(group[name])
+    check_array(name, array, shape, kind)
+    return array
+
+
+def _pictures(group: Any, name: str, steps: int) -> np.ndarray:
+    array = _read(group, name, (steps, None, None, 3), "uint8")
+    if array.shape[1] != array.shape[2] or array.shape[1] < 1:
+        raise InputError(f"wrong shape: {name} is {array.shape}, expected square pictures")
+    return array
+
+
+def _upright(pictures: np.ndarray, convention: str) -> np.ndarray:
+    """(T, H, W, 3) as `LiberoSimulator` shows them: the true view's mirror image, which OpenVLA's half turn of raw
+    pictures made the custom."""
+    if convention == "opengl":
+        return pictures[:, ::-1, ::-1]
+    if convention == "opencv":
+        return pictures[:, :, ::-1]
+    raise InputError(f"unknown convention: macros_image_convention is {convention!r}, expected opengl or opencv")
+
+
+def _proprio(robot: np.ndarray) -> np.ndarray:
+    """(T, 8) of robot_states: finger joints 2, hand position 3, hand quaternion 4 (x, y, z, w)."""
+    lengths = np.linalg.norm(robot[:, 5:], axis=1)
+    if np.abs(lengths - 1).max() > 1e-2:
+        step = int(np.abs(lengths - 1).argmax())
+        raise InputError(f"out of range: the hand's quaternion of step {step} has length {lengths[step]:.3g}, not 1")
+    rotations = np.array([axis_angle(quaternion) for quaternion in robot[:, 5:]])
+    return np.concatenate([robot[:, 2:5], rotations, robot[:, :2]], axis=1).astype(np.float32)
+
+
+def _seen_late(states: np.ndarray, joints: np.ndarray) -> int:
+    """Whether the observed arm joints are those of the next state (1) or of the same (0); see `Demo`.
+
+    LIBERO's states begin with the time and the arm's joints.
+    """
+    arm = states[:, 1 : 1 + JOINTS]
+    late, early = np.abs(joints[:-1] - arm[1:]).mean(), np.abs(joints[:-1] - arm[:-1]).mean()
+    if min(late, early) > 0.1:
+        raise InputError(
+            f"not consistent: obs/joint_states is {min(late, early):.2g} rad off the states, before and after actions"
+        )
+    return int(late <= early)

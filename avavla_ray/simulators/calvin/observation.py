@@ -1,0 +1,20 @@
+"""What the policy sees of CALVIN: the same from the simulator and from the benchmark's data set."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+CAMERAS = ("static", "gripper")
+
+
+def proprioception(robot_obs: np.ndarray) -> np.ndarray:
+    """(8,) float32 of robot_obs (15,): hand position 3, Euler angles 3, finger opening, gripper command."""
+    return np.concatenate([robot_obs[:7], robot_obs[-1:]]).astype(np.float32)
+
+
+def resized(picture: np.ndarray, size: int) -> np.ndarray:
+    """(size, size, 3) uint8 of a picture (H, W, 3), bilinear with antialiasing; as it is where it has the size."""
+    if picture.shape[:2] == (size, size):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))

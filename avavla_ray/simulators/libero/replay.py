@@ -1,0 +1,104 @@
+"""Stored states of LIBERO shown again: pictures of any size of an episode that was recorded elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from xml.etree import ElementTree
+
+import numpy as np
+
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.base import Observation
+from avavla_ray.simulators.libero.adapter import LiberoSimulator
+from avavla_ray.simulators.libero.suites import task_at
+
+Poses = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def body_poses(model_file: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Position (3,) and quaternion (4,) w, x, y, z of every named body in its parent, as MuJoCo saved a model.
+
+    Raises:
+        InputError: "sort: particulars"; not a saved MJCF model.
+    """
+    try:
+        bodies = list(ElementTree.fromstring(model_file).iter("body"))
+        return {
+            body.attrib["name"]: (
+                np.array(body.get("pos", "0 0 0").split(), float), np.array(body.get("quat", "1 0 0 0").split(), float)
+            )
+            for body in bodies if "name" in body.attrib
+        }  # fmt: skip
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"not readable: model_file is no MuJoCo model ({error})") from error
+
+
+class LiberoReplay(LiberoSimulator):
+    """Shows states instead of making them; what it shows depends on the state alone.
+
+    A state's observation is that of its own instant. A running episode is observed up to one physics step (2 ms)
+    earlier, see `LiberoSimulator`.
+    """
+
+    def begin(self, task: int, fixtures: Poses | None) -> None:
+        """Go to a task's scene.
+
+        Args:
+            fixtures: where the recording's bodies stood. Furniture is drawn anew at every reset and is not part of a
+                state; None leaves it where seed 0 puts it.
+
+        Raises:
+            InputError: no such task, assets that lack one of its files, or `fixtures` without one of the scene's.
+            SimulatorFailure: objects could not be placed.
+        """
+        self._running = False
+        self._switch_to(task_at(self.config.suite, task))
+        scene = self.env.env
+        with self._failing_loudly():
+            scene.watch(deciding=False)
+            scene.reset_with(0)
+        for name, fixture in scene.fixtures_dict.items() if fixtures is not None else ():
+            if fixture.root_body not in fixtures:
+                raise InputError(f"missing: model_file has no body {fixture.root_body} for {name}")
+            body = scene.sim.model.body_name2id(fixture.root_body)
+            self.model.body_pos[body], self.model.body_quat[body] = fixtures[fixture.root_body]
+
+    @property
+    def state_size(self) -> int:
+        """1 + nq + nv: time, positions and velocities."""
+        return 1 + self.model.nq + self.model.nv
+
+    def show(self, state: np.ndarray) -> Observation:
+        """What is seen in `state` (1 + nq + nv,)."""
+        scene = self.env.env
+        with self._failing_loudly():
+            scene.watch(deciding=True)
+            self.env.set_init_state(state)
+        return self._observation(scene.sample)
+
+    def succeeded(self) -> bool:
+        """Whether the task's goal holds in the state shown last."""
+        return bool(self.env.env._check_success())
+
+    def act(self, actions: np.ndarray) -> bool:
+        """Run the last of `actions` (T, 7) from the state shown last, in which all before it had been run.
+
+        A state says nothing of where the gripper has been sent, which follows from the earlier actions.
+
+        Returns:
+            whether the task's goal holds afterwards.
+
+        Raises:
+            SimulatorFailure: the physics diverged.
+        """
+        scene = self.env.env
+        (robot,) = scene.robots
+        gripped = np.zeros(2)
+        travel = robot.gripper.speed * round(scene.control_timestep / scene.model_timestep)
+        for command in np.sign(actions[:-1, -1]):
+            gripped = np.clip(gripped + np.array([-1.0, 1.0]) * command * travel, -1.0, 1.0)
+        robot.gripper.current_action = gripped
+        with self._failing_loudly():
+            scene.watch(deciding=False)
+            scene.follow_state()
+            return bool(scene.step(actions[-1]))
