@@ -67,7 +67,8 @@ def export_lerobot(
 
 def _frame_rate(metadata: DatasetMetadata, fps: int | None) -> int:
     suite = metadata.manifest.get("suite")
-    known = [fps, metadata.manifest.get("fps"), SUITES[suite].control_hz if suite in SUITES else None]
+    imported = metadata.manifest.get("import", {}).get("fps")
+    known = [fps, imported, SUITES[suite].control_hz if suite in SUITES else None]
     rate = next((value for value in known if value is not None), None)
     if rate is None:
         raise InputError(f"the control rate of {suite} is not known: give --fps")

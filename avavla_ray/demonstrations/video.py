@@ -34,8 +34,10 @@ ENCODING = Encoding()
 
 
 def _ffmpeg() -> list[str]:
-    import imageio_ffmpeg
-
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError:
+        raise InputError("video files need imageio-ffmpeg: pip install '.[libero]'") from None
     return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats"]
 
 

@@ -223,9 +223,8 @@ class LeRobot:
         turned = np.ascontiguousarray(TURNS[self._turn](pixels))
         if turned.shape[:2] != (self._size, self._size):
             if not self._scale:
-                raise InputError(
-                    f"wrong shape: a picture of {pixels.shape[0]} x {pixels.shape[1]}, expected {self._size} x {self._size}"
-                )
+                height, width = pixels.shape[:2]
+                raise InputError(f"wrong shape: a picture of {height} x {width}, expected {self._size} x {self._size}")
             image = Image.fromarray(turned).resize((self._size, self._size), Image.Resampling.LANCZOS)
             turned = np.asarray(image)
         return encode_image(turned)

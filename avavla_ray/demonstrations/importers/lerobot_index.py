@@ -1,4 +1,4 @@
-"""What the meta folder of a LeRobot v3.0 data set says: features, tasks, and where each episode's rows and frames are."""
+"""The meta folder of a LeRobot v3.0 data set: features, tasks, and where each episode's rows and frames are."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def read_info(folder: Path) -> dict[str, Any]:
         )
     if not version.startswith("v3."):
         raise InputError(f"{path}: codebase_version is {version}, expected {layout.VERSION}")
-    wanted = {"fps": (int, float), "features": dict, "data_path": str, "total_episodes": int}
+    wanted: dict[str, Any] = {"fps": (int, float), "features": dict, "data_path": str, "total_episodes": int}
     for name, kind in wanted.items():
         if not isinstance(info.get(name), kind):
             raise InputError(f"{path}: {name} is {info.get(name)!r}: {FETCH_AGAIN}")
+    if not all(isinstance(feature, dict) for feature in info["features"].values()):
+        raise InputError(f"{path}: a feature is not described: {FETCH_AGAIN}")
     if not info["fps"] > 0:
         raise InputError(f"{path}: fps is {info['fps']}, expected more than 0")
     return info
