@@ -52,7 +52,7 @@ class MemberReader:
                 else:
                     reading.skipped.append(found)
         except InputError as error:
-            return Reading(reading.episodes, reading.skipped, str(error))
+            return Reading(reading.episodes, reading.skipped, " ".join(str(error).split()))
         return reading
 
 

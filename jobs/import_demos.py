@@ -37,7 +37,17 @@ class Settings:
     keep_noops: bool = False
     """LIBERO: keep steps that do nothing."""
     image_size: int | None = None
-    """CALVIN: height and width of the pictures, pixels; 128 when left out."""
+    """CALVIN, LeRobot: height and width of the pictures, pixels; CALVIN's are 128, LeRobot's as they are, if left out."""
+    cameras: tuple[str, ...] = ()
+    """LeRobot: features, the scene's camera first and the wrist's second; all of them when left out."""
+    state: str | None = None
+    """LeRobot: the feature that is the proprioception, observation.state when left out."""
+    action: str | None = None
+    """LeRobot: the feature that is the action, action when left out."""
+    gripper: Literal["signed", "open_fraction"] | None = None
+    """LeRobot: the last number of its actions is -1 open and +1 close (signed, when left out), or 1 open and 0 closed."""
+    turn: Literal["upright", "half_turn", "upside_down", "mirrored"] | None = None
+    """LeRobot: how its pictures lie, by our simulators' own; upright when left out."""
     limit: int | None = None
     """Only the first so many members of the source."""
     strict: bool = False
@@ -118,6 +128,8 @@ def _options(settings: Settings) -> dict[str, Any]:
     given = {
         "suite": settings.suite, "regenerate": settings.regenerate, "assets": settings.assets,
         "render": settings.render, "keep_noops": settings.keep_noops or None, "image_size": settings.image_size,
+        "cameras": settings.cameras or None, "state": settings.state, "action": settings.action,
+        "gripper": settings.gripper, "turn": settings.turn,
     }  # fmt: skip
     return {name: value for name, value in given.items() if value is not None}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.demonstrations.importers.restricted_pickle import load_npy
+from avavla_ray.demonstrations.importers.restricted_pickle import DAMAGE, load_npy
 from avavla_ray.demonstrations.importers.source import UNKNOWN_SEED, Member, Skipped, check_actions, check_array
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
 from avavla_ray.errors import InputError
@@ -100,7 +100,7 @@ class CalvinNpz:
             raise InputError(f"missing: {name}") from None
         except KeyError as error:
             raise InputError(f"missing: {key} of {name}") from error
-        except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        except (*DAMAGE, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"not readable: {name}: {error}") from error
         for key, (shape, kind) in shapes.items():
             check_array(f"{key} of {name}", found[key], shape, kind)
@@ -109,7 +109,8 @@ class CalvinNpz:
     def manifest(self) -> dict[str, Any]:
         """See `Source.manifest`."""
         return {
-            "format": "CALVIN npz", "image_size": self._size, "cameras": list(CAMERAS), "fps": entry_of(CALVIN_SUITES[0]).control_hz,
+            "format": "CALVIN npz", "image_size": self._size, "cameras": list(CAMERAS),
+            "fps": entry_of(CALVIN_SUITES[0]).control_hz,
             "units": {
                 "proprio": "position 3 (m), Euler angles 3 (rad), finger opening (m), gripper command",
                 "action": "position x 0.02 m, Euler angles x 0.05 rad, 6 in [-1, 1]; gripper +1 open, -1 close",

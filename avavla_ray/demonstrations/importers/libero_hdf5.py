@@ -213,7 +213,8 @@ class LiberoHdf5:
     def manifest(self) -> dict[str, Any]:
         """See `Source.manifest`."""
         return {
-            "format": "LIBERO HDF5", "image_size": self._size, "cameras": list(CAMERAS), "fps": entry_of(self.suite).control_hz,
+            "format": "LIBERO HDF5", "image_size": self._size, "cameras": list(CAMERAS),
+            "fps": entry_of(self.suite).control_hz,
             "units": {
                 "proprio": "position 3 (m), rotation vector 3 (rad), finger joints 2 (m)",
                 "action": "OSC_POSE deltas 6 in [-1, 1], gripper -1 open, +1 close",

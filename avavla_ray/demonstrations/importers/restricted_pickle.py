@@ -1,8 +1,14 @@
-"""Pickled .npy files of strangers: arrays, containers, text and numbers come out, and no code is run."""
+"""Pickled .npy files of strangers: arrays, containers, text and numbers come out, and no code is run.
+
+Not numpy's own either: it believes what a pickle says of an array, and damaged ones crash it. Stand-ins take down what
+the pickle says, and arrays are made from that after it has been checked.
+"""
 
 from __future__ import annotations
 
 import pickle
+import re
+import tokenize
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,25 +16,93 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 
-# What numpy's pickles are built with, under numpy's old and new names.
-_BUILDERS = {
-    "_reconstruct": np.ndarray(0).__reduce__()[0],
-    "scalar": np.float64(0).__reduce__()[0],
-}
-_ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{
-        (f"numpy.{core}.multiarray", name): builder for core in ("core", "_core") for name, builder in _BUILDERS.items()
-    },
+NUMBERS = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,6}")
+# What damaged bytes raise in numpy's reader of headers and in pickle: whatever they happen to ask for.
+DAMAGE = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError, pickle.UnpicklingError, tokenize.TokenError,
+)  # fmt: skip
+PLAIN = (str, bytes, int, float, bool, type(None))
+
+
+class _Dtype:
+    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
+        self.code, self.order = code, "|"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    def checked(self) -> np.dtype:
+        if not NUMBERS.fullmatch(self.code) or self.order not in ("|", "<", ">"):
+            raise pickle.UnpicklingError(f"it holds an array of {self.order}{self.code}")
+        return np.dtype(self.code).newbyteorder(self.order)
+
+
+class _Array:
+    """What a pickle says of an array; `data` are bytes, or a list where the elements are objects."""
+
+    def __init__(self, data: Any = b"", dtype: Any = None, shape: tuple[int, ...] = (), order: str = "C") -> None:
+        self.shape, self.dtype, self.order, self.data = shape, dtype, order, data
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.dtype, fortran, self.data = state
+        self.order = "F" if fortran else "C"
+
+    def made(self) -> np.ndarray:
+        order: Any = self.order
+        if not isinstance(self.data, list):
+            return np.frombuffer(self.data, self.dtype.checked()).reshape(self.shape, order=order)
+        array = np.empty(len(self.data), object)
+        for index, value in enumerate(self.data):
+            array[index] = _plain(value)
+        return array.reshape(self.shape, order=order)
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> _Array:
+    return _Array(data, dtype)
+
+
+def _begun(kind: type, shape: tuple[int, ...], code: bytes) -> _Array:
+    return _Array()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How old pickle protocols spell bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding}")
+    return text.encode("latin1")
+
+
+_BUILDERS = {"multiarray._reconstruct": _begun, "multiarray.scalar": _scalar, "numeric._frombuffer": _Array}
+_ALLOWED: dict[str, Any] = {
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
+    "_codecs.encode": _encode,
+    # numpy's old and new names.
+    **{f"numpy.{core}.{name}": builder for core in ("core", "_core") for name, builder in _BUILDERS.items()},
 }
 
 
 class _DataOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no plain data")
-        return _ALLOWED[module, name]
+        place = f"{module}.{name}"
+        if place not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {place}, which is no plain data")
+        return _ALLOWED[place]
+
+
+def _plain(value: Any) -> Any:
+    """`value` with arrays for their stand-ins."""
+    if isinstance(value, _Array):
+        array = value.made()
+        return array[()] if array.ndim == 0 and array.dtype != object else array
+    if isinstance(value, dict):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(entry) for entry in value)
+    if isinstance(value, PLAIN):
+        return value
+    raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is no plain data")
 
 
 def _read(stream: BinaryIO) -> Any:
@@ -36,7 +110,7 @@ def _read(stream: BinaryIO) -> Any:
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     _, _, dtype = read_header(stream)
     if dtype.hasobject:
-        return _DataOnly(stream).load()
+        return _plain(_DataOnly(stream).load())
     stream.seek(0)
     return np.load(stream, allow_pickle=False)
 
@@ -52,9 +126,8 @@ def load_npy(path: Path) -> np.ndarray:
             array = _read(stream)
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except (pickle.UnpicklingError, ValueError, EOFError, OSError, TypeError, AttributeError, IndexError) as error:
-        # A damaged pickle fails in whatever its bytes happen to ask for.
-        raise InputError(f"{path} is no readable .npy file ({error})") from error
+    except DAMAGE as error:
+        raise InputError(f"{path} is no readable .npy file ({' '.join(str(error).split())})") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds a {type(array).__name__}, not an array")
     return array
