@@ -126,9 +126,9 @@ class _Exporter:
         row |= self._data.add(numbers)
         row |= {"dataset_from_index": self._steps, "dataset_to_index": self._steps + info.steps}
         summaries = {name: vector_statistics(values.reshape(info.steps, -1)) for name, values in numbers.items()}
-        for video in self._videos.values():
-            row |= video.begin(info.steps, *self._size)
         summaries |= self._add_pictures(index, info.steps)
+        for video in self._videos.values():
+            row |= video.end_episode(info.steps)
         row |= {
             f"stats/{feature}/{name}": value for feature, found in summaries.items() for name, value in found.items()
         }

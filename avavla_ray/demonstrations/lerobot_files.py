@@ -10,59 +10,58 @@ import pyarrow.parquet as pq
 
 from avavla_ray.demonstrations import lerobot_layout as layout
 from avavla_ray.demonstrations.lerobot_layout import FileLimits
-from avavla_ray.demonstrations.video import VideoEncoder
+from avavla_ray.demonstrations.video import VideoEncoder, join_videos
 
 
 class _Place:
-    """Which file is being written, and how many frames it holds."""
+    """Which file is being written, how many frames it holds and how many bytes they take."""
 
-    def __init__(self, template: str, limit_megabytes: float, files_in_chunk: int) -> None:
-        self._template, self._limit, self._files_in_chunk = template, limit_megabytes * 2**20, files_in_chunk
-        self._number, self.frames = 0, 0
-
-    @property
-    def chunk(self) -> int:
-        return self._number // self._files_in_chunk
+    def __init__(self, folder: Path, template: str, limit_megabytes: float, files_in_chunk: int) -> None:
+        self._folder, self._template = folder, template
+        self._limit, self._files_in_chunk = limit_megabytes * 2**20, files_in_chunk
+        self._number, self.frames, self.bytes = 0, 0, 0
 
     @property
-    def file(self) -> int:
-        return self._number % self._files_in_chunk
+    def indices(self) -> dict[str, int]:
+        """As the table of episodes names them."""
+        chunk, file = divmod(self._number, self._files_in_chunk)
+        return {"chunk_index": chunk, "file_index": file}
 
-    def path(self, folder: Path) -> Path:
-        path = folder / self._template.format(chunk_index=self.chunk, file_index=self.file)
+    @property
+    def path(self) -> Path:
+        path = self._folder / self._template.format(**self.indices)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def full(self, folder: Path, coming: int) -> bool:
-        """Whether `coming` more frames, as large as those before, pass the limit."""
-        if not self.frames:
-            return False
-        size = self.path(folder).stat().st_size
-        return size + size / self.frames * coming >= self._limit
+    def full(self, coming: int) -> bool:
+        """Whether so many bytes more pass the limit."""
+        return self.frames > 0 and self.bytes + coming >= self._limit
 
     def advance(self) -> None:
-        self._number, self.frames = self._number + 1, 0
+        self._number, self.frames, self.bytes = self._number + 1, 0, 0
 
 
 class DataFiles:
     """The Parquet files; an episode is a row group."""
 
     def __init__(self, folder: Path, limits: FileLimits) -> None:
-        self._folder = folder
-        self._place = _Place(layout.DATA_PATH, limits.data_megabytes, limits.files_in_chunk)
+        self._place = _Place(folder, layout.DATA_PATH, limits.data_megabytes, limits.files_in_chunk)
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, columns: dict[str, np.ndarray]) -> dict[str, int]:
         """Append an episode's frames, (T,) or (T, F) each; returns where they are, as the table of episodes says it."""
         table = pa.table({name: _column(values) for name, values in columns.items()})
-        if self._place.full(self._folder, table.num_rows):
+        place = self._place
+        # In memory: what a row group takes on disk, which is less, is known only when the next has begun.
+        if place.full(table.nbytes):
             self.close()
-            self._place.advance()
+            place.advance()
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._place.path(self._folder), table.schema)
+            self._writer = pq.ParquetWriter(place.path, table.schema)
         self._writer.write_table(table, row_group_size=table.num_rows)
-        self._place.frames += table.num_rows
-        return {"data/chunk_index": self._place.chunk, "data/file_index": self._place.file}
+        place.frames += table.num_rows
+        place.bytes += table.nbytes
+        return {f"data/{name}": value for name, value in place.indices.items()}
 
     def close(self) -> None:
         if self._writer is not None:
@@ -77,41 +76,51 @@ def _column(values: np.ndarray) -> pa.Array:
 
 
 class VideoFiles:
-    """The MP4 files of a camera."""
+    """The MP4 files of a camera. Each episode is encoded by itself, so that its size is known before it gets its place,
+    and joined to its file without being encoded again."""
 
     def __init__(self, folder: Path, camera: str, fps: int, limits: FileLimits) -> None:
-        self._folder, self._camera, self._fps = folder, camera, fps
+        self._camera, self._fps = camera, fps
         template = layout.VIDEO_PATH.replace("{video_key}", camera)
-        self._place = _Place(template, limits.video_megabytes, limits.files_in_chunk)
+        self._place = _Place(folder, template, limits.video_megabytes, limits.files_in_chunk)
+        self._pieces: list[Path] = []
         self._encoder: VideoEncoder | None = None
 
-    def begin(self, steps: int, height: int, width: int) -> dict[str, int | float]:
-        """Make room for an episode; returns where its frames will be, as the table of episodes says it."""
-        if self._place.full(self._folder, steps):
-            self.close()
-            self._place.advance()
-        if self._encoder is None:
-            self._encoder = VideoEncoder(self._place.path(self._folder), width, height, self._fps)
-        first = self._place.frames
-        self._place.frames += steps
-        where = {
-            "chunk_index": self._place.chunk,
-            "file_index": self._place.file,
-            "from_timestamp": first / self._fps,
-            "to_timestamp": (first + steps) / self._fps,
-        }
-        return {layout.video_column(self._camera, name): value for name, value in where.items()}
+    def _piece(self, number: int) -> Path:
+        return self._place.path.with_suffix(f".{number}.mp4")
 
     def add(self, pixels: np.ndarray) -> None:
-        """Append a picture of the episode begun, (H, W, 3) uint8."""
-        assert self._encoder is not None
+        """Append a picture of the current episode, (H, W, 3) uint8."""
+        if self._encoder is None:
+            height, width = pixels.shape[:2]
+            self._encoder = VideoEncoder(self._piece(len(self._pieces)), width, height, self._fps)
         self._encoder.add(pixels)
+
+    def end_episode(self, steps: int) -> dict[str, int | float]:
+        """Give the current episode its place; returns where its frames are, as the table of episodes says it."""
+        assert self._encoder is not None
+        self._encoder.close()
+        self._encoder = None
+        piece, place = self._piece(len(self._pieces)), self._place
+        size = piece.stat().st_size
+        if place.full(size):
+            self.close()
+            place.advance()
+            piece = piece.rename(self._piece(0))
+        self._pieces.append(piece)
+        where = {**place.indices, "from_timestamp": place.frames / self._fps}
+        place.frames += steps
+        place.bytes += size
+        where["to_timestamp"] = place.frames / self._fps
+        return {layout.video_column(self._camera, name): value for name, value in where.items()}
 
     def close(self) -> None:
         """Complete the file."""
-        if self._encoder is not None:
-            self._encoder.close()
-            self._encoder = None
+        if self._pieces:
+            join_videos(self._pieces, self._place.path)
+        for piece in self._pieces:
+            piece.unlink()
+        self._pieces = []
 
     def abort(self) -> None:
         """End the encoder, if any, whatever becomes of its file."""

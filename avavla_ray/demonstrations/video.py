@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, TypeVar
 
@@ -103,6 +104,26 @@ def _times(log: str) -> list[float]:
     return times
 
 
+def join_videos(pieces: Sequence[Path], path: Path) -> None:
+    """Write the frames of videos that were encoded alike one after the other, as they are.
+
+    Raises:
+        InputError: ffmpeg cannot write (no space left).
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+        for piece in pieces:
+            quoted = str(piece.resolve()).replace("'", r"'\''")
+            listing.write(f"file '{quoted}'\n")
+        listing.flush()
+        command = [
+            *_ffmpeg(), "-y", "-nostdin", "-loglevel", "level+error", "-f", "concat", "-safe", "0",
+            "-i", listing.name, "-c", "copy", "-movflags", "+faststart", str(path),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise InputError(f"{path} cannot be written: {_complaint(done.stderr)}")
+
+
 class VideoEncoder:
     """Writes an MP4 of one picture every 1/fps seconds, the first at 0. Close it to finish the file.
 
@@ -119,7 +140,7 @@ class VideoEncoder:
             "-s", f"{width}x{height}", "-framerate", str(fps), "-i", "pipe:0", "-vf", _EXACT_COLOUR,
             # Without B-frames a frame's number is its place in the file as well.
             "-c:v", "libx264", "-pix_fmt", encoding.pixels, "-crf", str(encoding.quality), "-preset", encoding.preset,
-            "-g", str(encoding.key_frames), "-bf", "0", "-movflags", "+faststart", str(path),
+            "-g", str(encoding.key_frames), "-bf", "0", str(path),
         ]  # fmt: skip
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors)
@@ -147,7 +168,10 @@ class VideoEncoder:
 
     def abort(self) -> None:
         """End without caring for the file."""
+        assert self._process.stdin is not None
         self._process.kill()
+        with contextlib.suppress(BrokenPipeError):  # what was not written yet goes nowhere
+            self._process.stdin.close()
         self._process.wait()
         self._errors.close()
 
@@ -155,4 +179,5 @@ class VideoEncoder:
         self._process.wait()
         self._errors.seek(0)
         log = self._errors.read().decode(errors="replace")
+        self.abort()
         raise InputError(f"{self._path} cannot be encoded: {_complaint(log)}")
