@@ -1,0 +1,314 @@
+"""LeRobot v3.0 data sets: read as episodes of ours whoever wrote them; what is broken costs its own episode only."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from avavla_ray.demonstrations.export_lerobot import export_lerobot
+from avavla_ray.demonstrations.importers.lerobot import LeRobot
+from avavla_ray.demonstrations.importers.source import Member, Skipped, open_source
+from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
+from avavla_ray.demonstrations.schema import Episode, decode_image, encode_image
+from avavla_ray.errors import InputError
+from tests.support.demonstration_data import make_dataset
+from tests.support.numbered_pictures import make_numbered_dataset, number_of
+
+LENGTHS = (9, 14, 11, 20)
+SCENE, WRIST = "observation.images.scene", "observation.images.wrist"
+DATA, FILM = Path("data/chunk-000/file-000.parquet"), Path(f"videos/{SCENE}/chunk-000/file-000.mp4")
+EPISODES = Path("meta/episodes/chunk-000/file-000.parquet")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    export_lerobot(make_numbered_dataset(folder / "ours", LENGTHS), folder / "lerobot")
+    return folder
+
+
+@pytest.fixture
+def copy(published, tmp_path) -> Path:
+    return Path(shutil.copytree(published / "lerobot", tmp_path / "lerobot"))
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_table(path: Path, change: Callable[[pa.Table], pa.Table], **options: Any) -> None:
+    pq.write_table(change(pq.read_table(path)), path, **options)
+
+
+def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values, table.schema.field(name).type))
+
+
+def with_value(name: str, row: int, value: Any) -> Callable[[pa.Table], pa.Table]:
+    def change(table: pa.Table) -> pa.Table:
+        values = table[name].to_pylist()
+        values[row] = value
+        return with_column(table, name, values)
+
+    return change
+
+
+def read_all(source: LeRobot) -> list[Episode | Skipped | str]:
+    """Of each member its episode, why it was skipped, or what is wrong with it."""
+    found: list[Episode | Skipped | str] = []
+    for member in source.members():
+        try:
+            found += source.read(member)
+        except InputError as error:
+            found.append(str(error))
+    return found
+
+
+def numbers(episode: Episode) -> list[list[int]]:
+    return [[number_of(decode_image(picture)) for picture in frame] for frame in episode.images]
+
+
+def expected_numbers(index: int) -> list[list[int]]:
+    first = sum(LENGTHS[:index])
+    return [[number, 511 - number] for number in range(first, first + LENGTHS[index])]
+
+
+def check_left_out(folder: Path, broken: int, reason: str) -> None:
+    """Check that an episode cannot be read, and that the one before still can."""
+    source = LeRobot(folder)
+    members = source.members()
+    with pytest.raises(InputError, match=f"^{re.escape(reason)}"):
+        list(source.read(members[broken]))
+    (before,) = source.read(members[broken - 1])
+    assert numbers(before) == expected_numbers(broken - 1)
+
+
+def test_members_are_an_index_and_travel(published):
+    source = open_source("lerobot", published / "lerobot", suite="own")
+    members = source.members()
+    assert [member.name for member in members] == [f"own-{index:06d}" for index in range(4)]
+    assert members == [Member(*content) for content in json.loads(json.dumps(members))]
+    assert members == LeRobot(published / "lerobot", suite="own").members()
+    (episode,) = pickle.loads(pickle.dumps(source)).read(pickle.loads(pickle.dumps(members[2])))
+    assert numbers(episode) == expected_numbers(2)
+    assert (episode.info.task, episode.info.attempt, episode.info.seed) == (0, 2, -1)
+
+
+def test_pictures_in_parquet_are_read_as_those_in_videos(copy, published):
+    reader = EpisodeReader(read_metadata(published / "ours"))
+    stills = [frame for index, steps in enumerate(LENGTHS) for frame in reader.images(index, range(steps))]
+
+    def embed(table: pa.Table) -> pa.Table:
+        for camera, name in enumerate((SCENE, WRIST)):
+            column = [
+                {"bytes": encode_image(frame[camera]), "path": f"{step}.png"} for step, frame in enumerate(stills)
+            ]
+            table = table.append_column(name, pa.array(column))
+        # LeRobot's older writers: lists of any length, doubles, and one row group that tells nothing of what it holds.
+        return with_doubles(table)
+
+    def with_doubles(table: pa.Table) -> pa.Table:
+        index = table.column_names.index("observation.state")
+        values = table["observation.state"].to_pylist()
+        return table.set_column(index, "observation.state", pa.array(values, pa.list_(pa.float64())))
+
+    edit_table(copy / DATA, embed, write_statistics=False)
+    edit_json(copy / "meta/info.json", lambda info: [info["features"][c].update(dtype="image") for c in (SCENE, WRIST)])
+    edit_table(copy / EPISODES, lambda table: table.select([c for c in table.column_names if not c.startswith("vid")]))
+    shutil.rmtree(copy / "videos")
+    for index, episode in enumerate(read_all(LeRobot(copy))):
+        assert isinstance(episode, Episode), episode
+        assert numbers(episode) == expected_numbers(index)
+        proprio, actions = reader.numbers(index)
+        np.testing.assert_array_equal(episode.proprio, proprio)
+        np.testing.assert_array_equal(episode.actions, actions)
+        np.testing.assert_array_equal(decode_image(episode.images[3][0]), reader.images(index, [3])[0, 0])
+
+
+def test_only_the_episodes_row_group_is_read(copy):
+    metadata = pq.ParquetFile(copy / DATA).metadata
+    column = metadata.row_group(1).column(0)
+    content = bytearray((copy / DATA).read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    (copy / DATA).write_bytes(content)
+    check_left_out(copy, 1, "not readable: file-000.parquet: ")
+
+
+def test_only_the_episodes_frames_are_decoded(copy):
+    content = bytearray((copy / FILM).read_bytes())
+    # The encoder signs the first frame of each episode.
+    second, third = [found.start() for found in re.finditer(b"x264 - core", content)][1:3]
+    middle = (second + 800 + third) // 2
+    content[middle : middle + 100] = bytes(100)
+    (copy / FILM).write_bytes(content)
+    check_left_out(copy, 1, "not readable: file-000.mp4 from 0.42 to 1.12 s: ")
+    after = read_all(LeRobot(copy))[2]
+    assert isinstance(after, Episode)
+    assert numbers(after) == expected_numbers(2)
+
+
+def test_files_that_are_cut_short_or_gone(copy):
+    content = (copy / FILM).read_bytes()
+    (copy / FILM).write_bytes(content[: len(content) * 3 // 4])
+    found = read_all(LeRobot(copy))
+    assert isinstance(found[-1], str)
+    assert found[-1].startswith(("not readable: file-000.mp4", "wrong number of frames: "))
+    (copy / FILM).unlink()
+    assert {str(reason).partition(":")[0] for reason in read_all(LeRobot(copy))} == {"missing"}
+    (copy / DATA).unlink()
+    assert all(str(reason).startswith("missing: ") for reason in read_all(LeRobot(copy)))
+
+
+def test_a_video_that_ends_before_its_episode(copy):
+    film = f"videos/{SCENE}/from_timestamp"
+    edit_table(copy / EPISODES, with_value(film, 3, 40 / 20))
+    check_left_out(copy, 3, f"wrong number of frames: {FILM.as_posix()} has none at 2.700 s for step 14")
+
+
+def test_rows_that_make_no_sense(copy):
+    original = (copy / DATA).read_bytes()
+    action = pq.read_table(copy / DATA)["action"].to_pylist()
+    cases: list[tuple[Callable[[pa.Table], pa.Table], str]] = [
+        (with_value("action", 11, [*action[11][:2], float("nan"), *action[11][3:]]), "not finite: action 2 of step 2"),
+        (
+            with_value("action", 11, [*action[11][:6], 1.5]),
+            "out of range: gripper commands from -1 to 1.5, expected -1",
+        ),
+        (with_value("frame_index", 11, 7), "not consistent: frame_index does not count from 0 to 13"),
+        (with_value("timestamp", 11, 0.3), "not consistent: timestamps show a frame of"),
+        (
+            lambda table: pa.concat_tables([table[:11], table[12:]]),
+            f"wrong number of frames: {DATA} holds 13, expected 14",
+        ),
+    ]
+    for change, reason in cases:
+        (copy / DATA).write_bytes(original)
+        edit_table(copy / DATA, change)
+        check_left_out(copy, 1, reason)
+
+
+def test_episodes_without_one_instruction_are_left_out(copy):
+    tasks = pd.DataFrame({"task_index": [0, 1, 2]}, index=pd.Index(["stack", "", "sort"], name="task"))
+    tasks.to_parquet(copy / "meta/tasks.parquet")
+
+    def change(table: pa.Table) -> pa.Table:
+        episode = table["episode_index"].to_pylist()
+        first = {0: 0, 1: 1, 2: 2, 3: 2}
+        values = [first[e] for e in episode]
+        values[-1] = 0
+        return with_column(table, "task_index", values)
+
+    edit_table(copy / DATA, change)
+    found = read_all(LeRobot(copy))
+    assert found[1] == Skipped("lerobot-000001", "no instruction: meta/tasks.parquet has none of number 1")
+    assert found[3] == Skipped("lerobot-000003", "several instructions: its frames belong to 2 tasks")
+    infos = [found[index].info for index in (0, 2)]
+    assert [(info.task, info.instruction) for info in infos] == [(0, "stack"), (2, "sort")]
+
+
+def test_grippers_of_the_other_convention(copy):
+    def opened(table: pa.Table) -> pa.Table:
+        values = [[*action[:6], (1 - action[6]) / 2] for action in table["action"].to_pylist()]
+        return with_column(table, "action", values)
+
+    ours = pq.read_table(copy / DATA)["action"].to_pylist()
+    edit_table(copy / DATA, opened)
+
+    def describe(statistics: dict[str, Any]) -> None:
+        statistics["action"]["min"][6] = 0
+
+    edit_json(copy / "meta/stats.json", describe)
+    with pytest.raises(InputError, match="goes from 0 to 1, expected -1 .* give --gripper open_fraction"):
+        LeRobot(copy)
+    source = LeRobot(copy, gripper="open_fraction")
+    (episode,) = source.read(source.members()[0])
+    np.testing.assert_array_equal(episode.actions, ours[: LENGTHS[0]])
+
+
+def test_cameras_are_ordered_chosen_and_scaled(copy):
+    info = copy / "meta/info.json"
+    edit_json(info, lambda info: info.update(features=dict(reversed(info["features"].items()))))
+    assert LeRobot(copy).manifest()["cameras"] == [SCENE, WRIST]
+    assert LeRobot(copy, cameras=(WRIST,)).manifest()["cameras"] == [WRIST]
+    source = LeRobot(copy, cameras=(WRIST, SCENE), image_size=20)
+    episode = next(iter(source.read(source.members()[1])))
+    assert numbers(episode) == [row[::-1] for row in expected_numbers(1)]
+    assert decode_image(episode.images[0][0]).shape == (20, 20, 3)
+
+
+def test_pictures_are_turned_as_our_simulators_show_them(tmp_path):
+    export_lerobot(make_dataset(tmp_path / "ours", episodes=1, steps=3), tmp_path / "lerobot")
+
+    def scene(turn: str) -> np.ndarray:
+        source = LeRobot(tmp_path / "lerobot", turn=turn)  # type: ignore[arg-type]
+        (episode,) = source.read(source.members()[0])
+        return np.stack([decode_image(frame[0]) for frame in episode.images])
+
+    stored = scene("upright")
+    for turn, ours in (
+        ("upside_down", stored[:, ::-1]),
+        ("mirrored", stored[:, :, ::-1]),
+        ("half_turn", stored[:, ::-1, ::-1]),
+    ):
+        assert not np.array_equal(ours, stored)
+        np.testing.assert_array_equal(scene(turn), ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"codebase_version": "v2.1"}, {}, "format v2.1, expected v3.0: convert it with LeRobot's convert_dataset_v21"),
+        ({"codebase_version": "v4.0"}, {}, "codebase_version is v4.0, expected v3.0"),
+        ({"fps": None}, {}, "fps is None"),
+        ({"total_episodes": 5}, {}, "lists 4 episodes, meta/info.json counts 5"),
+        ({"data_path": "data/{episode:03d}.parquet"}, {}, "is no template of chunk_index and file_index"),
+        ({}, {"state": "observation.stat"}, "unknown feature 'observation.stat': did you mean 'observation.state'"),
+        ({}, {"cameras": ("observation.images.wirst",)}, "did you mean 'observation.images.wrist'"),
+        ({}, {"gripper": "closed"}, "unknown gripper"),
+        ({}, {"suite": "a/b"}, "'a/b' cannot name files"),
+    ],
+)
+def test_what_is_refused_at_once(copy, change, options, message):
+    edit_json(copy / "meta/info.json", lambda info: info.update(change))
+    with pytest.raises(InputError, match=message):
+        LeRobot(copy, **options).members()
+
+
+def test_pictures_of_different_sizes_need_a_common_one(copy):
+    edit_json(copy / "meta/info.json", lambda info: info["features"][WRIST].update(shape=[3, 24, 32]))
+    with pytest.raises(InputError, match=r"wrist 24 x 32\): give --image-size"):
+        LeRobot(copy)
+    source = LeRobot(copy, image_size=32)
+    (episode,) = source.read(source.members()[0])
+    assert numbers(episode) == expected_numbers(0)
+    edit_json(
+        copy / "meta/info.json", lambda info: [info["features"][c].update(shape=[48, 48, 3]) for c in (SCENE, WRIST)]
+    )
+    source = LeRobot(copy)
+    with pytest.raises(InputError, match="^wrong shape: a picture of 32 x 32, expected 48 x 48"):
+        list(source.read(source.members()[0]))
+
+
+def test_a_folder_that_is_no_lerobot_data_set(tmp_path, copy):
+    with pytest.raises(InputError, match="meta/info.json is missing: give the folder of a LeRobot data set"):
+        LeRobot(tmp_path)
+    (copy / "meta/tasks.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(InputError, match="tasks.parquet is not readable"):
+        LeRobot(copy)
+    (copy / "meta/info.json").write_text("{")
+    with pytest.raises(InputError, match=r"info.json is no JSON"):
+        LeRobot(copy)
