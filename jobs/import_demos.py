@@ -37,7 +37,7 @@ class Settings:
     keep_noops: bool = False
     """LIBERO: keep steps that do nothing."""
     image_size: int | None = None
-    """CALVIN, LeRobot: height and width of the pictures, pixels; CALVIN's are 128, LeRobot's as they are, if left out."""
+    """CALVIN, LeRobot: height and width of the pictures, pixels; left out, 128 and as they are."""
     cameras: tuple[str, ...] = ()
     """LeRobot: features, the scene's camera first and the wrist's second; all of them when left out."""
     state: str | None = None
@@ -45,7 +45,7 @@ class Settings:
     action: str | None = None
     """LeRobot: the feature that is the action, action when left out."""
     gripper: Literal["signed", "open_fraction"] | None = None
-    """LeRobot: the last number of its actions is -1 open and +1 close (signed, when left out), or 1 open and 0 closed."""
+    """LeRobot: an action ends in -1 open, +1 close (signed, when left out) or in 1 open, 0 closed (open_fraction)."""
     turn: Literal["upright", "half_turn", "upside_down", "mirrored"] | None = None
     """LeRobot: how its pictures lie, by our simulators' own; upright when left out."""
     limit: int | None = None
@@ -110,10 +110,8 @@ def main(settings: Settings) -> None:
         raise InputError(
             f"{len(left_out)} left out, the first: {': '.join(left_out[0])}; repeat without --strict to accept"
         )
-    summary = ledger.finish(
-        members,
-        {**source.manifest(), "suite": source.suite, "provenance": provenance(seed=0, source=settings.source.name)},
-    )
+    described = {"suite": source.suite, **{key: source.manifest()[key] for key in ("image_size", "cameras", "fps")}}
+    summary = ledger.finish(members, {**described, "provenance": provenance(seed=0, source=settings.source.name)})
     reasons = ", ".join(f"{count} {sort}" for sort, count in summary["reasons"].items())
     print(
         f"{summary['episodes']} demonstrations, {summary['steps']} steps, {summary['instructions']} instructions; "

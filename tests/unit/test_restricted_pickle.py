@@ -72,7 +72,7 @@ def test_damage_is_one_line(tmp_path):
     path, random = tmp_path / "x.npy", np.random.default_rng(0)
     np.save(path, np.array(CONTENT, object))
     whole = path.read_bytes()
-    refused = 0
+    told = []
     for trial in range(400):
         damaged = bytearray(whole)
         damaged[int(random.integers(len(whole)))] = int(random.integers(256))
@@ -80,8 +80,8 @@ def test_damage_is_one_line(tmp_path):
         try:
             load_npy(path)
         except InputError as error:
-            refused += 1
-            assert len(str(error).splitlines()) == 1
-    assert refused > 150
+            told.append(str(error))
+    assert len(told) > 150
+    assert not any("\n" in line for line in told)
     with pytest.raises(InputError, match="missing"):
         load_npy(tmp_path / "nothing.npy")

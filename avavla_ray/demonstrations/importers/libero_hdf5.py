@@ -117,7 +117,7 @@ class LiberoHdf5:
         for file in self._files:
             with contextlib.suppress(InputError), open_hdf5(file) as opened, _damage_named(file):
                 for demo in opened["data"]:
-                    shape = getattr(opened["data"].get(f"{demo}/{PICTURES[0]}"), "shape", ())
+                    shape: tuple[int, ...] = getattr(opened["data"].get(f"{demo}/{PICTURES[0]}"), "shape", ())
                     if len(shape) == 4:
                         return int(shape[1])
         raise InputError(f"none of the {len(self._files)} files in {self._root} holds a readable demonstration")
@@ -191,6 +191,7 @@ class LiberoHdf5:
         from avavla_ray.simulators.libero.replay import LiberoReplay, body_poses
 
         if self._replay is None:
+            assert self._config is not None
             self._replay = LiberoReplay(self._config)
         replay = self._replay
         replay.begin(task.index, None if demo.model_file is None else body_poses(demo.model_file))

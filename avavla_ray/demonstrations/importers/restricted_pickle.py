@@ -35,7 +35,7 @@ class _Dtype:
     def checked(self) -> np.dtype:
         if not NUMBERS.fullmatch(self.code) or self.order not in ("|", "<", ">"):
             raise pickle.UnpicklingError(f"it holds an array of {self.order}{self.code}")
-        return np.dtype(self.code).newbyteorder(self.order)
+        return np.dtype(self.order + self.code)
 
 
 class _Array:

@@ -57,7 +57,9 @@ class LiberoReplay(LiberoSimulator):
         with self._failing_loudly():
             scene.watch(deciding=False)
             scene.reset_with(0)
-        for name, fixture in scene.fixtures_dict.items() if fixtures is not None else ():
+        if fixtures is None:
+            return
+        for name, fixture in scene.fixtures_dict.items():
             if fixture.root_body not in fixtures:
                 raise InputError(f"missing: model_file has no body {fixture.root_body} for {name}")
             body = scene.sim.model.body_name2id(fixture.root_body)
@@ -81,9 +83,9 @@ class LiberoReplay(LiberoSimulator):
         return bool(self.env.env._check_success())
 
     def act(self, actions: np.ndarray) -> bool:
-        """Run the last of `actions` (T, 7) from the state shown last, in which all before it had been run.
+        """Run the last of `actions` (T, 7) from the state shown last, to which those before it led.
 
-        A state says nothing of where the gripper has been sent, which follows from the earlier actions.
+        They tell where the fingers were being sent, which is no part of a state.
 
         Returns:
             whether the task's goal holds afterwards.
@@ -93,7 +95,7 @@ class LiberoReplay(LiberoSimulator):
         """
         scene = self.env.env
         (robot,) = scene.robots
-        gripped = np.zeros(2)
+        gripped = np.array([1.0, -1.0])  # episodes begin with an open hand
         travel = robot.gripper.speed * round(scene.control_timestep / scene.model_timestep)
         for command in np.sign(actions[:-1, -1]):
             gripped = np.clip(gripped + np.array([-1.0, 1.0]) * command * travel, -1.0, 1.0)
