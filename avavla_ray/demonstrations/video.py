@@ -48,39 +48,71 @@ def _complaint(log: str) -> str:
     return re.sub(r"\[[^]]*\] ?", "", errors[0]).strip() if errors else "no reason given"
 
 
-def decode_frames(
-    path: Path, start: float, end: float, convert: Callable[[np.ndarray], T]
-) -> tuple[np.ndarray, list[T]]:
-    """The frames of a video that are shown in [start, end), seconds; only their part of the file is read.
+def decode_frames(path: Path, times: np.ndarray, tolerance: float, convert: Callable[[np.ndarray], T]) -> list[T]:
+    """The frames that a video shows at `times`; only their part of the file is read.
 
     Args:
+        times: (N,) seconds of the video, ascending.
+        tolerance: seconds that a frame may be off its time; less than half a frame.
         convert: what to keep of a frame, (H, W, 3) uint8: called as they are decoded, so that none has to stay.
 
-    Returns:
-        their times (N,) float64, ascending, and N converted frames.
-
     Raises:
-        InputError: "sort: particulars"; no such file, no video, or a part that is damaged.
+        InputError: "sort: particulars"; no such file, no video, or a part that is damaged or without such frames.
     """
     if not path.is_file():
         raise InputError(f"missing: {path}")
+    start, end = times[0] - tolerance, times[-1] + tolerance
+    shown, frames, complaint = _decode(path, start, end, convert)
+    found = np.searchsorted(shown, times - tolerance)
+    inside = found < len(shown)
+    inside[inside] = shown[found[inside]] <= times[inside] + tolerance
+    if not inside.all():
+        missing = times[int(inside.argmin())]
+        if complaint:
+            raise InputError(f"not readable: {path.name} at {missing:.3f} s: {complaint}")
+        raise InputError(f"wrong number of frames: {path.name} has none at {missing:.3f} s")
+    if len(set(found)) < len(found):
+        raise InputError(f"not consistent: a frame of {path.name} belongs to several steps")
+    return [frames[index] for index in found]
+
+
+def _decode(
+    path: Path, start: float, end: float, convert: Callable[[np.ndarray], T]
+) -> tuple[np.ndarray, list[T], str | None]:
+    """Times (N,) float64 and frames shown in [start, end), up to what ffmpeg complains about, if anything.
+
+    One process cuts out the packets, another decodes them: a decoder runs ahead of what is asked of it, and would
+    stumble over damage that is none of these frames'.
+    """
     seek = ["-seek_timestamp", "1", "-ss", f"{start:.6f}"] if start > 0 else []
-    command = [
-        *_ffmpeg(), "-nostdin", "-loglevel", "level+info", "-xerror", "-threads", "1", "-copyts", *seek,
-        "-t", f"{end - max(start, 0.0):.6f}", "-i", str(path), "-map", "0:v:0",
-        "-vf", f"showinfo=checksum=0,{_EXACT_COLOUR}", "-fps_mode", "passthrough",
-        "-f", "image2pipe", "-c:v", "ppm", "pipe:1",
+    cut = [
+        *_ffmpeg(), "-nostdin", "-loglevel", "level+error", "-copyts", *seek, "-i", str(path), "-map", "0:v:0",
+        "-c", "copy", "-copypriorss", "1", "-to", f"{end:.6f}", "-avoid_negative_ts", "disabled", "-f", "nut", "pipe:1",
     ]  # fmt: skip
-    with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process:
-            assert process.stdout is not None
-            frames = [convert(frame) for frame in _pictures(process.stdout)]
-        errors.seek(0)
-        log = errors.read().decode(errors="replace")
-    times = _times(log)
-    if process.returncode or "[error]" in log or len(times) != len(frames):
-        raise InputError(f"not readable: {path.name} from {start:.2f} to {end:.2f} s: {_complaint(log)}")
-    return np.array(times), frames
+    decode = [
+        *_ffmpeg(), "-loglevel", "level+info", "-xerror", "-threads", "1", "-copyts", "-f", "nut", "-i", "pipe:0",
+        "-vf", f"trim=start={start:.6f}:end={end:.6f},showinfo=checksum=0,{_EXACT_COLOUR}",
+        "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:1",
+    ]  # fmt: skip
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as said:
+        with (
+            subprocess.Popen(cut, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as cutter,
+            subprocess.Popen(decode, stdin=cutter.stdout, stdout=subprocess.PIPE, stderr=said) as decoder,
+        ):
+            assert cutter.stdout is not None
+            assert decoder.stdout is not None
+            cutter.stdout.close()  # the decoder's now
+            frames = [convert(frame) for frame in _pictures(decoder.stdout)]
+        first, log = (_text(stream) for stream in (errors, said))
+    times = np.array(_times(log))
+    # showinfo sees a frame before it is handed out.
+    complaint = _complaint(first + log) if cutter.returncode or decoder.returncode else None
+    return times[: len(frames)], frames, complaint
+
+
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
 
 
 def _pictures(stream: IO[bytes]) -> Iterator[np.ndarray]:
@@ -177,7 +209,6 @@ class VideoEncoder:
 
     def _fail(self) -> None:
         self._process.wait()
-        self._errors.seek(0)
-        log = self._errors.read().decode(errors="replace")
+        log = _text(self._errors)
         self.abort()
         raise InputError(f"{self._path} cannot be encoded: {_complaint(log)}")

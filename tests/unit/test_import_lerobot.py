@@ -155,7 +155,7 @@ def test_only_the_episodes_frames_are_decoded(copy):
     middle = (second + 800 + third) // 2
     content[middle : middle + 100] = bytes(100)
     (copy / FILM).write_bytes(content)
-    check_left_out(copy, 1, "not readable: file-000.mp4 from 0.42 to 1.12 s: ")
+    check_left_out(copy, 1, "not readable: file-000.mp4 at ")
     after = read_all(LeRobot(copy))[2]
     assert isinstance(after, Episode)
     assert numbers(after) == expected_numbers(2)
@@ -176,7 +176,7 @@ def test_files_that_are_cut_short_or_gone(copy):
 def test_a_video_that_ends_before_its_episode(copy):
     film = f"videos/{SCENE}/from_timestamp"
     edit_table(copy / EPISODES, with_value(film, 3, 40 / 20))
-    check_left_out(copy, 3, f"wrong number of frames: {FILM.as_posix()} has none at 2.700 s for step 14")
+    check_left_out(copy, 3, "wrong number of frames: file-000.mp4 has none at 2.700 s")
 
 
 def test_rows_that_make_no_sense(copy):
@@ -189,7 +189,10 @@ def test_rows_that_make_no_sense(copy):
             "out of range: gripper commands from -1 to 1.5, expected -1",
         ),
         (with_value("frame_index", 11, 7), "not consistent: frame_index does not count from 0 to 13"),
-        (with_value("timestamp", 11, 0.3), "not consistent: timestamps show a frame of"),
+        (
+            with_value("timestamp", 11, 0.3),
+            "not consistent: timestamps of data/chunk-000/file-000.parquet do not ascend",
+        ),
         (
             lambda table: pa.concat_tables([table[:11], table[12:]]),
             f"wrong number of frames: {DATA} holds 13, expected 14",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import imageio.v2 as imageio
+import numpy as np
 import pytest
 
-from avavla_ray.demonstrations.video import VideoEncoder, decode_frames
+from avavla_ray.demonstrations.video import VideoEncoder, decode_frames, join_videos
 from avavla_ray.errors import InputError
 from tests.support.numbered_pictures import number_of, numbered
 
 FPS, FRAMES = 30, 120
+
+
+def show(path: Path, first: int, count: int) -> list[int]:
+    """Numbers of the frames shown when these should be."""
+    return decode_frames(path, np.arange(first, first + count) / FPS, 0.25 / FPS, number_of)
 
 
 def write_ours(path: Path) -> Path:
@@ -44,40 +51,59 @@ def write_foreign(path: Path, codec: str, *options: str) -> Path:
 def test_frames_are_those_of_their_times(tmp_path, write):
     path = write(tmp_path / "film.mp4")
     for first, count in ((0, 5), (1, 1), (37, 40), (FRAMES - 3, 3)):
-        times, found = decode_frames(path, (first - 0.5) / FPS, (first + count - 0.5) / FPS, number_of)
-        assert found == list(range(first, first + count))
-        assert times.tolist() == pytest.approx([number / FPS for number in found], abs=1e-9)
+        assert show(path, first, count) == list(range(first, first + count))
+    some = np.array([3, 4, 9, 50])
+    assert decode_frames(path, some / FPS + 0.004, 0.005, number_of) == some.tolist()
 
 
-def test_nothing_is_shown_after_the_end(tmp_path):
-    times, found = decode_frames(write_ours(tmp_path / "film.mp4"), (FRAMES - 2.5) / FPS, FRAMES * 2 / FPS, number_of)
-    assert found == [FRAMES - 2, FRAMES - 1]
-    assert len(times) == 2
+def test_frames_that_are_not_there_are_told(tmp_path):
+    path = write_ours(tmp_path / "film.mp4")
+    with pytest.raises(InputError, match=r"^wrong number of frames: film.mp4 has none at 4.000 s"):
+        show(path, FRAMES - 2, 3)
+    with pytest.raises(InputError, match=r"^wrong number of frames: film.mp4 has none at 0.317 s"):
+        decode_frames(path, np.array([9, 9.5, 10]) / FPS, 0.005, number_of)
+    with pytest.raises(InputError, match="^not consistent: a frame of film.mp4 belongs to several steps"):
+        decode_frames(path, np.array([9, 9.01, 10]) / FPS, 0.005, number_of)
+    with pytest.raises(InputError, match="^missing: .*absent.mp4"):
+        show(tmp_path / "absent.mp4", 0, 1)
 
 
-def test_a_damaged_part_is_told_and_the_rest_still_shown(tmp_path):
+def test_damage_is_told_and_the_frames_around_it_still_shown(tmp_path):
     path = write_ours(tmp_path / "film.mp4")
     content = bytearray(path.read_bytes())
-    begin = content.find(b"mdat") + 4
-    middle = (begin + len(content)) // 2
-    content[middle : middle + 400] = bytes(400)
+    begin, end = content.find(b"mdat") + 4, content.find(b"moov") - 4
+    middle = (begin + end) // 2
+    content[middle : middle + 40] = bytes(40)
     path.write_bytes(content)
-    assert decode_frames(path, 0, 10 / FPS, number_of)[1] == list(range(10))
-    with pytest.raises(InputError, match=r"^not readable: film.mp4 from 0.00 to 4.00 s: "):
-        decode_frames(path, 0, FRAMES / FPS, number_of)
+
+    def broken(number: int) -> bool:
+        with contextlib.suppress(InputError):
+            return show(path, number, 1) != [number]
+        return True
+
+    # A key frame is never two frames away.
+    around = [number for number in range(FRAMES // 2 - 7, FRAMES // 2 + 7) if broken(number)]
+    assert 1 <= len(around) <= 4, around
+    assert show(path, 0, around[0]) == list(range(around[0]))
+    after = around[-1] + 1
+    assert show(path, after, FRAMES - after) == list(range(after, FRAMES))
+    with pytest.raises(InputError, match="^not readable: film.mp4 at "):
+        show(path, 0, FRAMES)
 
 
-def test_half_a_file_holds_half_its_frames_or_none(tmp_path):
+def test_a_file_that_is_cut_short(tmp_path):
     path = write_ours(tmp_path / "film.mp4")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="not readable: film.mp4"):
-        decode_frames(path, 0, FRAMES / FPS, number_of)
-    path.write_bytes(content[:100])
-    with pytest.raises(InputError, match="not readable: film.mp4"):
-        decode_frames(path, 0, 1, number_of)
-    with pytest.raises(InputError, match="missing: .*absent.mp4"):
-        decode_frames(tmp_path / "absent.mp4", 0, 1, number_of)
+    with pytest.raises(InputError, match="^not readable: film.mp4 at 0.000 s: moov atom not found"):
+        show(path, 0, FRAMES)
+    path.write_bytes(content)
+    join_videos([path], tmp_path / "index_first.mp4")
+    content = (tmp_path / "index_first.mp4").read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    assert show(path, 0, 10) == list(range(10))
+    with pytest.raises(InputError, match="^(not readable|wrong number of frames): film.mp4"):
+        show(path, 0, FRAMES)
 
 
 def test_what_cannot_be_encoded_is_told(tmp_path):
