@@ -82,7 +82,7 @@ def test_damage_is_told_and_the_frames_around_it_still_shown(tmp_path):
         return True
 
     # A key frame is never two frames away.
-    around = [number for number in range(FRAMES // 2 - 7, FRAMES // 2 + 7) if broken(number)]
+    around = [number for number in range(FRAMES // 2 - 14, FRAMES // 2 + 8) if broken(number)]
     assert 1 <= len(around) <= 4, around
     assert show(path, 0, around[0]) == list(range(around[0]))
     after = around[-1] + 1
