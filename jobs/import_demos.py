@@ -26,6 +26,8 @@ class Settings:
     """Layout of the source; needed for an import."""
     export: bool = False
     """Write LeRobot v3 from a data set of ours instead of reading the source."""
+    fps: int | None = None
+    """With --export: steps in a second of the robot's time; known for our suites and for what was imported."""
     suite: str | None = None
     """Suite of the data; LIBERO's is the source's folder name when left out."""
     regenerate: int | None = None
@@ -138,7 +140,7 @@ def _export(settings: Settings) -> None:
     from avavla_ray.progress import Progress
 
     with Progress(len(read_metadata(settings.source).episodes), "export", "episodes") as progress:
-        written = export_lerobot(settings.source, settings.output, tick=progress.advance)
+        written = export_lerobot(settings.source, settings.output, fps=settings.fps, tick=progress.advance)
     print(
         f"{written.episodes} demonstrations, {written.steps} steps at {written.fps} Hz, "
         f"{', '.join(written.cameras)}; LeRobot v3 in {settings.output}"
@@ -149,7 +151,11 @@ def _check(settings: Settings) -> None:
     from avavla_ray.errors import InputError
 
     if settings.export and (settings.kind is not None or _options(settings)):
-        raise InputError("--export writes LeRobot v3 from a data set of ours: give only --source and --output with it")
+        raise InputError(
+            "--export writes LeRobot v3 from a data set of ours: give --source, --output and no more than --fps"
+        )
+    if not settings.export and settings.fps is not None:
+        raise InputError("--fps goes with --export: an import takes it from the source")
     if not settings.export and settings.kind is None:
         raise InputError("--kind is missing: give libero-hdf5, calvin or lerobot, or --export")
     if settings.num_runners < 1:

@@ -47,7 +47,7 @@ def export_lerobot(
 
     Args:
         output: a folder that does not exist yet, or an empty one.
-        fps: steps in a second of the robot's time; that of the data set's suite when left out.
+        fps: steps in a second of the robot's time; what an import found, or the suite's own, when left out.
         tick: called after each episode.
 
     Raises:
@@ -67,8 +67,7 @@ def export_lerobot(
 
 def _frame_rate(metadata: DatasetMetadata, fps: int | None) -> int:
     suite = metadata.manifest.get("suite")
-    imported = metadata.manifest.get("import", {}).get("fps")
-    known = [fps, imported, SUITES[suite].control_hz if suite in SUITES else None]
+    known = [fps, metadata.manifest.get("fps"), SUITES[suite].control_hz if suite in SUITES else None]
     rate = next((value for value in known if value is not None), None)
     if rate is None:
         raise InputError(f"the control rate of {suite} is not known: give --fps")

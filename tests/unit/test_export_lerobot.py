@@ -127,6 +127,13 @@ def test_statistics_are_those_of_the_data(tmp_path):
     assert max(row["stats/observation.state/max"][0] for row in rows) == statistics["observation.state"]["max"][0]
 
 
+def test_imported_data_are_exported_at_the_rate_that_they_came_with(tmp_path):
+    folder = make_dataset(tmp_path / "demos", episodes=1)
+    manifest = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**manifest, "fps": 12}))
+    assert export_lerobot(folder, tmp_path / "lerobot").fps == 12
+
+
 class Interrupted(BaseException):
     """Not of those that anybody catches."""
 
@@ -153,6 +160,9 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
     with pytest.raises(InputError, match="control rate of own.module:Own is not known: give --fps"):
         export_lerobot(folder, out)
     assert not out.exists()
+    (folder / "dataset.json").write_text(json.dumps({**manifest, "suite": "own.module:Own", "fps": 12.5}))
+    with pytest.raises(InputError, match="12.5 frames a second: give a whole number"):
+        export_lerobot(folder, out)
     assert export_lerobot(folder, out, fps=15).fps == 15
     with pytest.raises(InputError, match="exists already"):
         export_lerobot(folder, out, fps=15)
