@@ -151,9 +151,7 @@ def _check(settings: Settings) -> None:
     from avavla_ray.errors import InputError
 
     if settings.export and (settings.kind is not None or _options(settings)):
-        raise InputError(
-            "--export writes LeRobot v3 from a data set of ours: give --source, --output and no more than --fps"
-        )
+        raise InputError("--export takes a data set of ours: give only --source and --output with it, and --fps")
     if not settings.export and settings.fps is not None:
         raise InputError("--fps goes with --export: an import takes it from the source")
     if not settings.export and settings.kind is None:

@@ -49,7 +49,7 @@ class LeRobot:
         state, action: features that become proprio and action.
         gripper: what the last number of an action is: "signed" (-1 open, +1 close, as ours) or "open_fraction" (1 open,
             0 closed).
-        turn: how the pictures lie, by our simulators': upright, half_turn, upside_down or mirrored.
+        turn: how the pictures lie to those of our simulators, and are turned back.
         image_size: scale pictures to so many pixels, high and wide; needed where they are not square and all alike.
 
     Raises:
@@ -203,9 +203,10 @@ class LeRobot:
             raise InputError(f"missing: {camera} of step {step} is not in the Parquet file")
         try:
             with Image.open(io.BytesIO(data)) as image:
-                return self._encoded(np.asarray(image.convert("RGB")))
-        except OSError as error:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError) as error:  # Pillow's, of bytes that make no picture
             raise InputError(f"not readable: {camera} of step {step}: {error}") from error
+        return self._encoded(pixels)
 
     def _encoded(self, pixels: np.ndarray) -> bytes:
         """(H, W, 3) uint8 as it is stored -> PNG as our simulators would show it."""
