@@ -17,6 +17,8 @@ from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorFailure
 
 ATTEMPTS = 3  # of one member, before it counts as lost
+# What is raised for a reader that died, or whose result died with its machine.
+GONE = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.OutOfMemoryError)
 OPENING_S = 600.0  # after which an actor that has not opened the source yet is asked for anew
 
 
@@ -124,7 +126,7 @@ def read_members(
             if call.member is None or not isinstance(error.cause, SimulatorFailure):
                 raise error.cause from None
             failed(call.member, _reason(error.cause))
-        except ray.exceptions.RayActorError as error:
+        except GONE as error:
             if call.member is None:
                 tries["opening"] += 1
                 if tries["opening"] >= ATTEMPTS * num_actors:

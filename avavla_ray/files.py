@@ -66,6 +66,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def remove_temporaries(folder: str | Path) -> None:
+    """Remove what `atomic_path` left in `folder` when its process was killed."""
+    for path in Path(folder).glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def check_space(path: str | Path, needed: int) -> None:
     """Raise InputError when the disk that `path` will be on has fewer free bytes than `needed`."""
     place = Path(path).absolute()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from avavla_ray.demonstrations.importers.source import Member, Skipped, sort_of
-from avavla_ray.demonstrations.schema import Episode
+from avavla_ray.demonstrations.schema import STEPS, Episode
 from avavla_ray.demonstrations.writer import DatasetWriter
 from avavla_ray.errors import InputError
-from avavla_ray.files import append_line, write_json, write_text
+from avavla_ray.files import append_line, remove_temporaries, write_json, write_text
 
 RESULT = "import.json"
 JOURNAL = "import.jsonl"
@@ -99,6 +99,8 @@ class ImportLedger:
             raise InputError(f"{self.folder} holds no import of ours ({error!r}): give another --output") from error
         for identity in identities:
             self._check(identity)
+        for folder in (self.folder, self.folder / STEPS):
+            remove_temporaries(folder)
         self._settled = {entry.name: entry for entry in settled}
         if not lines:
             write_text(journal, json.dumps({"identity": self.identity}) + "\n")

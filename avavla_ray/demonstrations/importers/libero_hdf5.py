@@ -28,18 +28,22 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 CONVENTIONS = ("opengl", "opencv")
 
 
-def open_hdf5(path: Path) -> Any:
-    """The file, to be closed by the caller.
-
-    Raises:
-        InputError: "sort: particulars"; truncated, no HDF5, or h5py is not installed.
-    """
+def _h5py() -> Any:
     try:
         import h5py
     except ModuleNotFoundError:
         raise InputError("reading LIBERO's HDF5 files needs h5py: pip install '.[libero]'") from None
+    return h5py
+
+
+def open_hdf5(path: Path) -> Any:
+    """The file, to be closed by the caller.
+
+    Raises:
+        InputError: "sort: particulars"; truncated, or no HDF5.
+    """
     try:
-        return h5py.File(path, "r", locking="best-effort")
+        return _h5py().File(path, "r", locking="best-effort")
     except OSError as error:
         raise InputError(f"not readable: {path.name}: {error}") from error
 
@@ -97,6 +101,7 @@ class LiberoHdf5:
         render: str = "fast",
         keep_noops: bool = False,
     ) -> None:
+        _h5py()
         self.suite = _suite_of(path, suite)
         self._root = path if path.is_dir() else path.parent
         self._files = sorted(path.glob("*.hdf5")) if path.is_dir() else [path]
