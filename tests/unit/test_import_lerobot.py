@@ -107,28 +107,32 @@ def test_members_are_an_index_and_travel(published):
     assert (episode.info.task, episode.info.attempt, episode.info.seed) == (0, 2, -1)
 
 
-def test_pictures_in_parquet_are_read_as_those_in_videos(copy, published):
-    reader = EpisodeReader(read_metadata(published / "ours"))
-    stills = [frame for index, steps in enumerate(LENGTHS) for frame in reader.images(index, range(steps))]
+def store_stills(folder: Path, reader: EpisodeReader) -> None:
+    """Lay the data set out as LeRobot's older writers do: pictures in Parquet, lists of any length, doubles, and one
+    row group that tells nothing of what it holds."""
+    shown = [frame for index, steps in enumerate(LENGTHS) for frame in reader.images(index, range(steps))]
 
-    def embed(table: pa.Table) -> pa.Table:
+    def change(table: pa.Table) -> pa.Table:
         for camera, name in enumerate((SCENE, WRIST)):
-            column = [
-                {"bytes": encode_image(frame[camera]), "path": f"{step}.png"} for step, frame in enumerate(stills)
-            ]
+            column = [{"bytes": encode_image(frame[camera]), "path": f"{step}.png"} for step, frame in enumerate(shown)]
             table = table.append_column(name, pa.array(column))
-        # LeRobot's older writers: lists of any length, doubles, and one row group that tells nothing of what it holds.
-        return with_doubles(table)
-
-    def with_doubles(table: pa.Table) -> pa.Table:
         index = table.column_names.index("observation.state")
         values = table["observation.state"].to_pylist()
         return table.set_column(index, "observation.state", pa.array(values, pa.list_(pa.float64())))
 
-    edit_table(copy / DATA, embed, write_statistics=False)
-    edit_json(copy / "meta/info.json", lambda info: [info["features"][c].update(dtype="image") for c in (SCENE, WRIST)])
-    edit_table(copy / EPISODES, lambda table: table.select([c for c in table.column_names if not c.startswith("vid")]))
-    shutil.rmtree(copy / "videos")
+    edit_table(folder / DATA, change, write_statistics=False)
+    edit_json(
+        folder / "meta/info.json", lambda info: [info["features"][c].update(dtype="image") for c in (SCENE, WRIST)]
+    )
+    edit_table(
+        folder / EPISODES, lambda table: table.select([c for c in table.column_names if not c.startswith("videos")])
+    )
+    shutil.rmtree(folder / "videos")
+
+
+def test_pictures_in_parquet_are_read_as_those_in_videos(copy, published):
+    reader = EpisodeReader(read_metadata(published / "ours"))
+    store_stills(copy, reader)
     for index, episode in enumerate(read_all(LeRobot(copy))):
         assert isinstance(episode, Episode), episode
         assert numbers(episode) == expected_numbers(index)
@@ -136,6 +140,18 @@ def test_pictures_in_parquet_are_read_as_those_in_videos(copy, published):
         np.testing.assert_array_equal(episode.proprio, proprio)
         np.testing.assert_array_equal(episode.actions, actions)
         np.testing.assert_array_equal(decode_image(episode.images[3][0]), reader.images(index, [3])[0, 0])
+
+
+def test_pictures_in_parquet_that_are_none(copy, published):
+    store_stills(copy, EpisodeReader(read_metadata(published / "ours")))
+    picture = pq.read_table(copy / DATA)[WRIST][LENGTHS[0] + 2].as_py()
+    for broken, reason in (
+        ({"bytes": None, "path": "elsewhere.png"}, "missing: observation.images.wrist of step 2 is not in the Parquet"),
+        ({"bytes": picture["bytes"][:60], "path": ""}, "not readable: observation.images.wrist of step 2: "),
+        ({"bytes": b"no picture", "path": ""}, "not readable: observation.images.wrist of step 2: "),
+    ):
+        edit_table(copy / DATA, with_value(WRIST, LENGTHS[0] + 2, broken))
+        check_left_out(copy, 1, reason)
 
 
 def test_only_the_episodes_row_group_is_read(copy):
