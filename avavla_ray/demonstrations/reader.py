@@ -17,6 +17,7 @@ from avavla_ray.demonstrations.schema import (
     EPISODE_SCHEMA,
     EPISODES,
     FORMAT,
+    IMPORT_JOURNAL,
     MANIFEST,
     STEP_SCHEMA,
     STEPS,
@@ -75,8 +76,11 @@ def read_metadata(folder: str | Path) -> DatasetMetadata:
     if not folder.is_dir():
         raise InputError(f"no demonstrations at {folder}: {COLLECT} --output {folder}")
     if not path.is_file():
-        unfinished = (folder / STEPS).is_dir()
-        state = "is an unfinished collection: repeat jobs/collect_demos.py" if unfinished else f"holds none: {COLLECT}"
+        state = f"holds none: {COLLECT}"
+        if (folder / IMPORT_JOURNAL).is_file():
+            state = "is an unfinished import: repeat jobs/import_demos.py"
+        elif (folder / STEPS).is_dir():
+            state = "is an unfinished collection: repeat jobs/collect_demos.py"
         raise InputError(f"{folder} {state} --output {folder}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -25,6 +25,7 @@ FORMAT = 1
 MANIFEST = "dataset.json"
 EPISODES = "episodes.parquet"
 STEPS = "steps"
+IMPORT_JOURNAL = "import.jsonl"  # in a folder whose import has not ended
 
 STEP_SCHEMA = pa.schema(
     [

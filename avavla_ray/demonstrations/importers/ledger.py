@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from avavla_ray.demonstrations.importers.source import Member, Skipped, sort_of
-from avavla_ray.demonstrations.schema import STEPS, Episode
+from avavla_ray.demonstrations.schema import IMPORT_JOURNAL, STEPS, Episode
 from avavla_ray.demonstrations.writer import DatasetWriter
 from avavla_ray.errors import InputError
 from avavla_ray.files import append_line, remove_temporaries, write_json, write_text
 
 RESULT = "import.json"
-JOURNAL = "import.jsonl"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,10 @@ class Settled:
     @property
     def left_out(self) -> list[tuple[str, str]]:
         """Place and reason of everything that is missing of it."""
-        found = [(f"{self.where}", skipped.reason) for skipped in self.skipped]
+        found = [
+            (self.where if skipped.episode == self.name else f"{self.where}: {skipped.episode}", skipped.reason)
+            for skipped in self.skipped
+        ]
         return [*found, (self.where, self.broken)] if self.broken is not None else found
 
 
@@ -81,7 +83,7 @@ class ImportLedger:
         self._load()
 
     def _load(self) -> None:
-        result, journal = self.folder / RESULT, self.folder / JOURNAL
+        result, journal = self.folder / RESULT, self.folder / IMPORT_JOURNAL
         lines: list[str] = []
         if journal.is_file():
             *lines, torn = journal.read_text(encoding="utf-8").split("\n")
@@ -152,7 +154,7 @@ class ImportLedger:
             if stale.episode not in {entry.episode for entry in written}:
                 self._writer.path(stale.episode).unlink(missing_ok=True)
         entry = Settled(member.name, member.where, member.detail, written, tuple(skipped), broken)
-        append_line(self.folder / JOURNAL, json.dumps(asdict(entry)))
+        append_line(self.folder / IMPORT_JOURNAL, json.dumps(asdict(entry)))
         self._settled[member.name] = entry
 
     def of(self, members: Sequence[Member]) -> list[Settled]:
@@ -179,7 +181,7 @@ class ImportLedger:
             self.folder / RESULT,
             {"identity": self.identity, "summary": summary, "members": [asdict(entry) for entry in kept]},
         )
-        (self.folder / JOURNAL).unlink()
+        (self.folder / IMPORT_JOURNAL).unlink()
         return summary
 
 

@@ -16,31 +16,41 @@ JOINTS = 7
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What was observed.
+
+    Attributes:
+        proprio: (T, 8) float32, as `LiberoSimulator` gives it. pictures: (T, 2, H, W, 3) uint8, as it shows them.
+        late: 1 where proprio[j] and pictures[j] were taken after actions[j], 0 where before.
+    """
+
+    proprio: np.ndarray
+    pictures: np.ndarray
+    late: int
+
+
+@dataclass(frozen=True)
 class Demo:
     """T steps.
 
     Attributes:
         actions: (T, 7) float32. states: (T, 1 + nq + nv) float64, before each action.
-        proprio: (T, 8) float32, as `LiberoSimulator` gives it. pictures: (T, 2, H, W, 3) uint8, as it shows them; empty
-            when not asked for.
-        seen_late: 1 where proprio[j] and pictures[j] were taken after actions[j], 0 where before.
         model_file: the scene as MuJoCo saved it, None where there is none.
+        seen: None when not asked for.
     """
 
     actions: np.ndarray
     states: np.ndarray
-    proprio: np.ndarray
-    pictures: np.ndarray
-    seen_late: int
     model_file: str | None
+    seen: Seen | None
 
 
-def read_demo(group: Any, convention: str, *, pictures: bool) -> Demo:
+def read_demo(group: Any, convention: str, *, seen: bool) -> Demo:
     """Read `data/demo_i`.
 
     Args:
         convention: robosuite's image convention when it was recorded, "opengl" (rows bottom up) or "opencv".
-        pictures: read them too.
+        seen: read observations too.
 
     Raises:
         InputError: "sort: particulars". OSError, KeyError, RuntimeError: h5py's, of damaged bytes.
@@ -55,22 +65,24 @@ def read_demo(group: Any, convention: str, *, pictures: bool) -> Demo:
     if told != steps:
         raise InputError(f"wrong shape: actions holds {steps} steps, num_samples says {told}")
     check_actions(actions)
-    states = _read(group, "states", (steps, None), "float")
-    robot = _read(group, "robot_states", (steps, 9), "float")
-    joints = _read(group, "obs/joint_states", (steps, JOINTS), "float")
+    states = _read(group, "states", (steps, None), "float").astype(np.float64)
     if states.shape[1] <= JOINTS:
         raise InputError(f"wrong shape: states is {states.shape}, expected (T, 1 + nq + nv)")
-    turned = np.zeros((steps, 2, 0, 0, 3), np.uint8)
-    if pictures:
-        scene, wrist = (_upright(_pictures(group, name, steps), convention) for name in PICTURES)
-        if scene.shape != wrist.shape:
-            raise InputError(f"wrong shape: {PICTURES[1]} is {wrist.shape}, {PICTURES[0]} {scene.shape}")
-        turned = np.stack([scene, wrist], axis=1)
     model = group.attrs.get("model_file")
     return Demo(
-        actions.astype(np.float32), states.astype(np.float64), _proprio(robot), turned, _seen_late(states, joints),
-        model.decode() if isinstance(model, bytes) else model,
+        actions.astype(np.float32), states, model.decode() if isinstance(model, bytes) else model,
+        _seen(group, states, convention) if seen else None,
     )  # fmt: skip
+
+
+def _seen(group: Any, states: np.ndarray, convention: str) -> Seen:
+    steps = len(states)
+    robot = _read(group, "robot_states", (steps, 9), "float")
+    joints = _read(group, "obs/joint_states", (steps, JOINTS), "float")
+    scene, wrist = (_upright(_pictures(group, name, steps), convention) for name in PICTURES)
+    if scene.shape != wrist.shape:
+        raise InputError(f"wrong shape: {PICTURES[1]} is {wrist.shape}, {PICTURES[0]} {scene.shape}")
+    return Seen(_proprio(robot), np.stack([scene, wrist], axis=1), _seen_late(states, joints))
 
 
 def _read(group: Any, name: str, shape: tuple[int | None, ...], kind: str) -> np.ndarray:
@@ -109,7 +121,7 @@ def _proprio(robot: np.ndarray) -> np.ndarray:
 
 
 def _seen_late(states: np.ndarray, joints: np.ndarray) -> int:
-    """Whether the observed arm joints are those of the next state (1) or of the same (0); see `Demo`.
+    """Whether the observed arm joints are those of the next state (1) or of the same (0).
 
     LIBERO's states begin with the time and the arm's joints.
     """

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.demonstrations.importers.libero_demo import PICTURES, Demo, read_demo
+from avavla_ray.demonstrations.importers.libero_demo import PICTURES, Demo, Seen, read_demo
 from avavla_ray.demonstrations.importers.source import UNKNOWN_SEED, Member, Skipped
 from avavla_ray.demonstrations.recording import kept_steps
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
@@ -164,8 +164,8 @@ class LiberoHdf5:
                     _number(demo)
                 raise InputError(_absent(data) or "not readable: it was when the members were listed")
             convention = data.attrs.get("macros_image_convention", CONVENTIONS[0])
-            demo = read_demo(data[member.detail["demo"]], convention, pictures=self._config is None)
-        steps = self._recorded(demo) if self._config is None else self._regenerated(demo, task)
+            demo = read_demo(data[member.detail["demo"]], convention, seen=self._config is None)
+        steps = self._regenerated(demo, task) if demo.seen is None else self._recorded(demo.actions, demo.seen)
         if steps is None:
             yield Skipped(member.name, "not successful: the goal does not hold where its states and last action lead")
             return
@@ -181,16 +181,14 @@ class LiberoHdf5:
     def _kept(self, actions: np.ndarray) -> np.ndarray:
         return np.ones(len(actions), bool) if self._keep_noops else kept_steps(actions)
 
-    def _recorded(self, demo: Demo) -> _Steps:
-        if demo.pictures.shape[2] != self._size:
-            raise InputError(
-                f"wrong shape: its pictures have {demo.pictures.shape[2]} pixels, those of the others {self._size}"
-            )
-        late = demo.seen_late
-        keep = np.concatenate([np.zeros(late, bool), self._kept(demo.actions[late:])])
-        before = np.flatnonzero(keep) - late
-        pictures = [[encode_image(picture) for picture in demo.pictures[index]] for index in before]
-        return _Steps(keep, pictures, demo.proprio[before])
+    def _recorded(self, actions: np.ndarray, seen: Seen) -> _Steps:
+        size = seen.pictures.shape[2]
+        if size != self._size:
+            raise InputError(f"wrong shape: its pictures have {size} pixels, those of the others {self._size}")
+        keep = np.concatenate([np.zeros(seen.late, bool), self._kept(actions[seen.late :])])
+        before = np.flatnonzero(keep) - seen.late
+        pictures = [[encode_image(picture) for picture in seen.pictures[index]] for index in before]
+        return _Steps(keep, pictures, seen.proprio[before])
 
     def _regenerated(self, demo: Demo, task: Task) -> _Steps | None:
         from avavla_ray.simulators.libero.replay import LiberoReplay, body_poses
