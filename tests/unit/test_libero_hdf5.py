@@ -222,6 +222,19 @@ def test_demos_that_should_be_there_are_missed(tmp_path):
         only(source, 1)
 
 
+def test_groups_of_another_name_and_links_to_nowhere_are_told_of(tmp_path):
+    path = write_libero(tmp_path, TASK, [libero_demo(8)])
+    with h5py.File(path, "a") as file:
+        file.copy("data/demo_0", "data/demo_00")
+    (path.parent / "not_downloaded_demo.hdf5").symlink_to("nowhere")
+    source = open_source("libero-hdf5", path.parent)
+    nowhere, whole, odd = source.members()
+    assert len(list(source.read(whole))) == 1
+    for member, message in ((odd, "^not readable: data/demo_00 is not"), (nowhere, "^not readable: not_downloaded")):
+        with pytest.raises(InputError, match=message):
+            list(source.read(member))
+
+
 def test_a_file_of_no_known_task_is_skipped(tmp_path):
     path = write_libero(tmp_path, TASK, [libero_demo(8), libero_demo(8)])
     path.rename(path.with_name("wash_the_dishes_demo.hdf5"))

@@ -121,8 +121,9 @@ class LiberoHdf5:
         """Height of the first picture that can be found."""
         for file in self._files:
             with contextlib.suppress(InputError), open_hdf5(file) as opened, _damage_named(file):
-                for demo in opened["data"]:
-                    shape: tuple[int, ...] = getattr(opened["data"].get(f"{demo}/{PICTURES[0]}"), "shape", ())
+                data = opened["data"]
+                for demo in _demos(data)[0].values():
+                    shape: tuple[int, ...] = getattr(data.get(f"{demo}/{PICTURES[0]}"), "shape", ())
                     if len(shape) == 4:
                         return int(shape[1])
         raise InputError(f"none of the {len(self._files)} files in {self._root} holds a readable demonstration")
@@ -135,20 +136,23 @@ class LiberoHdf5:
         return [member for file in self._files for member in self._members_of(file)]
 
     def _members_of(self, file: Path) -> list[Member]:
-        task, stat = self._task(file), file.stat()
+        task = self._task(file)
         stem = f"{self.suite}-{file.stem}" if task is None else f"{self.suite}-{task.index:02d}"
-        detail = {"file": file.name, "bytes": stat.st_size, "modified": stat.st_mtime_ns}
+        detail: dict[str, Any] = {"file": file.name}
+        demos: dict[int, str] = {}
         try:
             with open_hdf5(file) as opened, _damage_named(file):
-                demos = {_number(demo): demo for demo in opened["data"]}
-                whole = _absent(opened["data"]) is None
-        except InputError:
-            demos, whole = {}, False
+                demos, trouble = _demos(opened["data"])
+            detail |= {"bytes": file.stat().st_size, "modified": file.stat().st_mtime_ns}
+        except InputError as error:
+            trouble = str(error)
         members = [
-            Member(f"{stem}-{number:05d}", f"{file.name}:data/{demo}", {**detail, "demo": demo})
+            Member(f"{stem}-{number:05d}", f"{file.name}:data/{demo}", {**detail, "demo": demo, "number": number})
             for number, demo in sorted(demos.items())
         ]
-        return members if whole else [*members, Member(f"{stem}-absent", file.name, {**detail, "demo": None})]
+        if trouble is not None:
+            members.append(Member(f"{stem}-absent", file.name, {**detail, "demo": None}))
+        return members
 
     def read(self, member: Member) -> Iterator[Episode | Skipped]:
         """See `Source.read`."""
@@ -160,9 +164,7 @@ class LiberoHdf5:
                 yield Skipped(member.name, f"unknown task: {self.suite} has no {file.stem.removesuffix('_demo')}")
                 return
             if member.detail["demo"] is None:
-                for demo in data:
-                    _number(demo)
-                raise InputError(_absent(data) or "not readable: it was when the members were listed")
+                raise InputError(_demos(data)[1] or "not readable: it was not when the import began")
             convention = data.attrs.get("macros_image_convention", CONVENTIONS[0])
             demo = read_demo(data[member.detail["demo"]], convention, seen=self._config is None)
         steps = self._regenerated(demo, task) if demo.seen is None else self._recorded(demo.actions, demo.seen)
@@ -173,7 +175,7 @@ class LiberoHdf5:
         if not len(actions):
             raise InputError("nothing left: it holds only steps that do nothing")
         info = EpisodeInfo(
-            member.name, self.suite, task.index, _number(member.detail["demo"]), UNKNOWN_SEED, len(actions),
+            member.name, self.suite, task.index, member.detail["number"], UNKNOWN_SEED, len(actions),
             int((~steps.keep).sum()), task.instruction,
         )  # fmt: skip
         yield Episode(info, steps.images, steps.proprio, actions)
@@ -228,17 +230,16 @@ class LiberoHdf5:
         }  # fmt: skip
 
 
-def _absent(data: Any) -> str | None:
-    """Which demos a file should have and has not."""
-    told = int(data.attrs.get("num_demos", 0))
-    if len(data) == 0 or len(data) < told:
-        return f"missing: {len(data)} demonstrations of {told or 'any'} that should be there"
-    return None
-
-
-def _number(demo: str) -> int:
-    """12 of "demo_12"."""
-    found = re.fullmatch(r"demo_(\d+)", demo)
-    if found is None:
-        raise InputError(f"not readable: group data/{demo} is not named demo_NUMBER")
-    return int(found[1])
+def _demos(data: Any) -> tuple[dict[int, str], str | None]:
+    """The demos in a file by number, and what is wrong with the list; None if nothing is."""
+    if not hasattr(data, "keys"):
+        return {}, "not readable: data is no group"
+    found = {name: re.fullmatch(r"demo_(0|[1-9]\d*)", name) for name in data}
+    demos = {int(match[1]): name for name, match in found.items() if match is not None}
+    odd = [name for name, match in found.items() if match is None]
+    told = int(data.attrs.get("num_demos", len(demos)))
+    if odd:
+        return demos, f"not readable: data/{odd[0]} is not named demo_NUMBER"
+    if not demos or len(demos) < told:
+        return demos, f"missing: {len(demos)} demonstrations of {told or 'any'} that should be there"
+    return demos, None

@@ -22,15 +22,23 @@ def body_poses(model_file: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         InputError: "sort: particulars"; not a saved MJCF model.
     """
     try:
-        bodies = list(ElementTree.fromstring(model_file).iter("body"))
         return {
-            body.attrib["name"]: (
-                np.array(body.get("pos", "0 0 0").split(), float), np.array(body.get("quat", "1 0 0 0").split(), float)
-            )
-            for body in bodies if "name" in body.attrib
-        }  # fmt: skip
+            body.attrib["name"]: (_numbers(body, "pos", "0 0 0"), _numbers(body, "quat", "1 0 0 0"))
+            for body in ElementTree.fromstring(model_file).iter("body")
+            if "name" in body.attrib
+        }
     except (ElementTree.ParseError, ValueError) as error:
         raise InputError(f"not readable: model_file is no MuJoCo model ({error})") from error
+
+
+def _numbers(body: ElementTree.Element, key: str, default: str) -> np.ndarray:
+    numbers = np.array(body.get(key, default).split(), float)
+    if len(numbers) != len(default.split()) or not np.isfinite(numbers).all():
+        raise ValueError(f"{key} of body {body.get('name')} is {body.get(key)!r}")
+    other = {"axisangle", "euler", "xyaxes", "zaxis"} & body.keys()
+    if other:
+        raise ValueError(f"body {body.get('name')} has {min(other)}, where MuJoCo saves quat")
+    return numbers
 
 
 class LiberoReplay(LiberoSimulator):
