@@ -35,7 +35,7 @@ def _numbers(body: ElementTree.Element, key: str, default: str) -> np.ndarray:
     numbers = np.array(body.get(key, default).split(), float)
     if len(numbers) != len(default.split()) or not np.isfinite(numbers).all():
         raise ValueError(f"{key} of body {body.get('name')} is {body.get(key)!r}")
-    other = {"axisangle", "euler", "xyaxes", "zaxis"} & body.keys()
+    other = {"axisangle", "euler", "xyaxes", "zaxis"} & set(body.keys())
     if other:
         raise ValueError(f"body {body.get('name')} has {min(other)}, where MuJoCo saves quat")
     return numbers
