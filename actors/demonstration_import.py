@@ -90,7 +90,7 @@ def read_members(
     """
     if not members:
         return
-    waiting, tries = deque(members), Counter[str]()
+    waiting, tries = deque(members), Counter[str | None]()
     calls: dict[ray.ObjectRef, _Call] = {}
     actors: dict[int, Any] = {}
 
@@ -128,8 +128,8 @@ def read_members(
             failed(call.member, _reason(error.cause))
         except GONE as error:
             if call.member is None:
-                tries["opening"] += 1
-                if tries["opening"] >= ATTEMPTS * num_actors:
+                tries[None] += 1
+                if tries[None] >= ATTEMPTS * num_actors:
                     raise
             else:
                 failed(call.member, _reason(error))

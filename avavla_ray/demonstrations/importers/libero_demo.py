@@ -53,7 +53,7 @@ def read_demo(group: Any, convention: str, *, seen: bool) -> Demo:
         seen: read observations too.
 
     Raises:
-        InputError: "sort: particulars". OSError, KeyError, RuntimeError: h5py's, of damaged bytes.
+        InputError: "sort: particulars". Many others, of h5py's: damaged bytes.
     """
     if not hasattr(group, "keys"):
         raise InputError("not readable: it is no group of data sets")
@@ -70,9 +70,14 @@ def read_demo(group: Any, convention: str, *, seen: bool) -> Demo:
         raise InputError(f"wrong shape: states is {states.shape}, expected (T, 1 + nq + nv)")
     model = group.attrs.get("model_file")
     return Demo(
-        actions.astype(np.float32), states, model.decode() if isinstance(model, bytes) else model,
+        actions.astype(np.float32), states, None if model is None else text_of(model),
         _seen(group, states, convention) if seen else None,
     )  # fmt: skip
+
+
+def text_of(value: str | bytes) -> str:
+    """An attribute's text, which HDF5 stores in two ways."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _seen(group: Any, states: np.ndarray, convention: str) -> Seen:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.demonstrations.importers.libero_demo import PICTURES, Demo, Seen, read_demo
+from avavla_ray.demonstrations.importers.libero_demo import PICTURES, Demo, Seen, read_demo, text_of
 from avavla_ray.demonstrations.importers.source import UNKNOWN_SEED, Member, Skipped
 from avavla_ray.demonstrations.recording import kept_steps
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
@@ -25,7 +25,6 @@ from avavla_ray.simulators.libero.suites import MAX_STEPS, Task, tasks_of
 from avavla_ray.simulators.registry import entry_of, identify
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
-CONVENTIONS = ("opengl", "opencv")
 
 
 def _h5py() -> Any:
@@ -50,10 +49,12 @@ def open_hdf5(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """h5py tells of bytes that make no sense in several ways."""
+    """h5py tells in many ways of bytes that make no sense, such as a number type that nobody has."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (LookupError, MemoryError, OSError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"not readable: {path.name}: {error}") from error
 
 
@@ -165,8 +166,8 @@ class LiberoHdf5:
                 return
             if member.detail["demo"] is None:
                 raise InputError(_demos(data)[1] or "not readable: it was not when the import began")
-            convention = data.attrs.get("macros_image_convention", CONVENTIONS[0])
-            demo = read_demo(data[member.detail["demo"]], convention, seen=self._config is None)
+            convention = data.attrs.get("macros_image_convention", "opengl")
+            demo = read_demo(data[member.detail["demo"]], text_of(convention), seen=self._config is None)
         steps = self._regenerated(demo, task) if demo.seen is None else self._recorded(demo.actions, demo.seen)
         if steps is None:
             yield Skipped(member.name, "not successful: the goal does not hold where its states and last action lead")
