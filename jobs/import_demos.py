@@ -9,9 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import default_workers, run_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from avavla_ray.demonstrations.importers.source import Member
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ def main(settings: Settings) -> None:
     members = source.members()[: settings.limit]
     if not members:
         raise InputError(f"{settings.source} holds no demonstrations")
+    _check_names(members)
     ledger = ImportLedger(settings.output, {"kind": settings.kind, "suite": source.suite, **source.manifest()})
     pending = [member for member in members if not ledger.is_settled(member)]
     start, already = time.monotonic(), len(members) - len(pending)
@@ -94,11 +100,14 @@ def main(settings: Settings) -> None:
         from actors.demonstration_import import Reading, read_members
 
         connect(cpus=settings.num_runners)
+        missing = 0
         with Progress(len(members), f"import {source.suite}", "members", done=already) as progress:
 
-            def settle(member: Any, reading: Reading) -> None:
+            def settle(member: Member, reading: Reading) -> None:
+                nonlocal missing
                 ledger.settle(member, reading.episodes, reading.skipped, reading.broken)
-                progress.advance(1)
+                missing += len(reading.skipped) + (reading.broken is not None)
+                progress.advance(1, left_out=missing)
 
             read_members(pending, make_source, settle, num_actors=settings.num_runners, timeout_s=settings.timeout)
     left_out = [found for entry in ledger.of(members) for found in entry.left_out]
@@ -123,10 +132,25 @@ def main(settings: Settings) -> None:
     )
 
 
+def _check_names(members: Sequence[Member]) -> None:
+    """Members of one name would be one in the data set."""
+    from collections import Counter
+
+    from avavla_ray.errors import InputError
+
+    name, count = Counter(member.name for member in members).most_common(1)[0]
+    if count > 1:
+        places = [member.where for member in members if member.name == name]
+        raise InputError(f"{name} is there {count} times ({', '.join(places)}): keep one of them in the source")
+
+
 def _options(settings: Settings) -> dict[str, Any]:
     """What was given for the source's kind."""
+    assets = settings.assets
+    if assets not in (None, "official", "bundled"):
+        assets = str(Path(assets).absolute())  # actors run elsewhere
     given = {
-        "suite": settings.suite, "regenerate": settings.regenerate, "assets": settings.assets,
+        "suite": settings.suite, "regenerate": settings.regenerate, "assets": assets,
         "render": settings.render, "keep_noops": settings.keep_noops or None, "image_size": settings.image_size,
         "cameras": settings.cameras or None, "state": settings.state, "action": settings.action,
         "gripper": settings.gripper, "turn": settings.turn,

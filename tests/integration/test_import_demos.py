@@ -255,3 +255,10 @@ def test_wrong_input_ends_at_once(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         main(Settings(**given))
     assert not (tmp_path / "demos").exists()
+
+
+def test_a_demonstration_that_is_there_twice_is_refused(tmp_path):
+    path = write_libero(tmp_path, 0, [libero_demo(4)])
+    shutil.copy(path, path.with_name(path.name.replace("_demo", "")))
+    with pytest.raises(InputError, match="libero_object-00-00000 is there 2 times"):
+        main(Settings(kind="libero-hdf5", source=path.parent, output=tmp_path / "demos"))
