@@ -26,7 +26,7 @@ class Agent:
         return self.policy.device
 
     def inputs(self, observations: list[Observation]) -> PolicyInputs:
-        """A batch of B observations, on the policy's device. A policy of one camera sees the simulator's first, the scene.
+        """A batch of B observations, on the policy's device. A policy of one camera sees the simulator's first.
 
         Raises:
             InputError: an observation that the policy can't take.
