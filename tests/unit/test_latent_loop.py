@@ -41,6 +41,14 @@ def think(loop, *, steps=K, threshold=None, sample=False, seed=0, rows=slice(Non
     return loop.think(context, z0[rows], steps=steps, exit_threshold=threshold, sample=sample, generator=generator)
 
 
+def rows_of_each_call(loop) -> dict[str, list[int]]:
+    """Fills up as the loop thinks."""
+    seen = {"update_policy": [], "transition": [], "exit_gate": []}
+    for name, rows in seen.items():
+        getattr(loop, name).register_forward_hook(lambda module, given, result, rows=rows: rows.append(len(given[0])))
+    return seen
+
+
 def middle_threshold(loop) -> float:
     return float(think(loop).exit_score.median())
 
@@ -66,19 +74,20 @@ def test_compacted_loop_equals_the_full_loop_cut_at_each_exit(loop, sample):
 
 def test_samples_that_have_left_cost_nothing(loop):
     threshold = middle_threshold(loop)
-    seen = []
-    loop.update_policy.register_forward_hook(lambda module, given, result: seen.append(len(given[0])))
+    seen = rows_of_each_call(loop)
     trace = think(loop, threshold=threshold)
-    assert sum(seen) == int(trace.steps.sum())
-    assert seen == sorted(seen, reverse=True)
+    still_thinking = [int((trace.steps > k).sum()) for k in range(K)]
+    for rows in seen.values():
+        assert rows == [count for count in still_thinking if count]
 
 
-def test_threshold_zero_ends_the_loop_after_one_step(loop):
-    seen = []
-    loop.transition.register_forward_hook(lambda module, given, result: seen.append(len(given[0])))
-    trace = think(loop, threshold=0.0)
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_whole_batch_that_leaves_at_once_costs_one_step(loop, sample):
+    seen = rows_of_each_call(loop)
+    trace = think(loop, threshold=0.0, sample=sample)
     assert (trace.steps == 1).all()
-    assert seen == [B]
+    assert seen == {"update_policy": [B], "transition": [B], "exit_gate": [B]}
+    torch.testing.assert_close(trace.z[:, 1], think(loop, steps=1, sample=sample).z[:, 1])
 
 
 def test_threshold_one_never_exits_early(loop):
