@@ -128,11 +128,11 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     deployment = serve.deployment(
         PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
-        health_check_period_s=2, max_constructor_retry_count=2,
+        health_check_period_s=2, max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": plan.threads, "num_gpus": 1 if plan.device == "cuda" else 0},
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.
