@@ -319,6 +319,31 @@ def test_altered_and_published_folders_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "published")
 
 
+def test_statistics_of_one_of_many_data_sets(tmp_path: Path) -> None:
+    write_published(tmp_path / "published", oft=True)
+    path = tmp_path / "published" / "dataset_statistics.json"
+    content = json.loads(path.read_text())
+    # Averages may be missing or unknown; quantiles are what actions are scaled by.
+    content["other"]["action"] |= {"mean": [float("nan")] * 7}
+    del content["other"]["action"]["std"], content["other"]["proprio"]
+    path.write_text(json.dumps(content))
+    checkpoint = import_and_load(tmp_path / "published", tmp_path / "ours")
+    golden = checkpoint.statistics_of("golden")
+    assert golden.action.mask.tolist() == [True] * 6 + [False]
+    assert golden.proprio.mask.all()
+    assert golden.episodes == 3
+    with pytest.raises(InputError, match="golden, other"):
+        _ = checkpoint.statistics
+    with pytest.raises(InputError, match=r"proprio statistics of shape \(0,\) for other"):
+        checkpoint.statistics_of("other")
+    export_checkpoint(tmp_path / "ours", tmp_path / "back")
+    assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+    content["golden"]["action"]["q99"][0] = float("inf")
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="golden has no usable statistics"):
+        open_source(tmp_path / "published")
+
+
 _MEASURE = """
 import re, sys
 from pathlib import Path

@@ -33,6 +33,7 @@ from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.prompt import PromptTokenizer, read_tokenizer
 from avavla_ray.policy.openvla.source import Source
+from avavla_ray.policy.openvla.statistics import statistics_json
 from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
 
 Tick = Callable[[], None]
@@ -87,19 +88,18 @@ def import_checkpoint(
         InputError: the output cannot be written.
     """
     fresh = _fresh(source, config, seed)
-    parts = [name for name, tensors in fresh.items() if tensors]
     files = {*source.weight_map.values(), *(part.file for part in source.components.values())}
     size = sum((source.folder / file).stat().st_size for file in files)
     check_space(output, size + sum(tensor.nbytes for part in fresh.values() for tensor in part.values()))
     components = {name: {"file": part.file, "prefix": part.prefix} for name, part in source.components.items()}
     components |= {name: {"file": f"{name}--0_checkpoint.pt", "prefix": "module."} for name in source.fresh}
     write_folder(
-        output, _converted(source, fresh, tick), config=to_json(config), statistics=source.statistics,
+        output, _converted(source, fresh, tick), config=to_json(config), statistics=statistics_json(source.statistics),
         tokenizer=config.tokenizer, sources=_kept(source.folder), stage="import", provenance=provenance,
-        extra={PUBLISHED: {"components": components}, "fresh": {"parts": parts, "seed": seed}},
+        extra={PUBLISHED: {"components": components}, "fresh": {"parts": list(fresh), "seed": seed}},
         shard_bytes=shard_bytes,
     )  # fmt: skip
-    return parts
+    return list(fresh)
 
 
 def count_tensors(source: Source) -> int:
@@ -216,7 +216,7 @@ def export_checkpoint(
         shards[file].append(name)
     with atomic_path(output) as temporary:
         shutil.copytree(kept.path / SOURCE, temporary)
-        if weights.statistics != published.data_set_statistics(temporary):
+        if weights.statistics != statistics_json(published.data_set_statistics(temporary)):
             write_json(temporary / STATISTICS, weights.statistics)
         for file in sorted(shards):
             held = {}
