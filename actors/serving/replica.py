@@ -23,13 +23,15 @@ class PolicyPlan:
     """Which policy to load and how it thinks.
 
     Attributes:
-        checkpoint: folder, at this place on every node that may load it.
+        checkpoint: folder, at this place on every node that may load it. digest: that it must have: a policy that is
+            started again must not be another one, because somebody trained on in the meantime.
         device: "cpu" or "cuda". precision: of the backbone; None takes the files'.
         threads: processor threads that it computes with.
         options: of `AvaVlaPolicy.decide`: exit_threshold, depth, keep_ratio.
     """
 
     checkpoint: str
+    digest: str
     device: str
     precision: str | None
     threads: int
@@ -46,10 +48,14 @@ class PolicyReplica:
         try:
             dtype = None if plan.precision is None else dtype_of(plan.precision)
             loaded = load_checkpoint(plan.checkpoint, device=plan.device, dtype=dtype)
+            if loaded.digest != plan.digest:
+                raise InputError(
+                    f"checkpoint {plan.checkpoint} isn't the one that the server began with: start it anew"
+                )
         except InputError as error:
             self._problem = str(error)
             return
-        self._policy, self._digest = loaded.policy, loaded.digest
+        self._policy = loaded.policy
         # What a first decision has to set up is not for the first robot to wait for.
         self._policy.decide(self._blank(), self._policy.initial_belief(1, self._policy.device), **plan.options)
 
@@ -71,7 +77,7 @@ class PolicyReplica:
         kind = next(parameter.dtype for parameter in policy.backbone.parameters())
         device = torch.cuda.get_device_name() if policy.device.type == "cuda" else "cpu"
         return PolicyFacts(
-            self._digest, policy.config, policy.statistics, device,
+            self._plan.digest, policy.config, policy.statistics, device,
             next(name for name, dtype in DTYPES.items() if dtype == kind),
             tuple(belief.hidden.shape), tuple(belief.history.shape), self._plan.options,
         )  # fmt: skip
