@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from avavla_ray.policy.config import LoraConfig
 from avavla_ray.policy.openvla.exchange import count_published, count_tensors, export_checkpoint, import_checkpoint
@@ -195,6 +196,38 @@ def test_a_trained_policy_goes_back_to_the_published_layout(tmp_path: Path) -> N
     import_openvla.main(import_openvla.Settings(tmp_path / "published", tmp_path / "chunk4", chunk=4, adaptive=False))
     with pytest.raises(InputError, match="another geometry"):
         export_checkpoint(tmp_path / "bare", tmp_path / "not", origin=tmp_path / "chunk4")
+
+
+def test_a_gripper_in_our_units_is_exported_in_those_of_openvla(tmp_path: Path) -> None:
+    write_published(tmp_path / "published", oft=True)
+    imported = import_and_load(tmp_path / "published", tmp_path / "ours")
+    policy, own = imported.policy, some_statistics()
+    policy.config = dataclasses.replace(policy.config, gripper="signed")
+    inputs, belief = _inputs(imported), policy.initial_belief(2)
+    with torch.no_grad():  # so that it opens and closes
+        policy.backbone.model.head.fc2.bias[-1] -= policy.decide(inputs, belief).chunk[..., -1].mean()
+    save_checkpoint(tmp_path / "bc", policy, own, stage="bc", provenance={}, origin=tmp_path / "ours")
+    export_checkpoint(tmp_path / "bc", tmp_path / "back")
+    again = import_and_load(tmp_path / "back", tmp_path / "again")
+    assert again.policy.config.gripper == "open_fraction"
+    signed = load_checkpoint(tmp_path / "bc")
+    before, after = (loaded.policy.decide(inputs, belief).chunk for loaded in (signed, again))
+    torch.testing.assert_close(after[..., :-1], before[..., :-1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(after[..., -1], (1 - before[..., -1]) / 2, rtol=0, atol=1e-6)
+    commands = [
+        Agent(loaded.policy, loaded.statistics).actions(chunk) for loaded, chunk in ((signed, before), (again, after))
+    ]
+    assert set(commands[0][..., -1].flat) == {-1.0, 1.0}
+    assert (commands[0][..., -1] == commands[1][..., -1]).all()
+    found = again.statistics.action
+    assert found.minimum[-1] == (1 - own.action.maximum[-1]) / 2
+    assert found.q99[-1] == (1 - own.action.q01[-1]) / 2
+    assert found.std[-1] == own.action.std[-1] / 2
+    assert found.q99[:-1].tolist() == own.action.q99[:-1].tolist()
+    scaled = dataclasses.replace(own, action=dataclasses.replace(own.action, mask=own.action.mask | True))
+    save_checkpoint(tmp_path / "scaled", policy, scaled, stage="bc", provenance={}, origin=tmp_path / "ours")
+    with pytest.raises(InputError, match="normalise the gripper"):
+        export_checkpoint(tmp_path / "scaled", tmp_path / "no")
 
 
 def test_adapters_are_kept_and_have_to_be_folded_before_export(tmp_path: Path) -> None:
