@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from avavla_ray.policy.config import PAPER_LATENT
+from avavla_ray.policy.latent_loop import LatentLoop
 from benchmarks.policy_cost.depth import QUICK_DEPTHS, THRESHOLDS, measure_depths, sweep_table
 from benchmarks.policy_cost.subjects import MAX_DEPTH, make_loop, thinker
 from benchmarks.policy_cost.timing import time_in_turns
@@ -46,24 +45,25 @@ def measure_latent(
         numbers |= sweep.flat(f"latent.batch_{batch}.")
     markdown = sweep_table(sweeps)
     if compiled:
-        gains = {batch: _compiled_over_plain(loop, batch, device, seconds / len(batches), now) for batch in batches}
-        numbers |= {f"latent.compile_speedup_batch_{batch}": gain for batch, (_, _, gain) in gains.items()}
+        gains = _compiled_over_plain(loop, batches, device, seconds / len(batches), now)
+        numbers |= {f"latent.compile_speedup_batch_{batch}": plain / fast for batch, (plain, fast) in gains.items()}
         head = ["batch", f"depth {MAX_DEPTH}, plain ms", "compiled ms", "plain / compiled"]
-        markdown += "\n" + table(head, [[batch, *row] for batch, row in gains.items()])
+        markdown += "\n" + table(head, [[batch, plain, fast, plain / fast] for batch, (plain, fast) in gains.items()])
     return LatentReport(numbers, markdown)
 
 
 def _compiled_over_plain(
-    loop: Any, batch: int, device: str, seconds: float, now: Callable[[], float]
-) -> tuple[float, float, float]:
-    """Milliseconds of the full depth, plain and compiled, and their ratio."""
-    torch._dynamo.reset()
+    loop: LatentLoop, batches: Sequence[int], device: str, seconds: float, now: Callable[[], float]
+) -> dict[int, tuple[float, float]]:
+    """Milliseconds of the full depth by batch size, plain and compiled; `seconds` for each."""
     faster = copy.deepcopy(loop)
     faster.compile()
-    cases: dict[str, list[Callable[[], Any]]] = {
-        "plain": [partial(query, depth=MAX_DEPTH) for query in thinker(loop, batch, device, 4, MAX_DEPTH)],
-        "compiled": [partial(query, depth=MAX_DEPTH) for query in thinker(faster, batch, device, 4, MAX_DEPTH)],
-    }
-    taken = time_in_turns(cases, seconds, now)
-    plain, compiled = taken["plain"].mean, taken["compiled"].mean
-    return plain, compiled, plain / compiled
+    found = {}
+    for batch in batches:
+        cases: dict[str, list[Callable[[], Any]]] = {
+            name: [partial(query, depth=MAX_DEPTH) for query in thinker(each, batch, device, 2, MAX_DEPTH)]
+            for name, each in (("plain", loop), ("compiled", faster))
+        }
+        taken = time_in_turns(cases, seconds, now)
+        found[batch] = taken["plain"].mean, taken["compiled"].mean
+    return found
