@@ -108,7 +108,13 @@ class LatentLoop(nn.Module):
             raise InputError(f"steps {depth} to compile: expected 1..{self.config.max_steps}")
         cuda = next(self.parameters()).is_cuda
         options = {"fullgraph": True, "mode": "reduce-overhead" if cuda else None} | options
-        think = torch.compile(lambda context, z0, noise: self._to_depth(context, z0, noise, depth), **options)
+
+        def fixed(context: LatentContext, z0: Tensor, noise: Tensor | None) -> LatentTrace:
+            return self._to_depth(context, z0, noise, depth)
+
+        # PyTorch keeps 8 graphs a code object and refuses more: each depth of each loop has one of its own.
+        fixed.__code__ = fixed.__code__.replace()
+        think = torch.compile(fixed, **options)
 
         def replay(context: LatentContext, z0: Tensor, noise: Tensor | None) -> LatentTrace:
             context, z0 = LatentContext(*map(_any_batch, context)), _any_batch(z0)
@@ -159,11 +165,15 @@ class LatentLoop(nn.Module):
             records.append(record)
             if k + 1 == steps:
                 break
-            staying = (score <= threshold).nonzero()[:, 0]
+            stays = score <= threshold
+            depth = torch.where(stays, steps, k + 1)
+            if rows is None:
+                taken = depth
+            else:
+                taken[rows] = depth
+            staying = stays.nonzero()[:, 0]  # the one place of a step where the device is waited for
             if len(staying) == len(z):
                 continue
-            left = score > threshold
-            taken[left if rows is None else rows[left]] = k + 1
             if len(staying) == 0:
                 break
             rows = staying if rows is None else rows[staying]
