@@ -104,6 +104,18 @@ def test_threshold_zero_exits_even_from_a_gate_that_is_sure_of_the_contrary(loop
     assert (think(loop, threshold=0.001).steps == K).all()
 
 
+def test_a_sample_whose_score_is_no_number_leaves_and_spoils_nobody(loop):
+    context, z0 = start(loop)
+    context.encoding[3] = torch.nan
+    with torch.no_grad():
+        trace = loop.think(context, z0, steps=K, exit_threshold=0.999, sample=False, generator=None)
+    plain = think(loop, threshold=0.999)
+    others = torch.arange(B) != 3
+    assert trace.steps[3] == 1
+    assert torch.equal(trace.steps[others], plain.steps[others])
+    torch.testing.assert_close(final_latent(trace)[others], final_latent(plain)[others], atol=1e-5, rtol=1e-5)
+
+
 def test_higher_thresholds_never_think_less(loop):
     depths = [think(loop, threshold=t).steps for t in (0.0, 0.3, 0.5, 0.55, 0.8, 1.0)]
     for lower, higher in itertools.pairwise(depths):
