@@ -100,7 +100,7 @@ def measure_batches(
     depth: int,
     peak: float,
 ) -> list[BatchRow]:
-    """Rows of every batch size and keep ratio; `seconds` are shared out among them, three rounds at least.
+    """Rows of every batch size and keep ratio; `seconds` are shared out among the batch sizes, three rounds at least.
 
     Args:
         depth: of the fixed case. peak: operations a second.
@@ -109,19 +109,24 @@ def measure_batches(
     threshold = policy.config.latent.exit_threshold
     for batch in batches:
         queries = decider(policy, batch, device, queries=max(2, 8 // batch))
+        cases: dict[tuple[str, float], list[Callable[[], Any]]] = {}
         for keep in keeps:
-            if device == "cuda":
-                torch.cuda.reset_peak_memory_stats()
-            cases: dict[str, list[Callable[[], Any]]] = {
-                "fixed": [partial(query, depth=depth, keep_ratio=keep) for query in queries],
-                "adaptive": [partial(query, exit_threshold=threshold, keep_ratio=keep) for query in queries],
-            }
-            taken = time_in_turns(cases, seconds / len(batches) / len(keeps), now)
-            steps = statistics.fmean(float(step) for query in cases["adaptive"] for step in query())
-            share = batch * decision_flops(policy.config, keep) / (1e-3 * taken["fixed"].mean) / peak
-            memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else math.nan
-            rows.append(BatchRow(batch, keep, taken["fixed"], taken["adaptive"], steps, share, memory))
+            cases["fixed", keep] = [partial(query, depth=depth, keep_ratio=keep) for query in queries]
+            cases["adaptive", keep] = [partial(query, exit_threshold=threshold, keep_ratio=keep) for query in queries]
+        taken = time_in_turns(cases, seconds / len(batches), now)
+        for keep in keeps:
+            fixed, adaptive = taken["fixed", keep], taken["adaptive", keep]
+            steps = statistics.fmean(float(step) for query in cases["adaptive", keep] for step in query())
+            share = batch * decision_flops(policy.config, keep) / (1e-3 * fixed.mean) / peak
+            memory = _peak_gib(cases["fixed", keep][0]) if device == "cuda" else math.nan
+            rows.append(BatchRow(batch, keep, fixed, adaptive, steps, share, memory))
     return rows
+
+
+def _peak_gib(query: Callable[[], Any]) -> float:
+    torch.cuda.reset_peak_memory_stats()
+    query()
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 def batch_table(rows: Sequence[BatchRow]) -> str:
