@@ -137,6 +137,21 @@ def test_an_untrained_gate_does_not_exit_at_the_default_threshold():
     assert (think(fresh, threshold=tiny().latent.exit_threshold).steps == K).all()
 
 
+@torch.no_grad()
+def test_what_steps_share_is_computed_once_and_changes_nothing(loop):
+    context, z = start(loop)
+    transition, u = loop.transition, torch.randn(B, loop.config.update_dim, generator=torch.Generator().manual_seed(1))
+    memory = torch.nn.GRUCell.forward(
+        transition.cell, torch.cat([z, context.encoding], dim=-1), torch.tanh(transition.hidden(u))
+    )
+    delta = transition.delta(memory) + transition.cross_attention(z[:, None], context.tokens)[:, 0]
+    expected = transition.norm(z + torch.sigmoid(transition.gate(u)) * delta)
+    torch.testing.assert_close(transition(z, u, transition.surroundings(*context)), expected, atol=1e-5, rtol=1e-5)
+    token = loop.update_policy.encoding(context.encoding)
+    for part, other in zip(loop.update_policy(z, context.encoding), loop.update_policy(z, token=token), strict=True):
+        assert torch.equal(part, other)
+
+
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1), slice(5, 12)])
 def test_log_probs_replay_whatever_the_batch(loop, rows):
     trace = think(loop, threshold=middle_threshold(loop), sample=True)
