@@ -76,7 +76,7 @@ def measure_decisions(policy: AvaVlaPolicy, settings: Settings, now: Callable[[]
         for batch in ((1, 4) if settings.quick else (1, 4, 32))
     }  # fmt: skip
     rows = measure_batches(
-        policy, (1, 16) if settings.quick else (1, 2, 4, 8, 16, 32, 64), (1.0, 0.3) if settings.quick else KEEPS,
+        policy, (1, 8) if settings.quick else (1, 2, 4, 8, 16, 32, 64), (1.0, 0.3) if settings.quick else KEEPS,
         device, 3 * share, now, depth=FULL_DEPTH, peak=peak,
     )  # fmt: skip
     one, four = sweeps[1], sweeps[4]
@@ -137,7 +137,7 @@ def main(settings: Settings) -> None:
     policy = make_policy(settings.preset, settings.checkpoint, settings.device, settings.precision)
     if policy.attention is None or policy.loop is None:
         raise InputError("this benchmark measures early exit and pruning: give a policy that has both")
-    now, share = clock(settings.device, settings.threads), 1.0 if settings.quick else 6.0
+    now, share = clock(settings.device, settings.threads), 0.6 if settings.quick else 6.0
     decisions = measure_decisions(policy, settings, now, share)
     latent = measure_latent(settings.device, 2 * share, now, quick=settings.quick, compiled=settings.compile)
     result = decisions.numbers | latent.numbers | measure_pruning_and_training(policy, settings, now, share)

@@ -29,7 +29,7 @@ def measure_latent(
 ) -> LatentReport:
     """Depths and thresholds by batch size; with `compiled` also what torch.compile gains at full depth."""
     loop = make_loop(PAPER_LATENT, device)
-    batches = (1, 4) if quick else (1, 4, 32)
+    batches = (1,) if quick else (1, 4, 32)
     threshold = PAPER_LATENT.exit_threshold
     sweeps = {
         batch: measure_depths(
