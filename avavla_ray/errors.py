@@ -29,5 +29,5 @@ def check_known(kind: str, name: str, known: Iterable[str]) -> None:
 
 def check_fraction(kind: str, value: float) -> None:
     """Raise InputError unless `value` lies in [0, 1]."""
-    if not 0.0 <= value <= 1.0:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
         raise InputError(f"{kind} {value} is outside [0, 1]: give a number between 0 and 1")
