@@ -11,13 +11,19 @@ import torch
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, DecisionBatch, PolicyInputs
+from avavla_ray.policy.units import check_widths
 from avavla_ray.simulators.base import Observation
 
 
 class Agent:
-    """A policy with the statistics of the data that it was trained on."""
+    """A policy with the statistics of the data that it was trained on.
+
+    Raises:
+        InputError: the statistics are of another robot.
+    """
 
     def __init__(self, policy: AvaVlaPolicy, statistics: Statistics) -> None:
+        check_widths(policy.config, statistics)
         self.policy = policy
         self.statistics = statistics
 
