@@ -1,7 +1,8 @@
-"""From our demonstrations' gripper, -1 open and +1 closed, to that of OpenVLA's data sets, 0 closed and 1 open.
+"""Between our demonstrations' gripper, -1 open and +1 closed, and that of OpenVLA's data sets, 0 closed and 1 open.
 
 A policy that was trained on the former is exported as one of the latter, since the published layout cannot say which it
-is: the last row of the L1 head becomes that of (1 - a) / 2.
+is: the last row of the L1 head becomes that of (1 - a) / 2. One that learns from our demonstrations begins with the
+inverse, 1 - 2 a.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ def open_fraction_weights(name: str, tensor: Tensor) -> Tensor:
         return tensor
     changed = tensor.clone()
     changed[-1] = -0.5 * tensor[-1] if name == _WEIGHT else 0.5 * (1 - tensor[-1])
+    return changed
+
+
+def signed_weights(name: str, tensor: Tensor) -> Tensor:
+    """The inverse of `open_fraction_weights`."""
+    if name not in (_WEIGHT, _BIAS):
+        return tensor
+    changed = tensor.clone()
+    changed[-1] = -2 * tensor[-1] if name == _WEIGHT else 1 - 2 * tensor[-1]
     return changed
 
 
