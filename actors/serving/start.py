@@ -144,15 +144,20 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
 
 
 def remote_decide(handle: Any) -> Decide:
-    """`PolicyReplica.decide` behind a Serve handle, with what can befall it said as a `Fault`."""
-    from ray.exceptions import RayActorError
+    """`PolicyReplica.decide` behind a Serve handle, with what can befall it said as a `Fault` or `InputError`."""
+    from ray.exceptions import RayError, RayTaskError
     from ray.serve.exceptions import RayServeException
 
-    async def decide(asks: Sequence[Ask]) -> Sequence[Answer]:
+    async def decide(asks: Sequence[Ask]) -> Sequence[Answer | InputError]:
         try:
             async with asyncio.timeout(DECISION_SECONDS):
                 return await handle.decide.remote(list(asks))
-        except (RayActorError, RayServeException) as error:
+        except RayTaskError as error:  # raised by the policy; Ray's own text is for developers
+            if isinstance(error.cause, InputError):
+                raise InputError(str(error.cause)) from error
+            logging.getLogger(__name__).error("the policy failed to decide", exc_info=error)
+            raise Fault(500, "the policy failed to decide: the server's log says why") from error
+        except (RayError, RayServeException) as error:
             raise Fault(
                 503, "the policy's process died and is started again: send the request once more, its belief is kept"
             ) from error

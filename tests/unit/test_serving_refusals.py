@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,7 +61,11 @@ def pictures(**changes):
         (changed(instruction="g" * 3000), 422, "instruction: 3000 characters, at most 2000"),
         (changed(unnorm_key="nois"), 422, "did you mean 'noise'?"),
         (changed(images=[IMAGE]), 422, "images: expected 2, one a camera, got 1"),
-        (changed(images=[IMAGE] * 17), 422, "images: 17, at most 16"),
+        (changed(images=[IMAGE] * 17), 422, "images: expected 2, one a camera, got 17"),
+        (changed(images=["no picture"] * 3), 422, "images: expected 2, one a camera, got 3"),
+        (changed(instruction="go \ud800"), 422, "instruction: holds half a surrogate pair"),
+        (changed(unnorm_key="\udfff"), 422, "unnorm_key: holds half a surrogate pair"),
+        ({"encoded": json.dumps(changed(session="\udc80"))}, 422, "session: holds half a surrogate pair"),
         (changed(images=[IMAGE, 5]), 422, "images[1]: 5, expected a base64 PNG or JPEG"),
         (changed(images=[IMAGE, "AAAA"]), 422, "images[1]: not a whole PNG or JPEG"),
         (changed(images=[IMAGE, "no base64!"]), 422, "images[1]: not base64"),
@@ -100,10 +105,21 @@ def test_bad_requests_are_refused_in_one_line(client, content, status, complaint
 
 
 def test_a_huge_picture_is_refused_before_it_is_unpacked(client):
-    flat = picture_text(np.zeros((5000, 5000, 3), np.uint8))
-    assert len(flat) < 400_000
+    flat = picture_text(np.zeros((2100, 2100, 3), np.uint8))
+    assert len(flat) < 100_000
     status, answer = client.call("POST", "/act", changed(images=[IMAGE, flat]))
-    assert (status, answer["error"]) == (422, "images[1]: 5000x5000 pixels, at most 4096 a side")
+    assert (status, answer["error"]) == (422, "images[1]: 2100x2100 pixels, at most 2048 a side")
+
+
+def test_pictures_beyond_the_cameras_are_not_unpacked(client):
+    """A body of 300 kB that would unpack to 200 MB."""
+    flat = picture_text(np.zeros((2048, 2048, 3), np.uint8))
+    client.call("POST", "/act", changed(images=[IMAGE, IMAGE, flat]))
+    tracemalloc.start()
+    assert client.call("POST", "/act", changed(images=[flat] * 16))[0] == 422
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8e6
 
 
 def test_a_grey_picture_is_refused(client):
@@ -128,6 +144,9 @@ def test_a_belief_of_another_policy_is_refused(client):
     status, answer = client.call("POST", "/act", changed(belief=base64.b64encode(content).decode()))
     assert status == 422
     assert "holds NaN" in answer["error"]
+    content[16:20] = np.float32(3e38).tobytes()
+    status, answer = client.call("POST", "/act", changed(belief=base64.b64encode(content).decode()))
+    assert (status, answer["error"][:37]) == (422, "belief: holds numbers beyond 1e+06: g")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +160,7 @@ def test_other_addresses_say_what_there_is(client, method, path, status):
 
 # Anything JSON can hold, at the places where something else belongs.
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
@@ -169,7 +188,7 @@ def test_no_request_breaks_the_reader(content):
     try:
         call = read_call(json.dumps(content).encode(), None)
         call.decoded_proprio(8)
-        for image in call.decoded_images():
+        for image in call.decoded_images(len(call.images)):
             assert image.dtype == np.uint8
             assert image.shape[2] == 3
     except (Fault, InputError):
