@@ -11,8 +11,11 @@ setup:
 demo: setup
 	@$(BIN)/python jobs/demo.py
 
+# Unit tests side by side, then one after the other those that look at the whole machine or start Ray.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest tests/unit -m alone
+	$(BIN)/python -m pytest tests/integration
 
 lint: setup
 	$(BIN)/ruff check .

@@ -26,7 +26,8 @@ class AsyncPPOConfig(AlgorithmConfig):
     simulator, and `num_envs_per_env_runner` the simulators of a runner.
 
     Attributes (besides those of `PPOSettings` and RLlib's own):
-        checkpoint: folder of the policy to start from.
+        checkpoint: folder of the policy to start from. unnorm_key: data set whose units are meant, where it knows
+            several.
         simulator: what the runners play. make_simulator: how they make it; a module-level function.
         exit_threshold: of the gate in rollouts; None takes the policy's own.
         demonstrations: folder for the behaviour-cloning loss, readable by every learner rank; None for none.
@@ -43,6 +44,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         for name in PPOSettings.names():
             setattr(self, name, getattr(PPOSettings, name))
         self.checkpoint: str | None = None
+        self.unnorm_key: str | None = None
         self.simulator = SimulatorConfig()
         self.make_simulator: Callable[[SimulatorConfig], Simulator] = make_simulator
         self.exit_threshold: float | None = None
@@ -76,8 +78,8 @@ class AsyncPPOConfig(AlgorithmConfig):
 
     def training(self, **settings: Any) -> AsyncPPOConfig:
         """Set fields of `PPOSettings` and our others by name; the rest goes to RLlib's own method."""
-        own = {*PPOSettings.names(), "checkpoint", "simulator", "make_simulator", "exit_threshold", "demonstrations",
-               "engine", "snapshot_every", "run_name", "runner_timeout_s"}  # fmt: skip
+        own = {*PPOSettings.names(), "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold",
+               "demonstrations", "engine", "snapshot_every", "run_name", "runner_timeout_s"}  # fmt: skip
         for name in own & set(settings):
             setattr(self, name, settings.pop(name))
         super().training(**settings)

@@ -62,7 +62,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
     Attributes:
         version: of the newest weights; goes up with every update, restart and restore.
         restarts: how often all ranks were replaced.
-        policy_config, statistics: of the checkpoint that training starts from.
+        policy_config, statistics: of the checkpoint that training starts from, statistics of its `unnorm_key`.
     """
 
     # What RLlib's Algorithm asks of a learner group's shape.
@@ -74,13 +74,14 @@ class DeepSpeedLearnerGroup(Checkpointable):
             config: an `AsyncPPOConfig`.
 
         Raises:
-            InputError: no checkpoint, or a policy without latent loop, or demonstrations that do not go with it.
+            InputError: no checkpoint, or a policy without latent loop, or demonstrations that do not go with it, or
+                several data sets in the checkpoint and none named.
         """
         if not config.checkpoint:
             raise InputError("no policy to start from: set the checkpoint folder")
         checkpoint = load_checkpoint(config.checkpoint)
         check_trainable(checkpoint.policy.config, config.checkpoint)
-        self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics
+        self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics_of(config.unnorm_key)
         self.version, self.restarts = 0, 0
         self._config, self._world = config, max(1, config.num_learners)
         self._initial = ray.put(flatten(checkpoint.policy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -11,6 +12,13 @@ class InputError(ValueError):
 
     The message names the thing and the fix. Jobs print it as one line on standard error and exit with status 2.
     """
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes for a message; at most 60 characters of it, the middle left out."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = 60
+    return shortener.repr(text)
 
 
 def check_known(kind: str, name: str, known: Iterable[str]) -> None:
@@ -29,5 +37,5 @@ def check_known(kind: str, name: str, known: Iterable[str]) -> None:
 
 def check_fraction(kind: str, value: float) -> None:
     """Raise InputError unless `value` lies in [0, 1]."""
-    if not 0.0 <= value <= 1.0:
+    if not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
         raise InputError(f"{kind} {value} is outside [0, 1]: give a number between 0 and 1")

@@ -1,21 +1,25 @@
 #!/usr/bin/env python
-"""How long a decision takes: over latent depths, with early exit, with pruned visual tokens; and a training step.
+"""What a decision takes: by latent depth and exit threshold, by batch size and visual tokens kept; and a training step.
 
-Cases are timed in turns, so that whatever else the machine does falls on all of them alike; medians are reported.
+Cases are timed in turns, so that whatever else the machine does falls on all of them alike.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import run_job
+from avavla_ray.errors import InputError
 from avavla_ray.files import write_json
+
+if TYPE_CHECKING:
+    from avavla_ray.policy.policy import AvaVlaPolicy
+
+FULL_DEPTH = 5  # of the papers, at which the keys named "full_depth" are
 
 
 @dataclass(frozen=True)
@@ -23,189 +27,139 @@ class Settings:
     """What to measure.
 
     Attributes:
-        quick: fewer repetitions; ends within 45 s on 2 cores.
-        json: file for the numbers.
-        preset: policy to build; its exit gate gets random weights, so that samples differ in when they leave.
+        quick: fewer cases and repetitions; ends within 45 s on 2 cores.
+        json: file for the numbers. markdown: file for the tables.
+        preset: policy to build, with random weights; its exit gate is set so that samples differ in when they leave.
         checkpoint: measure this one and its own gate instead.
+        device: cpu or cuda. precision: of the backbone.
         threads: processor threads of PyTorch.
+        compile: also time fixed depths of the latent loop through torch.compile, which takes minutes to compile.
+        peak_tflops: dense bfloat16 of the device, for the share of it that is reached; 0 looks it up.
     """
 
     quick: bool = False
     json: Path | None = None
+    markdown: Path | None = None
     preset: str = "small"
     checkpoint: Path | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
+    compile: bool = False
+    peak_tflops: float = 0.0
     seed: int = 0
 
 
-def time_in_turns(cases: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Median milliseconds of each case; the cases take turns until `seconds` are over, three rounds at least."""
-    for case in cases.values():
-        case()
-    taken: dict[str, list[float]] = {name: [] for name in cases}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(taken[next(iter(cases))]) < 3:
-        for name, case in cases.items():
-            start = time.perf_counter()
-            case()
-            taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in taken.items()}
+@dataclass(frozen=True)
+class Report:
+    """Numbers by key, and tables."""
+
+    numbers: dict[str, Any]
+    markdown: str
 
 
-def make_policy(settings: Settings) -> Any:
-    """The policy to measure."""
-    import torch
+def measure_decisions(policy: AvaVlaPolicy, settings: Settings, now: Callable[[], float], share: float) -> Report:
+    """Depths and thresholds, batches and keep ratios."""
+    from benchmarks.policy_cost.batches import KEEPS, batch_table, measure_batches, peak_flops
+    from benchmarks.policy_cost.depth import QUICK_DEPTHS, QUICK_THRESHOLDS, THRESHOLDS, measure_depths, sweep_table
+    from benchmarks.policy_cost.subjects import MAX_DEPTH, decider
 
-    from avavla_ray.policy.checkpoint import load_checkpoint
-    from avavla_ray.policy.config import preset
-    from avavla_ray.policy.policy import AvaVlaPolicy
-
-    if settings.checkpoint is not None:
-        return load_checkpoint(settings.checkpoint).policy
-    policy = AvaVlaPolicy(preset(settings.preset)).eval()
-    with torch.no_grad():
-        for module in (policy.loop.exit_gate, policy.loop.update_policy.mean):
-            for parameter in module.parameters():
-                parameter.add_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
-    return policy
-
-
-def make_inputs(config: Any, batch: int) -> Any:
-    """Noise observations with a 10-word instruction, the length of libero_object's."""
-    import torch
-
-    from avavla_ray.policy.types import PolicyInputs
-
-    size = config.backbone.image_size
-    text = torch.zeros(batch, config.backbone.max_text_tokens, dtype=torch.int64)
-    text[:, :10] = torch.randint(1, 100, (10,))
-    images = torch.randint(0, 256, (batch, config.backbone.num_cameras, size, size, 3), dtype=torch.uint8)
-    return PolicyInputs(images, text, torch.randn(batch, config.proprio_dim))
-
-
-def measure_exit(policy: Any, batch: int, seconds: float) -> dict[str, float]:
-    """Adaptive depth against the fixed depths around its mean, the same observations for all of them."""
-    K = policy.config.latent.max_steps
-    pool = 8 if batch == 1 else 4
-    inputs = [make_inputs(policy.config, batch) for _ in range(pool)]
-    beliefs = [policy.decide(each, policy.initial_belief(batch)).belief for each in inputs]
-
-    def decide(**options: Any) -> list[Any]:
-        return [policy.decide(each, belief, **options) for each, belief in zip(inputs, beliefs, strict=True)]
-
-    scores = sorted(float(s) for decision in decide(depth=K) for s in decision.trace.exit_score.flatten())
-    threshold = scores[len(scores) // 2]
-    steps = [int(s) for decision in decide(exit_threshold=threshold) for s in decision.trace.steps]
-    cases: dict[str, Callable[[], Any]] = {f"depth {k}": partial(decide, depth=k) for k in range(K + 1)}
-    cases["adaptive"] = partial(decide, exit_threshold=threshold)
-    taken = {name: value / pool for name, value in time_in_turns(cases, seconds).items()}
-    mean = sum(steps) / len(steps)
-    below = min(int(mean), K - 1)
-    at_mean = taken[f"depth {below}"] + (mean - below) * (taken[f"depth {below + 1}"] - taken[f"depth {below}"])
-    return {
-        "ratio": taken["adaptive"] / at_mean,
-        "mean_depth": mean,
-        "adaptive_ms": taken["adaptive"],
-        "fixed_full_ms": taken[f"depth {K}"],
-        "fixed_zero_ms": taken["depth 0"],
+    device, threshold = settings.device, policy.config.latent.exit_threshold
+    peak = peak_flops(device, settings.peak_tflops)
+    sweeps = {
+        batch: measure_depths(
+            decider(policy, batch, device, queries=4 if settings.quick else max(2, 16 // batch)),
+            4 * share, now,
+            depths=QUICK_DEPTHS if settings.quick else range(MAX_DEPTH + 1),
+            thresholds=sorted({*(QUICK_THRESHOLDS if settings.quick else THRESHOLDS), threshold}),
+        )
+        for batch in ((1, 4) if settings.quick else (1, 4, 32))
+    }  # fmt: skip
+    rows = measure_batches(
+        policy, (1, 8) if settings.quick else (1, 2, 4, 8, 16, 32, 64), (1.0, 0.3) if settings.quick else KEEPS,
+        device, 3 * share, now, depth=FULL_DEPTH, peak=peak,
+    )  # fmt: skip
+    one, four = sweeps[1], sweeps[4]
+    numbers: dict[str, Any] = {
+        "adaptive_over_fixed": one.adaptive_over_fixed(threshold),
+        "adaptive_over_fixed_worst": one.worst_ratio(),
+        "decisions_per_s": 4e3 / four.depths[FULL_DEPTH].mean,
+        "mean_depth": one.steps[threshold],
+        "act_ms_batch_1_full_depth": one.depths[FULL_DEPTH].mean,
+        "act_ms_batch_1_adaptive": one.thresholds[threshold].mean,
+        "act_ms_batch_4_full_depth": four.depths[FULL_DEPTH].mean,
+        "act_ms_batch_4_depth_0": four.depths[0].mean,
     }
+    for batch, sweep in sweeps.items():
+        if batch > 1:
+            numbers[f"adaptive_over_fixed_batch_{batch}"] = sweep.adaptive_over_fixed(threshold)
+            numbers[f"mean_depth_batch_{batch}"] = sweep.steps[threshold]
+        numbers |= sweep.flat(f"batch_{batch}.")
+    for row in rows:
+        numbers |= row.flat()
+    return Report(numbers, f"{sweep_table(sweeps)}\n{batch_table(rows)}")
 
 
-def measure_pruning(policy: Any, batch: int, keep: float, seconds: float) -> dict[str, float]:
-    """The transformer, and the whole decision, with all visual tokens and with a share of them."""
-    import torch
+def measure_pruning_and_training(
+    policy: AvaVlaPolicy, settings: Settings, now: Callable[[], float], share: float
+) -> dict[str, float]:
+    """Pruning with the 7B's layers; pruning and training of the policy itself where it is a small one."""
+    from avavla_ray.policy.config import BackboneConfig
+    from benchmarks.policy_cost.layers import prefill_speedup
+    from benchmarks.policy_cost.small import measure_pruning, measure_training
 
-    inputs, belief = make_inputs(policy.config, batch), policy.initial_belief(batch)
-    seen: list[tuple[Any, Any]] = []
-    hook = policy.backbone.transformer.register_forward_pre_hook(
-        lambda module, given, options: seen.append((given, options)), with_kwargs=True
-    )
-    for ratio in (1.0, keep):
-        policy.decide(inputs, belief, keep_ratio=ratio)
-    hook.remove()
-    sequences = {1.0: seen[0], keep: seen[1]}
-
-    def transform(ratio: float) -> None:
-        given, options = sequences[ratio]
-        with torch.no_grad():
-            policy.backbone.transformer(*given, **options)
-
-    taken = time_in_turns(
-        {
-            "whole": lambda: transform(1.0),
-            "pruned": lambda: transform(keep),
-            "act whole": lambda: policy.decide(inputs, belief, keep_ratio=1.0),
-            "act pruned": lambda: policy.decide(inputs, belief, keep_ratio=keep),
-        },
-        seconds,
-    )
-    return {
-        "speedup": taken["whole"] / taken["pruned"],
-        "act_speedup": taken["act whole"] / taken["act pruned"],
-        "act_ms": taken["act whole"],
-    }
-
-
-def measure_training(policy: Any, streams: int, window: int, latent_steps: int, seconds: float) -> float:
-    """Milliseconds of a behaviour-cloning step over `streams` x `window` decisions, optimizer included."""
-    import torch
-
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-4)
-    inputs = [make_inputs(policy.config, streams) for _ in range(window)]
-
-    def step() -> None:
-        belief, loss = policy.initial_belief(streams), torch.zeros(())
-        for each in inputs:
-            chunk, belief, _ = policy.clone(each, belief, latent_steps=latent_steps)
-            loss = loss + chunk.abs().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return time_in_turns({"step": step}, seconds)["step"]
+    device = settings.device
+    prefill = prefill_speedup(0.3, 2 * share, layers=1 if device == "cpu" else 8, device=device)
+    numbers = {"pruning_speedup": prefill.pop("speedup")} | {f"prefill.{key}": value for key, value in prefill.items()}
+    if isinstance(policy.config.backbone, BackboneConfig):
+        pruning = measure_pruning(policy, 4, 0.3, 2 * share, now, device)
+        numbers |= {
+            "pruning_speedup_small": pruning["transformer"],
+            "pruning_act_speedup": pruning["decision"],
+            "training_step_ms_32_decisions": measure_training(policy, 8, 4, 0, 2 * share, now, device),
+            "warm_up_step_ms_32_decisions": measure_training(policy, 8, 4, FULL_DEPTH, 2 * share, now, device),
+        }
+    return numbers
 
 
 def main(settings: Settings) -> None:
     import torch
 
-    from avavla_ray.errors import InputError
-    from avavla_ray.provenance import machine
+    from avavla_ray.provenance import git_commit, machine
+    from benchmarks.policy_cost.latent import measure_latent
+    from benchmarks.policy_cost.subjects import make_policy
+    from benchmarks.policy_cost.timing import clock
 
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda': this machine or this PyTorch has no GPU: choose 'cpu'")
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-    policy = make_policy(settings)
-    if policy.config.attention.enabled is False or policy.config.latent.enabled is False:
+    policy = make_policy(settings.preset, settings.checkpoint, settings.device, settings.precision)
+    if policy.attention is None or policy.loop is None:
         raise InputError("this benchmark measures early exit and pruning: give a policy that has both")
-    share = 1.0 if settings.quick else 6.0
-    single = measure_exit(policy, 1, 7 * share)
-    batched = measure_exit(policy, 4, 7 * share)
-    pruning = measure_pruning(policy, 4, 0.3, 4 * share)
-    full = batched["fixed_full_ms"]
-    result = {
-        "adaptive_over_fixed": single["ratio"],
-        "pruning_speedup": pruning["speedup"],
-        "decisions_per_s": 4e3 / full,
-        "adaptive_over_fixed_batch_4": batched["ratio"],
-        "mean_depth": single["mean_depth"],
-        "mean_depth_batch_4": batched["mean_depth"],
-        "act_ms_batch_1_full_depth": single["fixed_full_ms"],
-        "act_ms_batch_1_adaptive": single["adaptive_ms"],
-        "act_ms_batch_4_full_depth": full,
-        "act_ms_batch_4_depth_0": batched["fixed_zero_ms"],
-        "pruning_act_speedup": pruning["act_speedup"],
-        "training_step_ms_32_decisions": measure_training(policy, 8, 4, 0, 3 * share),
-        "warm_up_step_ms_32_decisions": measure_training(policy, 8, 4, policy.config.latent.max_steps, 3 * share),
+    now, share = clock(settings.device, settings.threads), 0.6 if settings.quick else 6.0
+    decisions = measure_decisions(policy, settings, now, share)
+    latent = measure_latent(settings.device, 2 * share, now, quick=settings.quick, compiled=settings.compile)
+    result = decisions.numbers | latent.numbers | measure_pruning_and_training(policy, settings, now, share)
+    result |= {
         "parameters": sum(parameter.numel() for parameter in policy.parameters()),
         "visual_tokens": policy.config.backbone.visual_tokens,
         "threads": settings.threads,
         "preset": policy.config.preset,
+        "precision": settings.precision,
         "machine": machine(),
+        "commit": git_commit(),
     }
     for name, value in result.items():
-        print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
+        print(f"{name:40} {value:.4g}" if isinstance(value, float) else f"{name:40} {value}")
+    print(f"\n{decisions.markdown}\n{latent.markdown}")
     if settings.json is not None:
         write_json(settings.json, result)
+    if settings.markdown is not None:
+        settings.markdown.write_text(f"{decisions.markdown}\n{latent.markdown}", encoding="utf-8")
 
 
 if __name__ == "__main__":
+    # Run as a script, Python looks for modules in this folder only.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     run_job(main, Settings)

@@ -30,7 +30,8 @@ class Settings:
     episodes: int = 50
     """Episodes a task: the first so many of the benchmark's fixed initial states."""
     thresholds: tuple[float, ...] = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)
-    """Exit thresholds; the default is the paper's list (arXiv 2606.15099)."""
+    """Exit thresholds; the default is the paper's list (arXiv 2606.15099). `--thresholds` with nothing after it: none,
+    for a policy without a latent loop together with `--depths 0`."""
     depths: tuple[int, ...] = ()
     """Fixed numbers of latent steps to compare with."""
     label: str | None = None

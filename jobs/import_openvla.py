@@ -58,6 +58,8 @@ def main(settings: Settings) -> None:
                 settings.checkpoint, settings.output, origin=settings.origin, tick=progress.advance
             )
         print(f"published layout in {settings.output}; it has no place for {', '.join(left_out)}, which are left out")
+        if found.signed:
+            print("the gripper's output and statistics were turned into OpenVLA's, 0 closed and 1 open")
         return
     if settings.parallel:
         sizes = {"images": settings.images, "chunk": settings.chunk, "proprio_dim": settings.proprio_dim}

@@ -20,6 +20,8 @@ class Settings:
 
     checkpoint: Path | None = None
     """Policy to start from, as bc_libero wrote it."""
+    unnorm_key: str | None = None
+    """Data set whose units are meant, where the checkpoint knows several."""
     demos: Path | None = None
     """Demonstrations that the policy was cloned from: they keep its action head in step."""
     suite: str = "libero_object"
@@ -123,10 +125,13 @@ def main(settings: Settings) -> None:
     if settings.checkpoint is not None:
         given = load_checkpoint(settings.checkpoint)
         check_trainable(given.policy.config, settings.checkpoint)
+        statistics = given.statistics_of(settings.unnorm_key)
         if metadata is not None:
-            check_units(metadata.folder, metadata.statistics, given.statistics)
+            check_units(metadata.folder, metadata.statistics, statistics)
     elif metadata is not None:
         raise InputError("--demos goes with the --checkpoint that was cloned from them: give that too")
+    elif settings.unnorm_key is not None:
+        raise InputError("--unnorm-key names a data set of the --checkpoint: give that too")
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
 
@@ -157,7 +162,8 @@ def main(settings: Settings) -> None:
         .learners(num_learners=settings.learners)
         .debugging(seed=settings.seed)
         .training(
-            **asdict(ppo), checkpoint=str(checkpoint.absolute()), demonstrations=demos and str(demos.absolute()),
+            **asdict(ppo), checkpoint=str(checkpoint.absolute()), unnorm_key=settings.unnorm_key,
+            demonstrations=demos and str(demos.absolute()),
             simulator=replace(simulator, image_size=start.policy.config.backbone.camera_size),
             exit_threshold=settings.exit_threshold, run_name=settings.run_id or settings.output.name,
             engine=EngineSettings(zero_stage=settings.zero_stage),

@@ -51,7 +51,7 @@ class Settings:
 def main(settings: Settings) -> None:
     from actors.serving.start import bind
 
-    _check(settings)
+    digest = _checked(settings)
     listener = bind(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
 
@@ -69,7 +69,7 @@ def main(settings: Settings) -> None:
     device = "cuda" if settings.device != "cpu" and gpus >= settings.replicas else "cpu"
     options = {"exit_threshold": settings.exit_threshold, "depth": settings.depth, "keep_ratio": settings.keep_ratio}
     plan = PolicyPlan(
-        str(settings.checkpoint.resolve()), device, settings.precision, settings.threads,
+        str(settings.checkpoint.resolve()), digest, device, settings.precision, settings.threads,
         {name: value for name, value in options.items() if value is not None},
     )  # fmt: skip
     serving = ServingPlan(
@@ -93,8 +93,8 @@ def main(settings: Settings) -> None:
         listen_until_signal(listener, facts, remote_decide(handle), serving, ready)
 
 
-def _check(settings: Settings) -> None:
-    """Refuse what can be seen to be wrong before anything slow starts.
+def _checked(settings: Settings) -> str:
+    """The checkpoint's digest, once whatever can be seen to be wrong before anything slow starts is refused.
 
     Raises:
         InputError: a setting out of its range, or a checkpoint that isn't whole.
@@ -129,6 +129,7 @@ def _check(settings: Settings) -> None:
         check_fraction("--keep-ratio", settings.keep_ratio)
     if settings.depth is not None:
         check_depth(config, settings.depth)
+    return opened.digest
 
 
 if __name__ == "__main__":

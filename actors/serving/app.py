@@ -75,9 +75,10 @@ class Gateway:
         return await self._batcher(ask)
 
     def _prepare(self, call: Call, belief: BeliefArrays | None) -> Ask:
+        config = self._facts.config
         return self._preparer(
-            call.decoded_images(), call.instruction, call.decoded_proprio(self._facts.config.proprio_dim), belief,
-            call.unnorm_key,
+            call.decoded_images(config.backbone.num_cameras), call.instruction,
+            call.decoded_proprio(config.proprio_dim), belief, call.unnorm_key,
         )  # fmt: skip
 
     async def _open_session(self, request: Request) -> Response:
@@ -94,7 +95,8 @@ class Gateway:
             "policy": facts.digest, "preset": config.preset, "device": facts.device, "precision": facts.precision,
             "cameras": config.backbone.num_cameras, "image_size": config.backbone.image_size,
             "proprio": config.proprio_dim, "chunk": config.chunk, "action": config.action_dim,
-            "unnorm_keys": sorted(facts.statistics), **facts.options,
+            "unnorm_keys": sorted(facts.statistics), "attention": facts.attention, "compiled": facts.compiled,
+            **facts.options,
         }  # fmt: skip
         return JSONResponse({**described, "sessions": len(self._sessions), **self._meter.report()})
 

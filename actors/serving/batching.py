@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from actors.serving.faults import Fault
 from actors.serving.messages import Answer, Ask
+from avavla_ray.errors import InputError
 
-Decide = Callable[[Sequence[Ask]], Awaitable[Sequence[Answer]]]
+Decide = Callable[[Sequence[Ask]], Awaitable[Sequence[Answer | InputError]]]
 
 MAX_QUEUED = 1024
 
@@ -30,7 +31,8 @@ class Batcher:
     While all policies are deciding, requests gather without a limit of time, so that batches grow with the load.
 
     Args:
-        decide: one forward pass; called by at most `at_once` batches at the same time, one a policy.
+        decide: one forward pass; called by at most `at_once` batches at the same time, one a policy. An InputError in
+            an answer's place is for that request alone.
     """
 
     def __init__(self, decide: Decide, *, max_batch: int, wait_seconds: float, at_once: int = 1) -> None:
@@ -46,6 +48,7 @@ class Batcher:
 
         Raises:
             Fault: 503, too many wait.
+            InputError: `decide` has no answer to this request.
             Exception: whatever `decide` raised for the batch.
         """
         decided: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
@@ -76,7 +79,11 @@ class Batcher:
                         decided.set_exception(error)
                 continue
             for (_, asked, decided), answer in zip(batch, answers, strict=True):
-                if not decided.done():  # its client may have gone
+                if decided.done():  # its client has gone
+                    continue
+                if isinstance(answer, InputError):
+                    decided.set_exception(answer)
+                else:
                     decided.set_result(Decided(answer, 1e3 * (begun - asked), len(batch)))
 
     async def _collect(self) -> list[tuple[Ask, float, asyncio.Future[Decided]]]:

@@ -14,6 +14,7 @@ import numpy as np
 from actors.serving.messages import BeliefArrays, PolicyFacts
 from actors.serving.wire import decode_base64
 from avavla_ray.errors import InputError
+from avavla_ray.policy.robot import LARGEST_BELIEF
 
 _MARK = 16
 
@@ -39,4 +40,6 @@ def decode_belief(value: Any, facts: PolicyFacts) -> BeliefArrays:
     numbers = np.frombuffer(content, "<f4", offset=_MARK)
     if not np.isfinite(numbers).all():
         raise InputError("belief: holds NaN or an infinite number: give back what the policy answered")
+    if np.abs(numbers).max(initial=0.0) > LARGEST_BELIEF:
+        raise InputError(f"belief: holds numbers beyond {LARGEST_BELIEF:g}: give back what the policy answered")
     return BeliefArrays(numbers[: sizes[0]].reshape(facts.hidden), numbers[sizes[0] :].reshape(facts.history))

@@ -25,7 +25,6 @@ from avavla_ray.errors import InputError
 
 OWN_FIELDS = ("images", "instruction", "proprio", "unnorm_key", "session", "reset", "belief")
 MAX_INSTRUCTION = 2000  # characters; the policy's own limit is in tokens
-MAX_IMAGES = 16
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,10 @@ class Call:
     belief: str | None
     encoded: bool
 
-    def decoded_images(self) -> list[np.ndarray]:
-        """Raises InputError for what isn't a picture."""
+    def decoded_images(self, cameras: int) -> list[np.ndarray]:
+        """Raises InputError for another number of pictures, before any is unpacked, and for what isn't a picture."""
+        if len(self.images) != cameras:
+            raise InputError(f"images: expected {cameras}, one a camera, got {len(self.images)}")
         return [decode_image(field, value) for field, value in self.images]
 
     def decoded_proprio(self, length: int) -> np.ndarray | None:
@@ -87,8 +88,6 @@ def read_call(body: bytes, session_header: str | None) -> Call:
         form, images = "openvla", [("image", content["image"])]
     else:
         images = _own_images(content)
-    if len(images) > MAX_IMAGES:
-        raise InputError(f"images: {len(images)}, at most {MAX_IMAGES}")
     session = _text(content, "session") or session_header
     belief, reset = _text(content, "belief"), content.get("reset", False)
     if not isinstance(reset, bool):
@@ -151,4 +150,7 @@ def _text(content: dict[str, Any], field: str) -> str | None:
     value = content.get(field)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{field}: {type(value).__name__}, expected text")
+    # JSON can write halves of surrogate pairs, which are no characters: nothing could hash, log or answer them.
+    if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{field}: holds half a surrogate pair, expected text that UTF-8 can write")
     return value

@@ -61,6 +61,7 @@ class PolicyFacts:
         statistics: of the data sets whose units the policy knows, by name.
         hidden, history: shapes of a belief of batch size 1.
         options: how it thinks: exit_threshold, depth, keep_ratio.
+        attention: kernel of an OpenVLA's language model, None of a small one. compiled: the latent loop is.
     """
 
     digest: str
@@ -71,3 +72,5 @@ class PolicyFacts:
     hidden: tuple[int, ...]
     history: tuple[int, ...]
     options: dict[str, Any]
+    attention: str | None
+    compiled: bool

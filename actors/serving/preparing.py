@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors.serving.messages import Ask, BeliefArrays, PolicyFacts
-from avavla_ray.errors import InputError
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.robot import pick_statistics
+from avavla_ray.policy.units import check_widths
 
 
 class Preparer:
@@ -22,7 +22,7 @@ class Preparer:
     def __init__(self, facts: PolicyFacts, unnorm_key: str | None) -> None:
         self._statistics = facts.statistics
         self._unnorm_key = unnorm_key
-        self._action_dim = facts.config.action_dim
+        self._config = facts.config
         self._preparation = Preparation(facts.config)
 
     def __call__(
@@ -39,9 +39,7 @@ class Preparer:
             InputError: names the field that is wrong, what was expected and what came.
         """
         statistics = pick_statistics(self._statistics, unnorm_key or self._unnorm_key)
-        found, expected = statistics.action.q01.shape, (self._action_dim,)
-        if found != expected:
-            raise InputError(f"unnorm_key: {statistics.name} has actions of shape {found}, the policy's are {expected}")
+        check_widths(self._config, statistics)
         return Ask(
             self._preparation.images(images),
             self._preparation.text(instruction).numpy(),

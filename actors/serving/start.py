@@ -128,11 +128,11 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     deployment = serve.deployment(
         PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
-        health_check_period_s=2, max_constructor_retry_count=2,
+        health_check_period_s=2, max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options={"num_cpus": plan.threads, "num_gpus": 1 if plan.device == "cuda" else 0},
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.
@@ -144,15 +144,20 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
 
 
 def remote_decide(handle: Any) -> Decide:
-    """`PolicyReplica.decide` behind a Serve handle, with what can befall it said as a `Fault`."""
-    from ray.exceptions import RayActorError
+    """`PolicyReplica.decide` behind a Serve handle, with what can befall it said as a `Fault` or `InputError`."""
+    from ray.exceptions import RayError, RayTaskError
     from ray.serve.exceptions import RayServeException
 
-    async def decide(asks: Sequence[Ask]) -> Sequence[Answer]:
+    async def decide(asks: Sequence[Ask]) -> Sequence[Answer | InputError]:
         try:
             async with asyncio.timeout(DECISION_SECONDS):
                 return await handle.decide.remote(list(asks))
-        except (RayActorError, RayServeException) as error:
+        except RayTaskError as error:  # raised by the policy; Ray's own text is for developers
+            if isinstance(error.cause, InputError):
+                raise InputError(str(error.cause)) from error
+            logging.getLogger(__name__).error("the policy failed to decide", exc_info=error)
+            raise Fault(500, "the policy failed to decide: the server's log says why") from error
+        except (RayError, RayServeException) as error:
             raise Fault(
                 503, "the policy's process died and is started again: send the request once more, its belief is kept"
             ) from error

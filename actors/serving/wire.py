@@ -22,7 +22,8 @@ DTYPES = {
     for kind in ("|u1", "|i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
     for name in (kind, str(np.dtype(kind)))
 }
-MAX_SIDE = 4096  # pixels; a picture beyond it is refused before it is unpacked
+# Pixels; a picture beyond it is refused before it is unpacked. One of this size has 12 MiB, and a request one a camera.
+MAX_SIDE = 2048
 
 
 def encode_array(array: np.ndarray) -> dict[str, Any]:

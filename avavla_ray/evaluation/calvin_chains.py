@@ -120,10 +120,12 @@ class Settings:
     """How many of the 1,000 published sequences, from the first."""
     checkpoint: Path | None = None
     """Checkpoint folder; the scripted experts play when left out."""
+    unnorm_key: str | None = None
+    """Data set whose units are meant, where the checkpoint knows several."""
     threshold: float = 0.55
     """Exit threshold of the checkpoint's policy."""
     depth: int | None = None
-    """Fixed number of latent steps instead of a threshold."""
+    """Fixed number of latent steps instead of a threshold; 0 for a policy without a latent loop."""
     render: Literal["reference", "fast", "none"] | None = None
     """reference (EGL) for published numbers; when left out, reference for a checkpoint and none for experts."""
     max_steps: int | None = None
@@ -179,16 +181,22 @@ def main(settings: Settings) -> None:
 def _actor(settings: Settings) -> tuple[ChainActor, int, dict[str, Any]]:
     """Who plays, the image size that it wants, and how the result names it."""
     if settings.checkpoint is None:
+        if settings.unnorm_key is not None:
+            raise InputError("--unnorm-key names a data set of the --checkpoint: give that too")
         return ExpertActor(), SimulatorConfig().image_size, {"actor": "scripted experts"}
     from avavla_ray.evaluation.episode import exit_settings
     from avavla_ray.policy.agent import Agent
     from avavla_ray.policy.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(settings.checkpoint)
+    statistics = checkpoint.statistics_of(settings.unnorm_key)
     thresholds, depths = ((settings.threshold,), ()) if settings.depth is None else ((), (settings.depth,))
     (setting,) = exit_settings(thresholds, depths, checkpoint.policy.config)
-    named = {"actor": checkpoint.stage, "checkpoint": checkpoint.digest, "exit": setting.label}
-    actor = PolicyActor(Agent(checkpoint.policy, checkpoint.statistics), setting)
+    named = {
+        "actor": checkpoint.stage, "checkpoint": checkpoint.digest, "statistics": statistics.name,
+        "exit": setting.label,
+    }  # fmt: skip
+    actor = PolicyActor(Agent(checkpoint.policy, statistics), setting)
     return actor, checkpoint.policy.config.backbone.camera_size, named
 
 

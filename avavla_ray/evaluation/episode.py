@@ -40,8 +40,14 @@ def exit_settings(
     """The settings of an evaluation, checked against the policy; duplicates fold.
 
     Raises:
-        InputError: a threshold outside [0, 1], a depth outside 0..K, or none of either.
+        InputError: a threshold outside [0, 1], a depth outside 0..K, or none of either; a threshold for a policy
+            without a latent loop, which nothing can leave early.
     """
+    if thresholds and not policy.latent.enabled:
+        raise InputError(
+            "exit thresholds: this policy has no latent loop to leave early: give --depths 0 and no threshold "
+            "(jobs/evaluate.py --thresholds --depths 0; calvin_chains --depth 0)"
+        )
     for depth in depths:
         check_depth(policy, depth)
     settings = [ExitSetting(exit_threshold=value) for value in thresholds]

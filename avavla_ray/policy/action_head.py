@@ -19,16 +19,15 @@ def _start_neutral(config: PolicyConfig, last: nn.Linear) -> None:
 class ActionTokens(nn.Module):
     """Input embeddings of the M action tokens.
 
-    Zeros plus positions; with state-based initialisation (arXiv 2511.18960) an MLP of the previous decision's hidden
-    states is added.
+    Learned positions, or on a language model, which knows positions of its own, the zeros that OpenVLA-OFT starts them
+    as; with state-based initialisation (arXiv 2511.18960) an MLP of the previous decision's hidden states is added.
     """
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
         D = config.backbone.width
-        # A language model knows positions of its own, and OpenVLA-OFT's action tokens start empty.
-        spread = 0.02 if isinstance(config.backbone, BackboneConfig) else 0.0
-        self.positions = nn.Parameter(spread * torch.randn(config.action_tokens, D))
+        small = isinstance(config.backbone, BackboneConfig)
+        self.positions = nn.Parameter(0.02 * torch.randn(config.action_tokens, D)) if small else None
         self.initialise = None
         if config.state_initialisation:
             last = nn.Linear(D, D)
@@ -38,9 +37,8 @@ class ActionTokens(nn.Module):
     @float32_island
     def forward(self, hidden: Tensor) -> Tensor:
         """Belief (B, M, D) -> (B, M, D)."""
-        if self.initialise is None:
-            return self.positions.expand(len(hidden), -1, -1)
-        return self.positions + self.initialise(hidden)
+        tokens = torch.zeros_like(hidden) if self.initialise is None else self.initialise(hidden)
+        return tokens if self.positions is None else tokens + self.positions
 
 
 class LatentConditioning(nn.Module):

@@ -11,13 +11,19 @@ import torch
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, DecisionBatch, PolicyInputs
+from avavla_ray.policy.units import check_widths
 from avavla_ray.simulators.base import Observation
 
 
 class Agent:
-    """A policy with the statistics of the data that it was trained on."""
+    """A policy with the statistics of the data that it was trained on.
+
+    Raises:
+        InputError: the statistics are of another robot.
+    """
 
     def __init__(self, policy: AvaVlaPolicy, statistics: Statistics) -> None:
+        check_widths(policy.config, statistics)
         self.policy = policy
         self.statistics = statistics
 
@@ -26,7 +32,7 @@ class Agent:
         return self.policy.device
 
     def inputs(self, observations: list[Observation]) -> PolicyInputs:
-        """A batch of B observations, on the policy's device. A policy of one camera sees the simulator's first, the scene.
+        """A batch of B observations, on the policy's device. A policy of one camera sees the simulator's first.
 
         Raises:
             InputError: an observation that the policy can't take.

@@ -18,6 +18,7 @@ from avavla_ray.policy.positions import sincos_2d
 from avavla_ray.policy.transformer import MultiHeadAttention
 
 _SMALLEST = 1e-8
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def temperature_at(config: AttentionConfig, progress: float) -> float:
@@ -34,6 +35,9 @@ def log_bias(weights: Tensor) -> Tensor:
 def prune(tokens: Tensor, weights: Tensor, keep_ratio: float, sink_tokens: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Drop the lowest-weighted tokens from the sequence; the sinks stay and order is kept.
 
+    Among equal weights, as of a policy whose AVA is not trained yet, those that stay are spread evenly over all
+    cameras instead of being the last camera's.
+
     Args:
         tokens: (B, N, D). weights: (B, N). keep_ratio: share kept, rounded up.
 
@@ -46,7 +50,10 @@ def prune(tokens: Tensor, weights: Tensor, keep_ratio: float, sink_tokens: int) 
         return tokens, weights, None
     priority = weights.clone()
     priority[:, :sink_tokens] = math.inf
-    index = priority.topk(keep, dim=1).indices.sort(dim=1).values
+    # Multiples of the golden ratio, modulo 1, fill the unit interval evenly however many of them are taken.
+    spread = (torch.arange(N, dtype=torch.float64, device=weights.device) * _GOLDEN).frac().argsort()
+    best = priority[:, spread].argsort(dim=1, descending=True, stable=True)[:, :keep]
+    index = spread[best].sort(dim=1).values
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2])), weights.gather(1, index), index
 
 

@@ -7,7 +7,7 @@ E width of the observation encoding psi, K latent steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from avavla_ray.errors import InputError, check_fraction, check_known
 from avavla_ray.policy.openvla import config as openvla
@@ -89,6 +89,7 @@ class LatentConfig:
 
     Attributes:
         enabled: off, z_0 conditions the action and no latent step is taken.
+        conditioning: off, nothing of the latent reaches the action.
         early_exit: off, every decision takes max_steps.
         max_steps: K. width: Z. update_dim: U. encoding_width: E (psi).
         reasoner_width, reasoner_layers, reasoner_heads: transformer encoder of the update policy.
@@ -100,6 +101,7 @@ class LatentConfig:
     """
 
     enabled: bool = True
+    conditioning: bool = True
     early_exit: bool = True
     max_steps: int = 5
     width: int = 128
@@ -183,6 +185,14 @@ class PolicyConfig:
         return self.chunk if isinstance(self.backbone, BackboneConfig) else self.backbone.action_tokens
 
 
+def without_adaptive(config: PolicyConfig) -> PolicyConfig:
+    """The same policy without AVA, belief and latent reasoning: on an OpenVLA backbone the published model itself."""
+    return replace(
+        config, attention=replace(config.attention, enabled=False), state_initialisation=False,
+        latent=replace(config.latent, enabled=False, conditioning=False),
+    )  # fmt: skip
+
+
 def openvla_policy(
     backbone: OpenVlaConfig,
     tokenizer: str = "",
@@ -228,7 +238,9 @@ def preset(name: str) -> PolicyConfig:
 
 
 def check_depth(config: PolicyConfig, depth: int) -> None:
-    """Raise InputError unless 0 <= depth <= K (0: act on z_0)."""
+    """Raise InputError unless depth is a whole number and 0 <= depth <= K (0: act on z_0)."""
+    if type(depth) is not int:
+        raise InputError(f"latent depth {depth!r} is no whole number of steps")
     if not 0 <= depth <= config.latent.max_steps:
         raise InputError(f"latent depth {depth} is outside 0..{config.latent.max_steps}")
     if depth > 0 and not config.latent.enabled:
@@ -265,6 +277,8 @@ def check_config(config: PolicyConfig) -> None:
         _check_lora(config.lora)
     if latent.max_steps < 1:
         raise InputError(f"latent.max_steps {latent.max_steps}: give at least 1, or set latent.enabled off")
+    if latent.enabled and not latent.conditioning:
+        raise InputError("latent.conditioning is off: thinking would change nothing, set latent.enabled off as well")
     if attention.sink_tokens > backbone.visual_tokens:
         raise InputError(
             f"attention.sink_tokens {attention.sink_tokens} exceed the {backbone.visual_tokens} visual tokens"

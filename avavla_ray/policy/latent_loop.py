@@ -98,7 +98,7 @@ class LatentLoop(nn.Module):
 
         Args:
             steps: the depth to compile, by default K. Call again for another.
-            options: to torch.compile, over fullgraph, dynamic, and mode "reduce-overhead" on CUDA.
+            options: to torch.compile, over fullgraph, and mode "reduce-overhead" on CUDA.
 
         Raises:
             InputError: steps outside 1..K.
@@ -107,15 +107,25 @@ class LatentLoop(nn.Module):
         if not 1 <= depth <= self.config.max_steps:
             raise InputError(f"steps {depth} to compile: expected 1..{self.config.max_steps}")
         cuda = next(self.parameters()).is_cuda
-        options = {"fullgraph": True, "dynamic": True, "mode": "reduce-overhead" if cuda else None} | options
-        think = torch.compile(lambda context, z0, noise: self._to_depth(context, z0, noise, depth), **options)
+        options = {"fullgraph": True, "mode": "reduce-overhead" if cuda else None} | options
+
+        def fixed(context: LatentContext, z0: Tensor, noise: Tensor | None) -> LatentTrace:
+            return self._to_depth(context, z0, noise, depth)
+
+        # PyTorch keeps 8 graphs a code object and refuses more: each depth of each loop has one of its own.
+        fixed.__code__ = fixed.__code__.replace()
+        think = torch.compile(fixed, **options)
 
         def replay(context: LatentContext, z0: Tensor, noise: Tensor | None) -> LatentTrace:
+            context, z0 = LatentContext(*map(_any_batch, context)), _any_batch(z0)
+            noise = None if noise is None else _any_batch(noise)
+            if not cuda:
+                return think(context, z0, noise)
             torch.compiler.cudagraph_mark_step_begin()
             # The next replay writes its results to the same memory.
             return LatentTrace(*(part.clone() for part in think(context, z0, noise)))
 
-        self._compiled[depth] = replay if cuda else think
+        self._compiled[depth] = replay
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy that kept them would think with the weights of the original.
@@ -155,11 +165,15 @@ class LatentLoop(nn.Module):
             records.append(record)
             if k + 1 == steps:
                 break
-            staying = (score <= threshold).nonzero()[:, 0]
+            stays = score <= threshold
+            depth = torch.where(stays, steps, k + 1)
+            if rows is None:
+                taken = depth
+            else:
+                taken[rows] = depth
+            staying = stays.nonzero()[:, 0]  # the one place of a step where the device is waited for
             if len(staying) == len(z):
                 continue
-            left = score > threshold
-            taken[left if rows is None else rows[left]] = k + 1
             if len(staying) == 0:
                 break
             rows = staying if rows is None else rows[staying]
@@ -179,6 +193,14 @@ class LatentLoop(nn.Module):
             exit_score=F.pad(score[..., 0], (0, K - n)),
             steps=taken,
         )
+
+
+def _any_batch(part: Tensor) -> Tensor:
+    """The same tensor, for a compiler to take its first dimension as dynamic; only a batch of one is its own case."""
+    part = part.detach()  # an object of its own, since the mark stays on it
+    if len(part) > 1:
+        torch._dynamo.mark_dynamic(part, 0)
+    return part
 
 
 def empty_trace(config: LatentConfig, z0: Tensor) -> LatentTrace:

@@ -70,7 +70,7 @@ class AvaVlaPolicy(nn.Module):
         self.backbone = make_backbone(config) if backbone is None else backbone
         self.attention = ActiveVisualAttention(config.attention, config.backbone) if config.attention.enabled else None
         self.action_tokens = ActionTokens(config)
-        self.conditioning = LatentConditioning(config)
+        self.conditioning = LatentConditioning(config) if config.latent.conditioning else None
         visual_width = config.backbone.num_cameras * self.seam.pooled_width
         self.encoder = ObservationEncoder(config.latent, visual_width, config.backbone.width, config.proprio_dim)
         self.loop = LatentLoop(config.latent) if config.latent.enabled else None
@@ -99,7 +99,7 @@ class AvaVlaPolicy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.conditioning.scale.device
+        return self.value_head.layers[-1].weight.device
 
     @functools.cached_property
     def preparation(self) -> Preparation:
@@ -166,9 +166,14 @@ class AvaVlaPolicy(nn.Module):
             sample: draw the update actions, as rollouts for PPO do, instead of taking their means.
 
         Raises:
-            InputError: threshold or ratio outside [0, 1], depth outside 0..K.
+            InputError: threshold or ratio outside [0, 1], depth outside 0..K; a threshold for a policy without a latent
+                loop, a ratio below 1 for one without AVA.
         """
         config = self.config
+        if exit_threshold is not None and self.loop is None:
+            raise InputError(f"exit threshold {exit_threshold}: this policy has no latent loop to leave, give none")
+        if keep_ratio is not None and keep_ratio != 1 and self.attention is None:
+            raise InputError(f"keep ratio {keep_ratio}: this policy has no AVA to choose visual tokens by, give none")
         threshold = config.latent.exit_threshold if exit_threshold is None else exit_threshold
         keep = config.attention.keep_ratio if keep_ratio is None else keep_ratio
         check_fraction("exit threshold", threshold)
@@ -304,8 +309,10 @@ class AvaVlaPolicy(nn.Module):
         """Final latent (B, Z) -> chunk (B, C, A), hidden (B, M, D), AVA weights (B, N)."""
         visual, belief = observed.visual, observed.belief
         B, N = visual.shape[:2]
-        push = self.conditioning(z)
-        actions = self.action_tokens(belief.hidden) + push
+        actions, words = self.action_tokens(belief.hidden), observed.text.tokens
+        if self.conditioning is not None:
+            push = self.conditioning(z)
+            actions, words = actions + push, words + push
         bias = index = None
         if self.attention is None:
             weights = visual.new_ones(B, N, dtype=torch.float32)
@@ -313,8 +320,13 @@ class AvaVlaPolicy(nn.Module):
             weights = self.attention(visual, observed.text.mean, belief.hidden, temperature)
             visual, kept, index = prune(visual, weights, keep_ratio, self.config.attention.sink_tokens)
             bias = log_bias(kept)
-        words = (observed.text.tokens + push).to(visual.dtype)
         hidden, output = self.seam.mix(
-            visual, bias, words, observed.text.present, observed.proprio, actions.to(visual.dtype), index
+            visual,
+            bias,
+            words.to(visual.dtype),
+            observed.text.present,
+            observed.proprio,
+            actions.to(visual.dtype),
+            index,
         )
         return self.seam.read_actions(output).float(), hidden, weights

@@ -38,6 +38,8 @@ class Preparation:
             InputError: another number of pictures, or one of another type, shape or order of channels.
         """
         backbone = self.config.backbone
+        if not isinstance(images, (list, tuple, np.ndarray)):
+            raise InputError(f"images: expected a list of arrays, one a camera, got {type(images).__name__}")
         if len(images) != backbone.num_cameras:
             raise InputError(f"images: expected {backbone.num_cameras}, one a camera, got {len(images)}")
         for index, image in enumerate(images):
@@ -66,6 +68,10 @@ class Preparation:
         """
         if not isinstance(instruction, str):
             raise InputError(f"instruction: expected text, got {type(instruction).__name__}")
+        try:
+            instruction.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"instruction: expected text, got half a character at {error.start}") from error
         encoded = self._encoded.get(instruction)
         if encoded is None:
             if len(self._encoded) >= _REMEMBERED:
@@ -78,22 +84,16 @@ class Preparation:
         anything.
 
         Raises:
-            InputError: it is missing, of another width, or not finite; the statistics have none.
+            InputError: it is missing, of another width, or not finite.
         """
         P = self.config.proprio_dim
         if P == 0:
-            return np.zeros((0,) if proprio is None else (*proprio.shape[:-1], 0), np.float32)
+            return np.zeros((0,) if proprio is None else (*np.shape(proprio)[:-1], 0), np.float32)
         if proprio is None:
             raise InputError(f"proprio: expected {P} numbers, got none")
         values = _numbers("proprio", proprio)
         if values.ndim == 0 or values.shape[-1] != P:
             raise InputError(f"proprio: expected {P} numbers, got shape {values.shape}")
-        known = len(statistics.proprio.q01)
-        if known != P:
-            raise InputError(
-                f"proprio: the statistics of {statistics.name} know {known} dimensions, the policy takes {P}: "
-                "name another data set, or import the checkpoint with its own statistics"
-            )
         return statistics.proprio.normalise(values)
 
 

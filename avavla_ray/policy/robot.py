@@ -13,6 +13,13 @@ from avavla_ray.errors import InputError, check_known
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, Decision, PolicyInputs, stack_beliefs
+from avavla_ray.policy.units import check_widths
+
+# Far above any hidden state, and far below what float32 overflows at inside a network.
+LARGEST_BELIEF = 1e6
+_NO_NUMBERS = (
+    "the policy computed actions that are no numbers: its weights are broken, or the belief is none that it returned"
+)
 
 
 class Request(NamedTuple):
@@ -48,6 +55,8 @@ def pick_statistics(known: Mapping[str, Statistics], key: str | None) -> Statist
         if len(known) > 1:
             raise InputError(f"unnorm_key: the checkpoint knows {len(known)} data sets, name one of {sorted(known)}")
         return next(iter(known.values()))
+    if not isinstance(key, str):
+        raise InputError(f"unnorm_key: expected the name of a data set, got {type(key).__name__}")
     check_known("unnorm_key", key, known)
     return known[key]
 
@@ -59,18 +68,24 @@ def prepare(policy: AvaVlaPolicy, request: Request) -> Prepared:
         InputError: names the field that is wrong, what was expected and what came.
     """
     preparation, statistics = policy.preparation, pick_statistics(policy.statistics, request.unnorm_key)
+    check_widths(policy.config, statistics)
+    proprio = preparation.proprio(request.proprio, statistics)
+    if proprio.ndim != 1:
+        raise InputError(f"proprio: expected {policy.config.proprio_dim} numbers, got shape {proprio.shape}")
     return Prepared(
-        preparation.images(request.images),
-        preparation.text(request.instruction),
-        preparation.proprio(request.proprio, statistics),
-        _belief(policy, request.belief),
-        statistics,
-    )
+        preparation.images(request.images), preparation.text(request.instruction), proprio,
+        _belief(policy, request.belief), statistics,
+    )  # fmt: skip
 
 
 @torch.no_grad()
-def decide_prepared(policy: AvaVlaPolicy, prepared: Sequence[Prepared], **options: Any) -> list[Decision]:
-    """One forward pass for several robots. `options`: of `AvaVlaPolicy.decide`."""
+def decide_prepared(policy: AvaVlaPolicy, prepared: Sequence[Prepared], **options: Any) -> list[Decision | InputError]:
+    """One forward pass for several robots; an error in place of a decision that came out as no numbers, which is
+    that robot's affair alone.
+
+    Args:
+        options: of `AvaVlaPolicy.decide`.
+    """
     start = time.perf_counter()
     device = policy.device
     inputs = PolicyInputs(
@@ -80,11 +95,8 @@ def decide_prepared(policy: AvaVlaPolicy, prepared: Sequence[Prepared], **option
     )
     belief = stack_beliefs([Belief(*(part.to(device) for part in each.belief)) for each in prepared])
     batch = policy.decide(inputs, belief, **options)
+    good = torch.stack([part.isfinite().flatten(1).all(1) for part in (batch.chunk, *batch.belief)]).all(0).tolist()
     chunks, scores = batch.chunk.cpu().numpy(), batch.trace.exit_score.float().cpu().numpy()
-    if not np.isfinite(chunks).all():
-        raise InputError(
-            "the policy computed actions that are no numbers: its weights are broken, take another checkpoint"
-        )
     steps = batch.trace.steps.tolist()
     milliseconds = 1e3 * (time.perf_counter() - start)
     return [
@@ -93,6 +105,7 @@ def decide_prepared(policy: AvaVlaPolicy, prepared: Sequence[Prepared], **option
             Belief(*(part[row : row + 1] for part in batch.belief)),
             steps[row], scores[row, : steps[row]], milliseconds,
         )
+        if good[row] else InputError(_NO_NUMBERS)
         for row, each in enumerate(prepared)
     ]  # fmt: skip
 
@@ -106,14 +119,23 @@ def act_batch(policy: AvaVlaPolicy, requests: Sequence[Request], **options: Any)
     start = time.perf_counter()
     decisions = decide_prepared(policy, [prepare(policy, request) for request in requests], **options)
     milliseconds = 1e3 * (time.perf_counter() - start)
-    return [decision._replace(milliseconds=milliseconds) for decision in decisions]
+    made = []
+    for decision in decisions:
+        if isinstance(decision, InputError):
+            raise decision
+        made.append(decision._replace(milliseconds=milliseconds))
+    return made
 
 
 def _belief(policy: AvaVlaPolicy, belief: Belief | None) -> Belief:
     initial = policy.initial_belief(1)
     if belief is None:
         return initial
+    if not isinstance(belief, tuple) or len(belief) != len(initial):
+        raise InputError(f"belief: expected what the previous decision returned, got {type(belief).__name__}")
     for field, given, wanted in zip(Belief._fields, belief, initial, strict=True):
+        if not isinstance(given, torch.Tensor):
+            raise InputError(f"belief.{field}: expected a tensor, got {type(given).__name__}")
         if given.shape != wanted.shape:
             raise InputError(
                 f"belief.{field}: expected shape {tuple(wanted.shape)}, got {tuple(given.shape)}: "
@@ -123,4 +145,6 @@ def _belief(policy: AvaVlaPolicy, belief: Belief | None) -> Belief:
             raise InputError(f"belief.{field}: expected float32, got {given.dtype}")
         if not bool(given.isfinite().all()):
             raise InputError(f"belief.{field}: expected finite numbers, got NaN or infinity: begin a new episode")
+        if bool((given.abs() > LARGEST_BELIEF).any()):
+            raise InputError(f"belief.{field}: expected what a policy returns, got numbers over {LARGEST_BELIEF:g}")
     return Belief(*(part.float() for part in belief))

@@ -8,7 +8,7 @@ import zlib
 import torch
 from torch import Tensor
 
-from avavla_ray.errors import InputError
+from avavla_ray.errors import InputError, quoted
 
 PADDING = 0
 HASH_BUCKETS = 63
@@ -45,10 +45,10 @@ class WordTokenizer:
         """
         words = re.findall(r"\w+", text.lower())
         if not words:
-            raise InputError(f"instruction {text!r} has no words: say what to do")
+            raise InputError(f"instruction: {quoted(text)} has no words: say what to do")
         if len(words) > self.max_tokens:
             raise InputError(
-                f"instruction of {len(words)} words, the policy reads at most {self.max_tokens}: shorten {text!r}"
+                f"instruction: {len(words)} words, the policy reads at most {self.max_tokens}: shorten {quoted(text)}"
             )
         ids = torch.zeros(self.max_tokens, dtype=torch.int64)
         ids[: len(words)] = torch.tensor([self._id(word) for word in words])

@@ -27,8 +27,21 @@ def _index(policy: AvaVlaPolicy) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, tuple(parameter.shape)) for name, parameter in policy.named_parameters())
 
 
+def _check_unmerged(policy: AvaVlaPolicy) -> None:
+    if policy.config.lora is not None:
+        from avavla_ray.policy.lora import is_merged  # knows OpenVLA, which takes seconds to import
+
+        if is_merged(policy):
+            raise InputError("the policy's adapters are merged into its weights: unmerge() before copying weights")
+
+
 def flatten(policy: AvaVlaPolicy) -> WeightBuffer:
-    """Copy the weights into a new buffer."""
+    """Copy the weights into a new buffer.
+
+    Raises:
+        InputError: LoRA adapters are merged into the base weights: those would be published with the adapters on top.
+    """
+    _check_unmerged(policy)
     parts = [parameter.detach().float().cpu().reshape(-1) for parameter in policy.parameters()]
     return WeightBuffer(torch.cat(parts).numpy(), _index(policy))
 
@@ -38,8 +51,9 @@ def load_flat(policy: AvaVlaPolicy, buffer: WeightBuffer) -> None:
     """Copy a buffer's weights into the policy.
 
     Raises:
-        InputError: the buffer was made from a policy of another configuration.
+        InputError: the buffer was made from a policy of another configuration, or the policy's adapters are merged.
     """
+    _check_unmerged(policy)
     index = _index(policy)
     size = sum(parameter.numel() for parameter in policy.parameters())
     if buffer.index != index or buffer.array.shape != (size,):

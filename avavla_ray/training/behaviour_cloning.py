@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from avavla_ray.demonstrations.reader import DatasetMetadata, read_metadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, write_json
-from avavla_ray.policy.checkpoint import load_checkpoint
+from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.training.settings import CloningSettings
@@ -102,7 +103,7 @@ def train(
     Args:
         policy: with `lora` and an `initial` that has no adapters, they are added to it.
         initial: checkpoint folder to start from instead of fresh weights; its configuration must be `policy`, but for
-            the adapters and the gripper's units, which are the demonstrations'.
+            the adapters, and the gripper of an OpenVLA import, which is turned into the demonstrations'.
         provenance: of this run, for its checkpoints. tracking: (absolute store URI, run id) for metrics.
 
     Raises:
@@ -120,7 +121,7 @@ def train(
         raise InputError(f"recompute: preset {policy.preset} keeps few activations, only OpenVLA can do without them")
     weights = None
     if initial is not None:
-        weights = _initial_weights(initial, policy, settings.seed)
+        weights = initial_weights(initial, policy, settings.seed)
     identity = {
         **asdict(settings), "policy": policy.preset, "demonstrations": str(demonstrations),
         "lora": policy.lora and asdict(policy.lora),
@@ -160,13 +161,41 @@ def train(
     return CloningResult(output / CHECKPOINT, dict(result.metrics or {}))
 
 
-def _initial_weights(checkpoint: str | Path, policy: PolicyConfig, seed: int) -> dict[str, np.ndarray]:
-    start = load_checkpoint(checkpoint).policy
+def initial_weights(checkpoint: str | Path, policy: PolicyConfig, seed: int) -> dict[str, np.ndarray]:
+    """What training starts from, by parameter name, all float32.
+
+    Raises:
+        InputError: the checkpoint's configuration is another one, or its gripper cannot be turned into the policy's.
+    """
+    loaded = load_checkpoint(checkpoint)
+    start = loaded.policy
     if policy.lora is not None and start.config.lora is None:
         from avavla_ray.policy.lora import adapt
 
         torch.manual_seed(seed)
         adapt(start, policy.lora)
-    if replace(start.config, gripper=policy.gripper) != policy:
+    turned = start.config.gripper == "open_fraction" and policy.gripper == "signed"
+    if (replace(start.config, gripper="signed") if turned else start.config) != policy:
         raise InputError(f"checkpoint {checkpoint} has another configuration than the policy to train")
-    return {name: tensor.float().numpy() for name, tensor in start.state_dict().items()}
+    weights = {name: tensor.float() for name, tensor in start.state_dict().items()}
+    if turned:
+        weights = _signed_gripper(weights, loaded)
+    return {name: tensor.numpy() for name, tensor in weights.items()}
+
+
+def _signed_gripper(weights: dict[str, Tensor], start: Checkpoint) -> dict[str, Tensor]:
+    """The same openings of the gripper, commanded as the demonstrations do."""
+    from avavla_ray.policy.openvla.gripper import signed_weights
+
+    if start.policy.seam.head is None or isinstance(start.policy.config.backbone, BackboneConfig):
+        raise InputError(
+            f"checkpoint {start.path} reads the gripper off no L1 head, which alone can be turned into the "
+            "demonstrations' units: import it with --parallel"
+        )
+    if all(each.action.mask[-1] for each in start.all_statistics.values()):
+        raise InputError(
+            f"checkpoint {start.path} normalises the gripper, the demonstrations' is left as it is: start from weights "
+            "whose statistics leave it so too"
+        )
+    prefix = "backbone.model."
+    return {name: signed_weights(name.removeprefix(prefix), tensor) for name, tensor in weights.items()}

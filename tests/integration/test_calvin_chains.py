@@ -158,7 +158,8 @@ def test_an_evaluation_names_its_aborted_chains_and_plays_them_again_when_it_goe
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
-    save_checkpoint(folder, stirred_policy(tiny()), some_statistics(), stage="cloned", provenance={})
+    known = {name: replace(some_statistics(), name=name) for name in ("first", "other")}
+    save_checkpoint(folder, stirred_policy(tiny()), known, stage="cloned", provenance={})
     return folder
 
 
@@ -170,7 +171,9 @@ def test_a_checkpoint_plays_chains_and_goes_on_where_it_stopped(
     begun = []
     begin = PolicyActor.begin
     monkeypatch.setattr(PolicyActor, "begin", lambda self: begun.append(1) or begin(self))
-    settings = Settings(sequences=1, checkpoint=checkpoint, depth=1, render="fast", max_steps=12, output=tmp_path)
+    settings = Settings(
+        sequences=1, checkpoint=checkpoint, unnorm_key="other", depth=1, render="fast", max_steps=12, output=tmp_path
+    )  # fmt: skip
     calvin_chains.main(settings)
     with pytest.raises(InputError, match="--resume"):
         calvin_chains.main(settings)
@@ -178,15 +181,30 @@ def test_a_checkpoint_plays_chains_and_goes_on_where_it_stopped(
     assert len(begun) == 2  # the first chain was played once
     result = json.loads((tmp_path / "chains.json").read_text())
     assert (result["chains"], result["actor"], result["exit"]) == (2, "cloned", "depth_1")
+    assert result["statistics"] == "other"
     assert result["provenance"]["simulator"]["calvin_env_behaves_like"] == "main"
     assert "12 steps a task instead of 360" in result["provenance"]["deviations"]
     assert result["decisions"] > 0
     assert result["mean_latent_steps"] == 1.0
     assert "average length" in capsys.readouterr().out
-    with pytest.raises(InputError, match="another evaluation"):
-        calvin_chains.main(replace(settings, resume=True, max_steps=13))
+    for changes in ({"max_steps": 13}, {"unnorm_key": "first"}):
+        with pytest.raises(InputError, match="another evaluation"):
+            calvin_chains.main(replace(settings, resume=True, **changes))
+
+
+def test_the_data_set_is_named_where_there_are_several(checkpoint: Path, tmp_path: Path) -> None:
+    settings = Settings(sequences=1, checkpoint=checkpoint, output=tmp_path)
+    for changes, message in (
+        ({}, "name one of first, other"),
+        ({"unnorm_key": "frist"}, "did you mean 'first'"),
+        ({"checkpoint": None, "unnorm_key": "first"}, "names a data set of the --checkpoint"),
+    ):
+        with pytest.raises(InputError, match=message):
+            calvin_chains.main(replace(settings, **changes))
 
 
 def test_a_policy_is_not_shown_black_pictures(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="black"):
-        calvin_chains.main(Settings(sequences=1, checkpoint=checkpoint, render="none", output=tmp_path))
+        calvin_chains.main(
+            Settings(sequences=1, checkpoint=checkpoint, unnorm_key="first", render="none", output=tmp_path)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,21 @@ def policy() -> AvaVlaPolicy:
 @pytest.fixture(scope="module")
 def group(ray_cluster: dict, policy: AvaVlaPolicy, tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("policy") / "checkpoint"
-    save_checkpoint(folder, policy, point_statistics(), stage="bc", provenance={})
-    settings = {"checkpoint": str(folder), "policy_lr": 1e-3, "minibatch_decisions": 16, "epochs": 2, "target_kl": 1.0}
+    known = {name: replace(point_statistics(), name=name) for name in ("point", "other")}
+    save_checkpoint(folder, policy, known, stage="bc", provenance={})
+    with pytest.raises(InputError, match="name one of other, point"):
+        AsyncPPOConfig().training(checkpoint=str(folder)).build_learner_group()
+    settings = {
+        "checkpoint": str(folder),
+        "unnorm_key": "other",
+        "policy_lr": 1e-3,
+        "minibatch_decisions": 16,
+        "epochs": 2,
+        "target_kl": 1.0,
+    }
     config = AsyncPPOConfig().learners(num_learners=2).training(**settings)
     group = config.build_learner_group()
+    assert group.statistics.name == "other"
     yield group
     group.shutdown()
 

@@ -36,7 +36,7 @@ def test_a_loaded_policy_plays_an_episode(name: str, decisions: int, tmp_path: P
             render="fast",
             image_size=config.backbone.camera_size,
             max_steps=24,
-        )  # fmt: skip
+        )
     )
     try:
         agent = Agent(loaded.policy, loaded.statistics)

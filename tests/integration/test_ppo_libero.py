@@ -29,6 +29,7 @@ from avavla_ray.tracking import find_runs
 from jobs.ppo_libero import Settings, main
 from tests.support.demonstration_data import make_dataset
 from tests.support.point_simulator import point_statistics
+from tests.support.policies import some_statistics
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -185,6 +186,7 @@ def test_a_script_resumes_where_the_job_stopped(words: list[str]) -> None:
         ({"exit_threshold": 1.5}, "exit threshold 1.5"),
         ({"num_runners": 0}, "at least 1"),
         ({"resume": True}, "holds no run to resume"),
+        ({"unnorm_key": "arm"}, "--unnorm-key names a data set of the --checkpoint"),
     ],
 )
 def test_bad_input_is_named_before_anything_starts(changes: dict, message: str, tmp_path: Path) -> None:
@@ -193,6 +195,29 @@ def test_bad_input_is_named_before_anything_starts(changes: dict, message: str, 
     with pytest.raises(InputError, match=message):
         main(settings)
     assert not (tmp_path / "run").exists(), "a refused run must not use up its folder"
+
+
+def test_one_of_several_data_sets_is_named_and_a_resumed_run_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {name: replace(some_statistics(), name=name) for name in ("first", "other")}
+    save_checkpoint(tmp_path / "bc", AvaVlaPolicy(preset("tiny")), known, stage="bc", provenance={})
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    settings = Settings(checkpoint=tmp_path / "bc", output=tmp_path / "run", tracking_uri=uri)
+    with pytest.raises(InputError, match="name one of first, other"):
+        main(settings)
+    with pytest.raises(InputError, match="did you mean 'first'"):
+        main(replace(settings, unnorm_key="frist"))
+    assert not (tmp_path / "run").exists()
+
+    def no_cluster(cpus: int) -> None:
+        raise ConnectionError(f"{cpus} processors")
+
+    monkeypatch.setattr("actors.cluster.connect", no_cluster)
+    with pytest.raises(ConnectionError):
+        main(replace(settings, unnorm_key="first"))
+    with pytest.raises(InputError, match=r"other settings \(unnorm_key first -> other\)"):
+        main(replace(settings, unnorm_key="other", resume=True))
 
 
 def test_demonstrations_must_go_with_the_checkpoint(tmp_path: Path) -> None:

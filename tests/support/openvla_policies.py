@@ -1,4 +1,4 @@
-"""Policies on a tiny OpenVLA-OFT backbone, and decisions for them."""
+"""Tiny OpenVLA models, policies on one, and decisions for them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ import torch
 from torch import Tensor
 
 from avavla_ray.policy.config import LoraConfig, PolicyConfig, preset
+from avavla_ray.policy.openvla import config as openvla
 from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.openvla.model import OpenVla
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import PolicyInputs
 from tests.support.policies import stirred_policy
+
+
+def openvla_model(name: str, **language: int) -> OpenVla:
+    """The named geometry, with fields of its language model replaced."""
+    torch.manual_seed(0)
+    config = openvla.preset(name)
+    model = OpenVla(dataclasses.replace(config, language=dataclasses.replace(config.language, **language))).eval()
+    with torch.no_grad():  # transformers starts weights so small that nothing would depend on anything
+        for parameter in model.language.model.layers.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(8)
+    return model
 
 
 def openvla_config(lora: LoraConfig | None = None) -> PolicyConfig:

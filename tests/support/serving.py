@@ -22,6 +22,7 @@ from actors.serving.replica import PolicyPlan, PolicyReplica
 from actors.serving.start import ServingPlan, bind, listen
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.folder import open_folder
 from tests.support.policies import some_statistics, stirred_policy, tiny
 
 INSTRUCTION = "pick up the red block"
@@ -66,6 +67,10 @@ def body(seed: int, size: int = 32, **more: Any) -> dict[str, Any]:
     return {"images": images, "instruction": INSTRUCTION, "proprio": seen["proprio"].tolist(), **more}
 
 
+def policy_plan(checkpoint: Path, precision: str | None = None, **options: Any) -> PolicyPlan:
+    return PolicyPlan(str(checkpoint), open_folder(checkpoint, verify=False).digest, "cpu", precision, 1, options)
+
+
 class Client:
     """One connection that stays open."""
 
@@ -88,7 +93,7 @@ class Client:
 @contextlib.contextmanager
 def local_server(checkpoint: Path, plan: ServingPlan | None = None, **options: Any) -> Iterator[str]:
     """Everything but Ray: the policy answers in this process. Yields the address."""
-    replica = PolicyReplica(PolicyPlan(str(checkpoint), "cpu", None, 1, options))
+    replica = PolicyReplica(policy_plan(checkpoint, **options))
     listener = bind("127.0.0.1", 0)
     started, failures = threading.Event(), []
     handle: dict[str, Any] = {}

@@ -107,3 +107,15 @@ def test_keep_ratio_one_changes_nothing():
     assert index is None
     assert same is tokens
     assert same_weights is weights
+
+
+def test_of_equal_weights_every_region_keeps_its_share():
+    tokens, weights = torch.zeros(1, 512, 1), torch.ones(1, 512)
+    for ratio in (0.1, 0.3, 0.5, 0.7):
+        *_, index = prune(tokens, weights, ratio, sink_tokens=4)
+        assert index is not None
+        per_region = torch.histc(index.float(), bins=8, min=0, max=511)
+        assert per_region.min() >= per_region.max() - 4, (ratio, per_region)
+    weights[0, 100:150] = 2.0
+    *_, index = prune(tokens, weights, 0.2, sink_tokens=4)
+    assert set(range(100, 150)) <= set(index[0].tolist())

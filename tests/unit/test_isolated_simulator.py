@@ -24,6 +24,8 @@ from avavla_ray.simulators.registry import make_simulator
 from tests.support.isolation_faults import CHUNK, CONFIG, Dot, Hoarder, Inert, Stuck, make_meeting
 from tests.support.processes import descendants, is_alive, left_behind, wait_until_gone
 
+pytestmark = pytest.mark.alone
+
 TABLE = SimulatorConfig(suite="tabletop", image_size=48)
 OTHER = SimulatorConfig(suite="tests.support.processes:none", image_size=16)  # has its simulators forked elsewhere
 TOLD = {

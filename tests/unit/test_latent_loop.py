@@ -41,6 +41,14 @@ def think(loop, *, steps=K, threshold=None, sample=False, seed=0, rows=slice(Non
     return loop.think(context, z0[rows], steps=steps, exit_threshold=threshold, sample=sample, generator=generator)
 
 
+def rows_of_each_call(loop) -> dict[str, list[int]]:
+    """Fills up as the loop thinks."""
+    seen = {"update_policy": [], "transition": [], "exit_gate": []}
+    for name, rows in seen.items():
+        getattr(loop, name).register_forward_hook(lambda module, given, result, rows=rows: rows.append(len(given[0])))
+    return seen
+
+
 def middle_threshold(loop) -> float:
     return float(think(loop).exit_score.median())
 
@@ -66,19 +74,20 @@ def test_compacted_loop_equals_the_full_loop_cut_at_each_exit(loop, sample):
 
 def test_samples_that_have_left_cost_nothing(loop):
     threshold = middle_threshold(loop)
-    seen = []
-    loop.update_policy.register_forward_hook(lambda module, given, result: seen.append(len(given[0])))
+    seen = rows_of_each_call(loop)
     trace = think(loop, threshold=threshold)
-    assert sum(seen) == int(trace.steps.sum())
-    assert seen == sorted(seen, reverse=True)
+    still_thinking = [int((trace.steps > k).sum()) for k in range(K)]
+    for rows in seen.values():
+        assert rows == [count for count in still_thinking if count]
 
 
-def test_threshold_zero_ends_the_loop_after_one_step(loop):
-    seen = []
-    loop.transition.register_forward_hook(lambda module, given, result: seen.append(len(given[0])))
-    trace = think(loop, threshold=0.0)
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_whole_batch_that_leaves_at_once_costs_one_step(loop, sample):
+    seen = rows_of_each_call(loop)
+    trace = think(loop, threshold=0.0, sample=sample)
     assert (trace.steps == 1).all()
-    assert seen == [B]
+    assert seen == {"update_policy": [B], "transition": [B], "exit_gate": [B]}
+    torch.testing.assert_close(trace.z[:, 1], think(loop, steps=1, sample=sample).z[:, 1])
 
 
 def test_threshold_one_never_exits_early(loop):
@@ -93,6 +102,18 @@ def test_threshold_zero_exits_even_from_a_gate_that_is_sure_of_the_contrary(loop
         loop.exit_gate.leave[1].bias.fill_(-1e6)
     assert (think(loop, threshold=0.0).steps == 1).all()
     assert (think(loop, threshold=0.001).steps == K).all()
+
+
+def test_a_sample_whose_score_is_no_number_leaves_and_spoils_nobody(loop):
+    context, z0 = start(loop)
+    context.encoding[3] = torch.nan
+    with torch.no_grad():
+        trace = loop.think(context, z0, steps=K, exit_threshold=0.999, sample=False, generator=None)
+    plain = think(loop, threshold=0.999)
+    others = torch.arange(B) != 3
+    assert trace.steps[3] == 1
+    assert torch.equal(trace.steps[others], plain.steps[others])
+    torch.testing.assert_close(final_latent(trace)[others], final_latent(plain)[others], atol=1e-5, rtol=1e-5)
 
 
 def test_higher_thresholds_never_think_less(loop):
@@ -114,6 +135,21 @@ def test_fixed_depth_takes_exactly_so_many_steps(loop, steps):
 def test_an_untrained_gate_does_not_exit_at_the_default_threshold():
     fresh = LatentLoop(tiny().latent)
     assert (think(fresh, threshold=tiny().latent.exit_threshold).steps == K).all()
+
+
+@torch.no_grad()
+def test_what_steps_share_is_computed_once_and_changes_nothing(loop):
+    context, z = start(loop)
+    transition, u = loop.transition, torch.randn(B, loop.config.update_dim, generator=torch.Generator().manual_seed(1))
+    memory = torch.nn.GRUCell.forward(
+        transition.cell, torch.cat([z, context.encoding], dim=-1), torch.tanh(transition.hidden(u))
+    )
+    delta = transition.delta(memory) + transition.cross_attention(z[:, None], context.tokens)[:, 0]
+    expected = transition.norm(z + torch.sigmoid(transition.gate(u)) * delta)
+    torch.testing.assert_close(transition(z, u, transition.surroundings(*context)), expected, atol=1e-5, rtol=1e-5)
+    token = loop.update_policy.encoding(context.encoding)
+    for part, other in zip(loop.update_policy(z, context.encoding), loop.update_policy(z, token=token), strict=True):
+        assert torch.equal(part, other)
 
 
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1), slice(5, 12)])

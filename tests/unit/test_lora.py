@@ -130,7 +130,7 @@ def test_cloning_with_adapters_fits_a_batch_and_leaves_the_base_as_it_was(precis
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
     after = _backbone_bits(policy)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     adapters = {name for name in before if "lora_" in name}

@@ -1,4 +1,3 @@
-import dataclasses
 import sys
 from typing import Any
 
@@ -11,9 +10,9 @@ from torch import Tensor
 from avavla_ray.errors import InputError
 from avavla_ray.policy.attention import log_bias
 from avavla_ray.policy.openvla.attention import KERNELS, explicit_attention, flash_attention, flex_attention
-from avavla_ray.policy.openvla.config import preset
 from avavla_ray.policy.openvla.model import Decoded, OpenVla
 from avavla_ray.policy.openvla.sequence import attention_mask
+from tests.support.openvla_policies import openvla_model
 
 # On a processor it is not compiled, which is what it warns of.
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without")
@@ -23,21 +22,10 @@ LIBERO, CALVIN = (1.9, 0.1, 0.0), (1.0, -1.0, 1.0)
 FUSED = [kernel for kernel in KERNELS if kernel != "explicit"]
 
 
-def _model(name: str, **language: int) -> OpenVla:
-    torch.manual_seed(0)
-    config = preset(name)
-    model = OpenVla(dataclasses.replace(config, language=dataclasses.replace(config.language, **language))).eval()
-    with torch.no_grad():  # transformers starts weights so small that nothing would depend on anything
-        for parameter in model.language.model.layers.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(8)
-    return model
-
-
 @pytest.fixture(scope="module")
 def models() -> dict[str, OpenVla]:
     """Bidirectional, and causal with two query heads a key head."""
-    return {"oft": _model("openvla_oft_tiny"), "plain": _model("openvla_tiny", key_value_heads=2)}
+    return {"oft": openvla_model("openvla_oft_tiny"), "plain": openvla_model("openvla_tiny", key_value_heads=2)}
 
 
 def _weights(rows: int, tokens: int, scores: tuple[float, float, float], sinks: int) -> Tensor:

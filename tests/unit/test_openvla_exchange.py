@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from avavla_ray.policy.config import LoraConfig
 from avavla_ray.policy.openvla.exchange import count_published, count_tensors, export_checkpoint, import_checkpoint
@@ -197,6 +198,38 @@ def test_a_trained_policy_goes_back_to_the_published_layout(tmp_path: Path) -> N
         export_checkpoint(tmp_path / "bare", tmp_path / "not", origin=tmp_path / "chunk4")
 
 
+def test_a_gripper_in_our_units_is_exported_in_those_of_openvla(tmp_path: Path) -> None:
+    write_published(tmp_path / "published", oft=True)
+    imported = import_and_load(tmp_path / "published", tmp_path / "ours")
+    policy, own = imported.policy, some_statistics()
+    policy.config = dataclasses.replace(policy.config, gripper="signed")
+    inputs, belief = _inputs(imported), policy.initial_belief(2)
+    with torch.no_grad():  # so that it opens and closes
+        policy.backbone.model.head.fc2.bias[-1] -= policy.decide(inputs, belief).chunk[..., -1].mean()
+    save_checkpoint(tmp_path / "bc", policy, own, stage="bc", provenance={}, origin=tmp_path / "ours")
+    export_checkpoint(tmp_path / "bc", tmp_path / "back")
+    again = import_and_load(tmp_path / "back", tmp_path / "again")
+    assert again.policy.config.gripper == "open_fraction"
+    signed = load_checkpoint(tmp_path / "bc")
+    before, after = (loaded.policy.decide(inputs, belief).chunk for loaded in (signed, again))
+    torch.testing.assert_close(after[..., :-1], before[..., :-1], rtol=0, atol=1e-6)
+    torch.testing.assert_close(after[..., -1], (1 - before[..., -1]) / 2, rtol=0, atol=1e-6)
+    commands = [
+        Agent(loaded.policy, loaded.statistics).actions(chunk) for loaded, chunk in ((signed, before), (again, after))
+    ]
+    assert set(commands[0][..., -1].flat) == {-1.0, 1.0}
+    assert (commands[0][..., -1] == commands[1][..., -1]).all()
+    found = again.statistics.action
+    assert found.minimum[-1] == (1 - own.action.maximum[-1]) / 2
+    assert found.q99[-1] == (1 - own.action.q01[-1]) / 2
+    assert found.std[-1] == own.action.std[-1] / 2
+    assert found.q99[:-1].tolist() == own.action.q99[:-1].tolist()
+    scaled = dataclasses.replace(own, action=dataclasses.replace(own.action, mask=own.action.mask | True))
+    save_checkpoint(tmp_path / "scaled", policy, scaled, stage="bc", provenance={}, origin=tmp_path / "ours")
+    with pytest.raises(InputError, match="normalise the gripper"):
+        export_checkpoint(tmp_path / "scaled", tmp_path / "no")
+
+
 def test_adapters_are_kept_and_have_to_be_folded_before_export(tmp_path: Path) -> None:
     lora = pytest.importorskip("avavla_ray.policy.lora")
     write_published(tmp_path / "published", oft=True)
@@ -317,6 +350,31 @@ def test_altered_and_published_folders_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "ours")
     with pytest.raises(InputError, match="import_openvla"):
         load_checkpoint(tmp_path / "published")
+
+
+def test_statistics_of_one_of_many_data_sets(tmp_path: Path) -> None:
+    write_published(tmp_path / "published", oft=True)
+    path = tmp_path / "published" / "dataset_statistics.json"
+    content = json.loads(path.read_text())
+    # Averages may be missing or unknown; quantiles are what actions are scaled by.
+    content["other"]["action"] |= {"mean": [float("nan")] * 7}
+    del content["other"]["action"]["std"], content["other"]["proprio"]
+    path.write_text(json.dumps(content))
+    checkpoint = import_and_load(tmp_path / "published", tmp_path / "ours")
+    golden = checkpoint.statistics_of("golden")
+    assert golden.action.mask.tolist() == [True] * 6 + [False]
+    assert golden.proprio.mask.all()
+    assert golden.episodes == 3
+    with pytest.raises(InputError, match="golden, other"):
+        _ = checkpoint.statistics
+    with pytest.raises(InputError, match=r"proprio statistics of shape \(0,\) for other"):
+        checkpoint.statistics_of("other")
+    export_checkpoint(tmp_path / "ours", tmp_path / "back")
+    assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+    content["golden"]["action"]["q99"][0] = float("inf")
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="golden has no usable statistics"):
+        open_source(tmp_path / "published")
 
 
 _MEASURE = """

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from avavla_ray.errors import InputError
 from avavla_ray.policy.openvla.actions import ActionBins
 from avavla_ray.policy.openvla.config import preset
-from avavla_ray.policy.openvla.prompt import PromptTokenizer, empty_token
+from avavla_ray.policy.openvla.prompt import PromptTokenizer, empty_token, read_tokenizer
 from tests.support.openvla_folder import write_tokenizer
 
 TINY = preset("openvla_tiny")
@@ -18,7 +18,7 @@ TINY = preset("openvla_tiny")
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> PromptTokenizer:
     write_tokenizer(tmp_path / "tokenizer.json", empty=300)
-    return PromptTokenizer.from_file(tmp_path / "tokenizer.json", TINY)
+    return PromptTokenizer(read_tokenizer(tmp_path / "tokenizer.json"), TINY)
 
 
 def test_prompt_is_lower_cased_without_bos_and_ends_with_the_empty_token(tokenizer: PromptTokenizer) -> None:
@@ -39,10 +39,13 @@ def test_batch_is_padded_on_the_left(tokenizer: PromptTokenizer) -> None:
 
 
 def test_empty_and_endless_instructions_are_refused(tokenizer: PromptTokenizer) -> None:
-    with pytest.raises(InputError, match="no words"):
+    with pytest.raises(InputError, match="^instruction: '  ' has no words"):
         tokenizer.ids("  ")
-    with pytest.raises(InputError, match=f"at most {TINY.max_text_tokens}"):
-        tokenizer.ids("bowl " * 300)
+    for instruction, words in (("bowl " * 300, 300), (" " * 300, 0)):
+        with pytest.raises(InputError, match="^instruction: ") as refusal:
+            tokenizer.ids(instruction)
+        assert (f"at most {TINY.max_text_tokens}" in str(refusal.value)) == (words > 0)
+        assert len(str(refusal.value)) < 160
 
 
 def test_broken_and_foreign_tokenizers_are_refused(tmp_path: Path) -> None:

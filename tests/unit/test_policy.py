@@ -304,3 +304,13 @@ def test_learns_to_point_at_what_it_sees():
         loss.backward()
         optimizer.step()
     assert float(error(64).detach()) < 0.25 * before
+
+
+def test_what_a_switched_off_part_would_need_is_refused():
+    policy = stirred_policy(tiny(attention__enabled=False, latent__enabled=False))
+    inputs, belief = random_inputs(policy.config, 1), policy.initial_belief(1)
+    with pytest.raises(InputError, match="no AVA to choose visual tokens by"):
+        policy.decide(inputs, belief, keep_ratio=0.5)
+    with pytest.raises(InputError, match="no latent loop to leave"):
+        policy.decide(inputs, belief, exit_threshold=0.5)
+    policy.decide(inputs, belief, keep_ratio=1.0, depth=0)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from avavla_ray.errors import InputError
-from avavla_ray.policy.config import check_config, check_depth, preset
+from avavla_ray.policy.config import check_config, check_depth, preset, without_adaptive
 from avavla_ray.policy.config_json import from_json, to_json
 from tests.support.policies import tiny
 
@@ -81,3 +81,9 @@ def test_depth_has_limits():
 def test_the_configuration_imports_without_torch():
     program = "import sys, avavla_ray.policy.config as c; c.preset('small'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_thinking_that_reaches_no_action_is_refused():
+    with pytest.raises(InputError, match="thinking would change nothing"):
+        check_config(tiny(latent__conditioning=False))
+    check_config(without_adaptive(tiny()))

@@ -1,11 +1,13 @@
 import json
 
 import pytest
+import tyro
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, exit_settings
 from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
-from avavla_ray.policy.config import preset
+from avavla_ray.policy.config import preset, without_adaptive
+from jobs.evaluate import Settings
 
 SETTING = ExitSetting(exit_threshold=0.55)
 
@@ -113,6 +115,16 @@ def test_without_resume_finished_episodes_are_not_thrown_away(tmp_path):
 def test_wrong_settings_are_refused(thresholds, depths, message):
     with pytest.raises(InputError, match=message):
         exit_settings(thresholds, depths, preset("tiny"))
+
+
+def test_a_policy_without_a_latent_loop_is_evaluated_at_depth_0_only():
+    policy = without_adaptive(preset("tiny"))
+    for thresholds in ((0.5,), (1.0, 0.3)):
+        with pytest.raises(InputError, match="no latent loop .* --thresholds --depths 0"):
+            exit_settings(thresholds, (0,), policy)
+    # The command line that the message asks for.
+    job = tyro.cli(Settings, args=["--checkpoint", "somewhere", "--thresholds", "--depths", "0"])
+    assert [s.label for s in exit_settings(job.thresholds, job.depths, policy)] == ["depth_0"]
 
 
 def test_settings_keep_their_order_and_fold_duplicates():

@@ -12,7 +12,7 @@ import torch
 from avavla_ray.errors import InputError
 from avavla_ray.policy.config import PolicyConfig, preset
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.robot import Request, act_batch
+from avavla_ray.policy.robot import Request, act_batch, decide_prepared, prepare
 from avavla_ray.policy.types import Belief, PolicyInputs
 from tests.support.openvla_folder import write_tokenizer
 from tests.support.policies import some_statistics, stirred_policy, tiny
@@ -89,6 +89,8 @@ def test_the_data_set_whose_units_are_meant_must_be_clear(policy: AvaVlaPolicy) 
         policy.act(images, INSTRUCTION, proprio, unnorm_key="nois")
     a, b = (policy.act(images, INSTRUCTION, proprio, unnorm_key=key).actions for key in ("noise", "other"))
     np.testing.assert_allclose(2 * a[:, :6], b[:, :6], rtol=1e-5)
+    with pytest.raises(InputError, match="unnorm_key: expected the name of a data set, got int"):
+        policy.act(images, INSTRUCTION, proprio, unnorm_key=3)
     policy.statistics = {}
     with pytest.raises(InputError, match="no statistics: load it with AvaVlaPolicy.from_checkpoint"):
         policy.act(images, INSTRUCTION, proprio)
@@ -97,6 +99,7 @@ def test_the_data_set_whose_units_are_meant_must_be_clear(policy: AvaVlaPolicy) 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
+        (lambda x: None, "images: expected a list of arrays, one a camera, got NoneType"),
         (lambda x: x[:-1], r"images: expected \d, one a camera, got \d"),
         (lambda x: [x[0].astype(np.float32) / 255, *x[1:]], r"images\[0\]: expected uint8 in 0..255, got float32"),
         (lambda x: [x[0].transpose(2, 0, 1), *x[1:]], r"images\[0\]: expected channels last, .* got channels first"),
@@ -114,7 +117,12 @@ def test_pictures_of_another_kind_are_refused(policy: AvaVlaPolicy, change, comp
 
 @pytest.mark.parametrize(
     ("instruction", "complaint"),
-    [("  ", "no words"), ("go " * 2000, "reads at most"), (None, "instruction: expected text, got NoneType")],
+    [
+        ("  ", "no words"),
+        ("go " * 2000, "reads at most"),
+        (None, "instruction: expected text, got NoneType"),
+        ("pick up \ud800", "instruction: expected text, got half a character at 8"),
+    ],
 )
 def test_instructions_that_cannot_be_read_are_refused(policy: AvaVlaPolicy, instruction, complaint: str) -> None:
     images, proprio = observation(policy)
@@ -126,6 +134,7 @@ def test_instructions_that_cannot_be_read_are_refused(policy: AvaVlaPolicy, inst
     ("proprio", "complaint"),
     [
         (None, "proprio: expected 8 numbers, got none"),
+        (np.zeros((1, 8)), r"proprio: expected 8 numbers, got shape \(1, 8\)"),
         (np.zeros(7), r"proprio: expected 8 numbers, got shape \(7,\)"),
         (np.array([0, 1, 2, np.nan, 4, 5, 6, 7]), "proprio: expected finite numbers, got nan at index 3"),
         ("home", "proprio: expected numbers, got str"),
@@ -144,7 +153,10 @@ def test_statistics_of_another_robot_are_refused() -> None:
     policy = AvaVlaPolicy(tiny()).eval()
     policy.statistics = {"arm": dataclasses.replace(some_statistics(proprio_dim=6), name="arm")}
     images, proprio = observation(policy)
-    with pytest.raises(InputError, match="statistics of arm know 6 dimensions, the policy takes 8"):
+    with pytest.raises(InputError, match=r"unnorm_key 'arm': expected proprio statistics of shape \(8,\), got \(6,\)"):
+        policy.act(images, INSTRUCTION, proprio)
+    policy.statistics = {"arm": dataclasses.replace(some_statistics(action_dim=1), name="arm")}
+    with pytest.raises(InputError, match=r"expected action statistics of shape \(7,\), got \(1,\)"):
         policy.act(images, INSTRUCTION, proprio)
 
 
@@ -155,6 +167,12 @@ def test_a_belief_of_another_policy_is_refused(policy: AvaVlaPolicy) -> None:
         (Belief(good.hidden[:, :-1], good.history), r"belief.hidden: expected shape \(1, \d+, \d+\), got"),
         (Belief(good.hidden, good.history.long()), "belief.history: expected float32, got torch.int64"),
         (Belief(good.hidden, good.history + float("nan")), "belief.history: expected finite numbers"),
+        (
+            Belief(good.hidden, good.history + 3e38),
+            r"belief.history: expected what a policy returns, got .* over 1e\+06",
+        ),
+        (Belief(good.hidden.numpy(), good.history), "belief.hidden: expected a tensor, got ndarray"),
+        (good.hidden, "belief: expected what the previous decision returned, got Tensor"),
     ):
         with pytest.raises(InputError, match=complaint):
             policy.act(images, INSTRUCTION, proprio, wrong)
@@ -168,6 +186,37 @@ def test_actions_that_are_no_numbers_never_reach_the_robot() -> None:
         policy.backbone.head.layers[0].weight.fill_(float("nan"))
     with pytest.raises(InputError, match="no numbers"):
         policy.act(images, INSTRUCTION, proprio)
+
+
+def test_a_robot_whose_decision_fails_does_not_disturb_the_others() -> None:
+    policy = stirred_policy(tiny()).eval()
+    policy.statistics = {"noise": some_statistics()}
+    images, proprio = observation(policy)
+    good = prepare(policy, Request(images, INSTRUCTION, proprio))
+    bad = good._replace(belief=Belief(good.belief.hidden + 3e38, good.belief.history))
+    first, failed, last = decide_prepared(policy, [good, bad, good], depth=1)
+    assert isinstance(failed, InputError)
+    alone = policy.act(images, INSTRUCTION, proprio, depth=1)
+    for decision in (first, last):
+        assert not isinstance(decision, InputError)
+        np.testing.assert_allclose(decision.actions, alone.actions, atol=1e-5)
+
+
+def test_a_policy_without_proprioception_takes_any(tmp_path: Path) -> None:
+    policy = stirred_policy(with_tokenizer("openvla_tiny", tmp_path)).eval()
+    policy.statistics = {"noise": some_statistics()}
+    images, _ = observation(policy)
+    actions = [policy.act(images, INSTRUCTION, given).actions for given in (None, [0.0] * 8, np.ones(3))]
+    assert np.array_equal(actions[0], actions[1])
+    assert np.array_equal(actions[0], actions[2])
+
+
+def test_depth_is_a_whole_number() -> None:
+    policy = AvaVlaPolicy(tiny()).eval()
+    policy.statistics = {"noise": some_statistics()}
+    images, proprio = observation(policy)
+    with pytest.raises(InputError, match="latent depth 1.5 is no whole number"):
+        policy.act(images, INSTRUCTION, proprio, depth=1.5)
 
 
 def test_a_policy_without_its_tokenizer_says_so() -> None:

@@ -10,7 +10,6 @@ from actors.rollout import Rollout
 from actors.watchdog import NoTaskLeft, TaskDealer
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.policy.agent import Agent
-from avavla_ray.policy.types import LatentContext
 from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
 from tests.support.point_simulator import (
     PointSimulator,
@@ -62,9 +61,11 @@ def test_what_was_stored_replays_to_the_same_log_probabilities() -> None:
             )
             assert log_prob.item() == pytest.approx(float(fragment.log_prob[t, k]), abs=1e-4)
             assert entropy.item() == pytest.approx(float(fragment.entropy[t, k]), abs=1e-5)
-            context = LatentContext(torch.tensor(fragment.encoding[t])[None], torch.tensor(fragment.tokens[t])[None])
+            around = policy.loop.transition.surroundings(
+                torch.tensor(fragment.encoding[t])[None], torch.tensor(fragment.tokens[t])[None]
+            )
             moved = policy.loop.transition(
-                torch.tensor(fragment.z[t, k])[None], torch.tensor(fragment.u[t, k])[None], *context
+                torch.tensor(fragment.z[t, k])[None], torch.tensor(fragment.u[t, k])[None], around
             )
             torch.testing.assert_close(moved[0], torch.tensor(fragment.z[t, k + 1]), atol=1e-5, rtol=1e-4)
 

@@ -11,6 +11,7 @@ from actors.serving import batching
 from actors.serving.batching import Batcher
 from actors.serving.faults import Fault
 from actors.serving.messages import Answer, Ask, BeliefArrays
+from avavla_ray.errors import InputError
 
 EMPTY = np.zeros(0, np.float32)
 
@@ -100,6 +101,15 @@ def test_a_failure_reaches_every_request_of_its_batch_and_no_other():
     results = run(range(6), decide)
     assert all(isinstance(one, RuntimeError) for one in results[:4])
     assert [int(one.answer.actions[0]) for one in results[4:]] == [4, 5]
+
+
+def test_a_request_without_an_answer_leaves_its_neighbours_theirs():
+    async def decide(asks):
+        return [InputError("no numbers") if one.proprio[0] == 2 else answer(one) for one in asks]
+
+    results = run(range(4), decide)
+    assert isinstance(results[2], InputError)
+    assert [int(results[number].answer.actions[0]) for number in (0, 1, 3)] == [0, 1, 3]
 
 
 def test_a_client_that_has_gone_is_not_decided_for():

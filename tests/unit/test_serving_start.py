@@ -7,11 +7,11 @@ import socket
 
 import pytest
 
-from actors.serving.replica import PolicyPlan, PolicyReplica
+from actors.serving.replica import PolicyReplica
 from actors.serving.start import bind
 from avavla_ray.errors import InputError
 from jobs.serve import Settings, main
-from tests.support.serving import write_checkpoint
+from tests.support.serving import policy_plan, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,22 @@ def test_altered_weights_are_told_by_the_policy(tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    replica = PolicyReplica(PolicyPlan(str(place), "cpu", None, 1, {}))
+    replica = PolicyReplica(policy_plan(place))
     assert "is damaged" in replica.problem()
     with pytest.raises(RuntimeError, match="is damaged"):
         replica.decide([])
 
 
+def test_a_policy_that_is_started_again_is_the_same_one(tmp_path, checkpoint):
+    plan = policy_plan(checkpoint)
+    assert PolicyReplica(plan).problem() is None
+    other = write_checkpoint(tmp_path / "policy", names=("other",))
+    problem = PolicyReplica(dataclasses.replace(plan, checkpoint=str(other))).problem()
+    assert "isn't the one that the server began with" in problem
+
+
 def test_precision_is_the_backbones(checkpoint):
-    replica = PolicyReplica(PolicyPlan(str(checkpoint), "cpu", "bfloat16", 1, {}))
+    replica = PolicyReplica(policy_plan(checkpoint, "bfloat16"))
     assert replica.problem() is None
     assert replica.facts().precision == "bfloat16"
 

@@ -36,5 +36,13 @@ def test_unknown_words_share_buckets_that_are_the_same_in_every_process():
 
 @pytest.mark.parametrize(("text", "complaint"), [("", "no words"), (" ?! ", "no words"), ("go " * 25, "25 words")])
 def test_refuses_nothing_and_too_much(text, complaint):
-    with pytest.raises(InputError, match=complaint):
+    with pytest.raises(InputError, match=f"^instruction: .*{complaint}"):
         TOKENIZER.encode(text)
+
+
+def test_what_is_refused_is_not_quoted_whole():
+    for text in ("go " * 25, " " * 999):
+        with pytest.raises(InputError) as refusal:
+            TOKENIZER.encode(text)
+        assert text not in str(refusal.value)
+        assert len(str(refusal.value)) < 140

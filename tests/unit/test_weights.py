@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.config import LoraConfig
+from avavla_ray.policy.lora import merge, unmerge
 from avavla_ray.policy.weights import flatten, load_flat
+from tests.support.openvla_policies import openvla_policy
 from tests.support.policies import stirred_policy, tiny
 
 
@@ -46,3 +49,15 @@ def test_weights_of_another_policy_are_refused():
     short = dataclasses.replace(flatten(policy), array=flatten(policy).array[:-1])
     with pytest.raises(InputError, match="instead of"):
         load_flat(policy, short)
+
+
+def test_weights_with_merged_adapters_are_neither_copied_nor_overwritten():
+    policy = openvla_policy(LoraConfig(rank=4))
+    buffer = flatten(policy)
+    merge(policy)
+    for act in (lambda: flatten(policy), lambda: load_flat(policy, buffer)):
+        with pytest.raises(InputError, match=r"adapters are merged .* unmerge\(\)"):
+            act()
+    unmerge(policy)
+    np.testing.assert_array_equal(flatten(policy).array, buffer.array)
+    load_flat(policy, buffer)

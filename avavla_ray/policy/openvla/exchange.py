@@ -29,10 +29,12 @@ from avavla_ray.policy.config_json import to_json
 from avavla_ray.policy.folder import SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
 from avavla_ray.policy.openvla import source as published
 from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.openvla.gripper import open_fraction_statistics, open_fraction_weights
 from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.prompt import PromptTokenizer, read_tokenizer
 from avavla_ray.policy.openvla.source import Source
+from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
 from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
 
 Tick = Callable[[], None]
@@ -87,19 +89,18 @@ def import_checkpoint(
         InputError: the output cannot be written.
     """
     fresh = _fresh(source, config, seed)
-    parts = [name for name, tensors in fresh.items() if tensors]
     files = {*source.weight_map.values(), *(part.file for part in source.components.values())}
     size = sum((source.folder / file).stat().st_size for file in files)
     check_space(output, size + sum(tensor.nbytes for part in fresh.values() for tensor in part.values()))
     components = {name: {"file": part.file, "prefix": part.prefix} for name, part in source.components.items()}
     components |= {name: {"file": f"{name}--0_checkpoint.pt", "prefix": "module."} for name in source.fresh}
     write_folder(
-        output, _converted(source, fresh, tick), config=to_json(config), statistics=source.statistics,
+        output, _converted(source, fresh, tick), config=to_json(config), statistics=statistics_json(source.statistics),
         tokenizer=config.tokenizer, sources=_kept(source.folder), stage="import", provenance=provenance,
-        extra={PUBLISHED: {"components": components}, "fresh": {"parts": parts, "seed": seed}},
+        extra={PUBLISHED: {"components": components}, "fresh": {"parts": list(fresh), "seed": seed}},
         shard_bytes=shard_bytes,
     )  # fmt: skip
-    return parts
+    return list(fresh)
 
 
 def count_tensors(source: Source) -> int:
@@ -156,11 +157,12 @@ def _ours(entry: Entry, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 class Exportable(NamedTuple):
     """weights: the checkpoint to export. kept: the one that has what only export needs, often the same. config: of
-    the model."""
+    the model. signed: its gripper is our demonstrations', not that of OpenVLA's data sets."""
 
     weights: CheckpointFolder
     kept: CheckpointFolder
     config: OpenVlaConfig
+    signed: bool
 
 
 def open_exportable(folder: str | Path, origin: str | Path | None = None, verify: bool = True) -> Exportable:
@@ -188,7 +190,10 @@ def open_exportable(folder: str | Path, origin: str | Path | None = None, verify
     lacking = [name for name in unused_shapes(backbone) if UNUSED + name not in kept.weight_map]
     if lacking or not (kept.path / SOURCE / "config.json").is_file():
         raise InputError(f"{kept.path} lacks {summary(lacking) or SOURCE}: import the published checkpoint again")
-    return Exportable(weights, kept, backbone)
+    signed = policy.gripper == "signed"
+    if signed and not backbone.head_blocks:
+        raise InputError(f"{folder} has a gripper in our demonstrations' units: only an L1 head is converted")
+    return Exportable(weights, kept, backbone, signed)
 
 
 def export_checkpoint(
@@ -196,7 +201,8 @@ def export_checkpoint(
 ) -> list[str]:
     """Write a checkpoint's backbone in the published layout: names, shapes, shards and separate files as they came.
 
-    Statistics are the checkpoint's own. Tensors keep the checkpoint's dtype.
+    Statistics are the checkpoint's own. Tensors keep the checkpoint's dtype. A gripper in our demonstrations' units
+    becomes one in those of OpenVLA's data sets, see policy/openvla/gripper.py.
 
     Args:
         origin: as `open_exportable`.
@@ -208,7 +214,18 @@ def export_checkpoint(
     Raises:
         InputError: as `open_exportable`, or the output cannot be written.
     """
-    weights, kept, config = open_exportable(folder, origin)
+    weights, kept, config, signed = open_exportable(folder, origin)
+    statistics = read_statistics(weights.statistics, str(weights.path / STATISTICS))
+    if signed:
+        statistics = open_fraction_statistics(statistics)
+
+    def restored(entry: Entry) -> Tensor:
+        def read(name: str) -> Tensor:
+            tensor = weights.read(MODEL + name)
+            return open_fraction_weights(name, tensor) if signed else tensor
+
+        return entry.restore(read)
+
     entries, unused = {entry.source: entry for entry in model_entries(config)}, unused_shapes(config)
     check_space(output, sum((weights.path / file).stat().st_size for file in set(weights.weight_map.values())))
     shards: dict[str, list[str]] = defaultdict(list)
@@ -216,17 +233,17 @@ def export_checkpoint(
         shards[file].append(name)
     with atomic_path(output) as temporary:
         shutil.copytree(kept.path / SOURCE, temporary)
-        if weights.statistics != published.data_set_statistics(temporary):
-            write_json(temporary / STATISTICS, weights.statistics)
+        if statistics_json(statistics) != statistics_json(published.data_set_statistics(temporary)):
+            write_json(temporary / STATISTICS, statistics_json(statistics))
         for file in sorted(shards):
             held = {}
             for name in sorted(shards[file]):
-                held[name] = _restored(weights, entries[name]) if name in entries else kept.read(UNUSED + name)
+                held[name] = restored(entries[name]) if name in entries else kept.read(UNUSED + name)
                 tick()
             save_tensors(held, temporary / file)
         for name, parts in component_entries(config).items():
             about = kept.extra[PUBLISHED]["components"][name]
-            state = {about["prefix"] + entry.source: _restored(weights, entry).clone() for entry in parts}
+            state = {about["prefix"] + entry.source: restored(entry).clone() for entry in parts}
             buffer = io.BytesIO()
             torch.save(state, buffer)
             # Not by torch itself, which reports a full disk as a RuntimeError about positions.
@@ -248,7 +265,3 @@ def _published_map(opened: CheckpointFolder, names: list[str]) -> dict[str, str]
         return dict.fromkeys(names, published.SINGLE)
     weight_map = published.read_json(index)["weight_map"]
     return {name: weight_map[name] for name in names}
-
-
-def _restored(opened: CheckpointFolder, entry: Entry) -> Tensor:
-    return entry.restore(lambda name: opened.read(MODEL + name))

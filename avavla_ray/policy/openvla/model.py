@@ -137,7 +137,6 @@ class OpenVla(nn.Module):
         *,
         proprio: Tensor | None = None,
         actions: Tensor | None = None,
-        push: Tensor | None = None,
         visual_bias: Tensor | None = None,
         visual_index: Tensor | None = None,
     ) -> Decoded:
@@ -149,7 +148,6 @@ class OpenVla(nn.Module):
             proprio: (B, 1, D) from `embed_proprio`; needed where the model has a proprioception token.
             actions: (B, M, D) input embeddings of the action tokens; None starts them empty (zeros) as OFT does. A
                 model without `parallel` needs those of the actions themselves (teacher forcing).
-            push: (B, 1, D), added to the text and the action embeddings.
             visual_bias: (B, N') added to the attention logits of every query for a visual token, in every layer;
                 log w multiplies its share of attention by w, renormalised.
             visual_index: (B, N') which visual tokens these are, where some were pruned.
@@ -162,8 +160,6 @@ class OpenVla(nn.Module):
             if not config.parallel:
                 raise InputError("this model decodes one token at a time: give decode() the actions' embeddings")
             actions = text.new_zeros(len(text), config.action_tokens, config.language.width)
-        if push is not None:
-            text, actions = text + push, actions + push
         sequence = self._sequence(visual, text, present, proprio, actions, True, visual_bias, visual_index)
         hidden = self._run(sequence.embeddings, sequence.positions, sequence.key_bias)
         read = slice(sequence.first_read, sequence.first_read + actions.shape[1])

@@ -9,12 +9,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from avavla_ray.errors import InputError
+from avavla_ray.errors import InputError, quoted
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.sequence import TextBatch
 
 PROMPT = "In: What action should the robot take to {instruction}?\nOut:"
-_REMEMBERED = 1024  # instructions whose tokens are kept
 
 
 def read_tokenizer(path: Path) -> str:
@@ -63,17 +62,11 @@ class PromptTokenizer:
     def __init__(self, text: str, config: OpenVlaConfig, place: str = "tokenizer.json") -> None:
         self.config = config
         self._tokenizer = _parse(text, place)
-        self._encoded: dict[str, list[int]] = {}
         size = self._tokenizer.get_vocab_size()
         if size > config.language.vocabulary:
             raise InputError(
                 f"{place} has {size} tokens, the model {config.language.vocabulary}: they do not belong together"
             )
-
-    @classmethod
-    def from_file(cls, path: Path, config: OpenVlaConfig) -> PromptTokenizer:
-        """Of a tokenizer.json; raises InputError as the class does, or when the file is missing."""
-        return cls(read_tokenizer(path), config, str(path))
 
     def ids(self, instruction: str) -> list[int]:
         """Prompt of an instruction, lower-cased, without BOS and with the empty token at its end.
@@ -81,12 +74,20 @@ class PromptTokenizer:
         Raises:
             InputError: the instruction is empty or leaves no room for the images and actions.
         """
-        encoded = self._encoded.get(instruction)
-        if encoded is None:
-            if len(self._encoded) >= _REMEMBERED:
-                self._encoded.clear()  # a server is asked whatever its clients think of
-            encoded = self._encoded[instruction] = self._encode(instruction)
-        return encoded
+        language = self.config.language
+        if not instruction.strip():
+            raise InputError(f"instruction: {quoted(instruction)} has no words: say what to do")
+        ids = self._tokenizer.encode(PROMPT.format(instruction=instruction.lower())).ids
+        if ids and ids[0] == language.bos:
+            ids = ids[1:]
+        if ids[-1:] != [language.empty]:
+            ids = [*ids, language.empty]
+        if len(ids) > self.config.max_text_tokens:
+            raise InputError(
+                f"instruction: {len(ids)} tokens with its prompt, the policy reads at most "
+                f"{self.config.max_text_tokens}: shorten {quoted(instruction)}"
+            )
+        return ids
 
     def encode(self, instruction: str) -> Tensor:
         """(max_text_tokens,) int64, padded on the left: what the policy's tokenizers have in common.
@@ -109,19 +110,3 @@ class PromptTokenizer:
             ids[index, longest - len(row) :] = torch.tensor(row)
             present[index, longest - len(row) :] = True
         return TextBatch(ids, None if bool(present.all()) else present)
-
-    def _encode(self, instruction: str) -> list[int]:
-        language = self.config.language
-        if not instruction.strip():
-            raise InputError(f"instruction {instruction!r} has no words: say what to do")
-        ids = self._tokenizer.encode(PROMPT.format(instruction=instruction.lower())).ids
-        if ids and ids[0] == language.bos:
-            ids = ids[1:]
-        if ids[-1:] != [language.empty]:
-            ids = [*ids, language.empty]
-        if len(ids) > self.config.max_text_tokens:
-            raise InputError(
-                f"instruction of {len(ids)} tokens with its prompt, the policy reads at most "
-                f"{self.config.max_text_tokens}: shorten {instruction!r}"
-            )
-        return ids

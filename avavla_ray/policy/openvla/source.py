@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from avavla_ray.errors import InputError
+from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
 from avavla_ray.policy.openvla.key_map import component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.shapes import model_shapes
@@ -52,7 +53,7 @@ class Source:
     Attributes:
         config: of the model to be made of it. weight_map: file of every tensor, as the index has it.
         components: by the word that the name begins with. fresh: those that it lacks, and training has to start anew.
-        statistics: of every data set, as OpenVLA lays them out.
+        statistics: by data set.
     """
 
     folder: Path
@@ -60,7 +61,7 @@ class Source:
     weight_map: dict[str, str]
     components: dict[str, Component]
     fresh: tuple[str, ...]
-    statistics: dict[str, Any]
+    statistics: dict[str, Statistics]
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,8 @@ def _check(folder: Path, config: OpenVlaConfig, shapes: dict[str, Shape], compon
         raise InputError(f"{folder} is not a checkpoint of this geometry ({summary(problems)}): download it again")
 
 
-def data_set_statistics(folder: Path) -> dict[str, Any]:
-    """Of every data set, in OpenVLA's layout.
+def data_set_statistics(folder: Path) -> dict[str, Statistics]:
+    """By data set, from the folder's own file or its config.json.
 
     Raises:
         InputError: none in the folder, or unusable ones.
@@ -212,5 +213,4 @@ def data_set_statistics(folder: Path) -> dict[str, Any]:
     found = read_json(path) if path.is_file() else read_json(folder / "config.json").get("norm_stats")
     if not found:
         raise InputError(f"{folder} has neither {path.name} nor norm_stats in config.json: actions would have no units")
-    read_statistics(found, str(path))
-    return found
+    return read_statistics(found, str(path))

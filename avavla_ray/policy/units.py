@@ -1,0 +1,27 @@
+"""Whether a data set's units are those of a policy."""
+
+from __future__ import annotations
+
+from avavla_ray.errors import InputError
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.config import PolicyConfig
+
+
+def check_widths(config: PolicyConfig, statistics: Statistics) -> None:
+    """To be called wherever a data set's units are about to be used.
+
+    A checkpoint loads with units of any width, since cloning from it brings those of the demonstrations.
+
+    Raises:
+        InputError: the data set is of another robot; names it, what was expected and what came.
+    """
+    for kind, field, width in (
+        ("action", statistics.action, config.action_dim),
+        ("proprio", statistics.proprio, config.proprio_dim),
+    ):
+        # A policy without proprioception has no use for its statistics.
+        if width and field.q01.shape != (width,):
+            raise InputError(
+                f"unnorm_key {statistics.name!r}: expected {kind} statistics of shape ({width},), got "
+                f"{field.q01.shape}: name a data set of the policy's robot, or clone the policy from demonstrations"
+            )

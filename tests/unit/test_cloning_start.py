@@ -1,0 +1,84 @@
+"""What behaviour cloning starts from: an OpenVLA import whose gripper counts openness."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avavla_ray.errors import InputError
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.agent import Agent
+from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.policy.config import LoraConfig, PolicyConfig, preset
+from avavla_ray.policy.openvla.gripper import open_fraction_weights, signed_weights
+from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.training.behaviour_cloning import initial_weights
+from tests.support.openvla_policies import chunk_of, openvla_inputs, openvla_policy
+from tests.support.policies import some_statistics, stirred_policy
+
+
+def started(folder: Path, config: PolicyConfig) -> AvaVlaPolicy:
+    """The policy of `config` as training would start it from a checkpoint."""
+    policy = AvaVlaPolicy(config).eval()
+    weights = initial_weights(folder, config, seed=0)
+    policy.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    return policy
+
+
+def save(folder: Path, policy: AvaVlaPolicy, statistics: Statistics | dict[str, Statistics]) -> Path:
+    save_checkpoint(folder, policy, statistics, stage="import", provenance={})
+    return folder
+
+
+def normalised(statistics: Statistics) -> Statistics:
+    mask = np.ones_like(statistics.action.mask)
+    return dataclasses.replace(statistics, action=dataclasses.replace(statistics.action, mask=mask))
+
+
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)])
+def test_cloning_from_an_import_starts_with_the_same_openings(lora: LoraConfig | None, tmp_path: Path) -> None:
+    imported, statistics = openvla_policy(), some_statistics()
+    inputs = openvla_inputs(imported.config, 4)
+    with torch.no_grad():  # so that it opens and closes, around 0.5
+        imported.backbone.model.head.fc2.bias[-1] += 0.5 - chunk_of(imported, inputs)[..., -1].mean()
+    # A data set whose gripper is normalised says nothing about the others.
+    folder = save(tmp_path / "start", imported, {"own": statistics, "scaled": normalised(statistics)})
+    config = dataclasses.replace(imported.config, gripper="signed", lora=lora)
+    policy = started(folder, config)
+    before, after = chunk_of(imported, inputs), chunk_of(policy, inputs)
+    torch.testing.assert_close(after[..., :-1], before[..., :-1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(after[..., -1], 1 - 2 * before[..., -1], rtol=0, atol=1e-5)
+    expected, found = (Agent(each, statistics).actions(chunk) for each, chunk in ((imported, before), (policy, after)))
+    assert set(expected[..., -1].flat) == {-1.0, 1.0}
+    np.testing.assert_array_equal(found[..., -1], expected[..., -1])
+
+
+def test_a_start_in_the_same_units_stays_as_it_is(tmp_path: Path) -> None:
+    start = openvla_policy()
+    start.config = dataclasses.replace(start.config, gripper="signed")
+    weights = initial_weights(save(tmp_path / "start", start, some_statistics()), start.config, seed=0)
+    for name, tensor in start.state_dict().items():
+        np.testing.assert_array_equal(weights[name], tensor.numpy())
+
+
+def test_what_cannot_be_turned_is_refused(tmp_path: Path) -> None:
+    words = stirred_policy(preset("openvla_tiny"))
+    config = dataclasses.replace(words.config, gripper="signed")
+    with pytest.raises(InputError, match="no L1 head.*--parallel"):
+        initial_weights(save(tmp_path / "words", words, some_statistics()), config, seed=0)
+    policy = openvla_policy()
+    config = dataclasses.replace(policy.config, gripper="signed")
+    with pytest.raises(InputError, match="normalises the gripper"):
+        initial_weights(save(tmp_path / "scaled", policy, normalised(some_statistics())), config, seed=0)
+    policy.config = config
+    with pytest.raises(InputError, match="another configuration"):  # no data set of ours counts openness
+        initial_weights(save(tmp_path / "signed", policy, some_statistics()), openvla_policy().config, seed=0)
+
+
+def test_turning_there_and_back_changes_nothing() -> None:
+    for name, tensor in openvla_policy().backbone.model.state_dict().items():
+        torch.testing.assert_close(open_fraction_weights(name, signed_weights(name, tensor)), tensor, rtol=0, atol=1e-6)
