@@ -55,6 +55,11 @@ class MemberReader:
                     reading.skipped.append(found)
         except InputError as error:
             return Reading(reading.episodes, reading.skipped, " ".join(str(error).split()))
+        except SimulatorFailure:
+            raise
+        except Exception as error:  # noqa: BLE001  strangers' files; what nobody foresaw costs its member only
+            reason = f"not readable: {type(error).__name__}: {' '.join(str(error).split())}"
+            return Reading(reading.episodes, reading.skipped, reason)
         return reading
 
 

@@ -51,8 +51,9 @@ class Settings:
     """LeRobot: the feature that is the proprioception, observation.state when left out."""
     action: str | None = None
     """LeRobot: the feature that is the action, action when left out."""
-    gripper: Literal["signed", "open_fraction"] | None = None
-    """LeRobot: an action ends in -1 open, +1 close (signed, when left out) or in 1 open, 0 closed (open_fraction)."""
+    gripper: Literal["signed", "open_fraction", "closed_fraction"] | None = None
+    """LeRobot: an action ends in -1 and +1 as in ours (signed, when left out), in 1 open, 0 closed (open_fraction), or
+    in 0 open, 1 closed (closed_fraction)."""
     turn: Literal["upright", "half_turn", "upside_down", "mirrored"] | None = None
     """LeRobot: how its pictures lie, by our simulators' own; upright when left out."""
     limit: int | None = None
@@ -88,11 +89,12 @@ def main(settings: Settings) -> None:
     options, place = _options(settings), settings.source.absolute()
     make_source = functools.partial(open_source, settings.kind, place, **options)
     source = make_source()
-    members = source.members()[: settings.limit]
-    if not members:
+    found = source.members()
+    if not found:
         raise InputError(f"{settings.source} holds no demonstrations")
-    _check_names(members)
+    _check_names(found)
     ledger = ImportLedger(settings.output, {"kind": settings.kind, "suite": source.suite, **source.manifest()})
+    members = found[: settings.limit]
     pending = [member for member in members if not ledger.is_settled(member)]
     start, already = time.monotonic(), len(members) - len(pending)
     if pending:
@@ -110,7 +112,9 @@ def main(settings: Settings) -> None:
                 progress.advance(1, left_out=missing)
 
             read_members(pending, make_source, settle, num_actors=settings.num_runners, timeout_s=settings.timeout)
-    left_out = [found for entry in ledger.of(members) for found in entry.left_out]
+    count = len(members)
+    members = [*members, *ledger.settle_gone(found)]
+    left_out = [told for entry in ledger.of(members) for told in entry.left_out]
     for where, reason in left_out[:NAMED]:
         print(f"left out: {where}: {reason}")
     if len(left_out) > NAMED:
@@ -127,9 +131,22 @@ def main(settings: Settings) -> None:
     print(
         f"{summary['episodes']} demonstrations, {summary['steps']} steps, {summary['instructions']} instructions; "
         f"{summary['dropped_steps']} steps dropped, {summary['left_out']} left out{reasons and f' ({reasons})'}; "
-        f"{len(pending)} of {len(members)} members read in {time.monotonic() - start:.0f} s; "
+        f"{len(pending)} of {count} members read in {time.monotonic() - start:.0f} s; "
         f"data set in {settings.output}"
     )
+    if settings.kind == "libero-hdf5":
+        _tell_untouched_tasks(settings.output, source.suite)
+
+
+def _tell_untouched_tasks(folder: Path, suite: str) -> None:
+    """Say which of a LIBERO suite's tasks the data set does not show; whole files may not have been downloaded."""
+    from avavla_ray.demonstrations.reader import read_metadata
+    from avavla_ray.simulators.libero.suites import tasks_of
+
+    tasks = tasks_of(suite)
+    absent = sorted(set(range(len(tasks))) - {episode.task for episode in read_metadata(folder).episodes})
+    if absent:
+        print(f"{len(absent)} of {len(tasks)} tasks of {suite} have no demonstration: {', '.join(map(str, absent))}")
 
 
 def _check_names(members: Sequence[Member]) -> None:
@@ -174,7 +191,8 @@ def _export(settings: Settings) -> None:
 def _check(settings: Settings) -> None:
     from avavla_ray.errors import InputError
 
-    if settings.export and (settings.kind is not None or _options(settings)):
+    of_imports = (settings.kind, settings.limit, settings.strict or None, *_options(settings).values())
+    if settings.export and any(option is not None for option in of_imports):
         raise InputError("--export takes a data set of ours: give only --source and --output with it, and --fps")
     if not settings.export and settings.fps is not None:
         raise InputError("--fps goes with --export: an import takes it from the source")

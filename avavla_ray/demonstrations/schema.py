@@ -48,7 +48,7 @@ EPISODE_SCHEMA = pa.schema(
         pa.field("attempt", pa.int32(), nullable=False),
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("steps", pa.int32(), nullable=False),
-        pa.field("dropped", pa.int32(), nullable=False),  # no-op steps that were filtered out
+        pa.field("dropped", pa.int32(), nullable=False),  # see EpisodeInfo
         pa.field("instruction", pa.string(), nullable=False),
     ]
 )
@@ -60,7 +60,8 @@ class EpisodeInfo:
 
     Attributes:
         attempt: which try of its task this was. seed: of its start.
-        steps: T. dropped: no-op steps that were filtered out.
+        steps: T. dropped: steps of the recording that are not among them: no-ops, and those that nothing was seen
+            before.
     """
 
     episode: str

@@ -43,7 +43,7 @@ def check_episode(episode: Episode) -> None:
 class DatasetWriter:
     """Adds episodes to a data set's folder, and closes it with its index and statistics.
 
-    Until `finish` the folder holds episode files only and no reader accepts it.
+    Until the first `finish` the folder holds episode files only and no reader accepts it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -85,6 +85,9 @@ class DatasetWriter:
         Args:
             name: the data set's key in its statistics, for instance "libero_object".
             manifest: how it was made: suite, image size, provenance; JSON-ready.
+
+        Raises:
+            InputError: an episode is missing, or its steps hold more or fewer numbers than the others'.
         """
         rows, actions, proprio = [], [], []
         for episode in episodes:
@@ -95,6 +98,10 @@ class DatasetWriter:
             columns = pq.read_table(self.path(episode), columns=["action", "proprio"])
             actions.append(np.stack(columns["action"].to_numpy(zero_copy_only=False)))
             proprio.append(np.stack(columns["proprio"].to_numpy(zero_copy_only=False)))
+            for name, arrays in (("actions", actions), ("proprio", proprio)):
+                width, others = arrays[-1].shape[1], arrays[0].shape[1]
+                if width != others:
+                    raise InputError(f"{self.path(episode)}: {name} of {width} numbers, others {others}: leave it out")
         if not rows:
             raise InputError(f"{self.folder}: a data set needs at least one episode")
         statistics = statistics_of(name, actions, proprio)

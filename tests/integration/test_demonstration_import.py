@@ -37,6 +37,7 @@ def test_trouble_costs_a_member_and_no_more(ray_cluster, tmp_path, capfd):
         "place 4": "wrong shape: of everything",
         "place 5": "unknown task: wash dishes",
         "place 6": "episode x-6 holds numbers that are not finite: leave it out",
+        "place 8": "not readable: TypeError: nobody thought of this",
     }
     output = capfd.readouterr().out
     assert "place 2: hangs for more than 3 s; trying it again" in output
@@ -44,7 +45,7 @@ def test_trouble_costs_a_member_and_no_more(ray_cluster, tmp_path, capfd):
     assert "place 3: SimulatorFailure: physics diverged; left out after 3 tries" in output
     summary = ledger.finish(members, {"suite": "libero_object", "image_size": 32})
     assert [episode.episode for episode in read_metadata(tmp_path / "demos").episodes] == ["x-0", "x-1", "x-2", "x-7"]
-    assert (summary["members"], summary["episodes"], summary["left_out"]) == (8, 4, 4)
+    assert (summary["members"], summary["episodes"], summary["left_out"]) == (9, 4, 5)
     assert summary["reasons"]["lost"] == 1
 
 

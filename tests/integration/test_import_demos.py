@@ -59,6 +59,7 @@ def test_what_is_missing_is_told_and_repeating_changes_nothing(ray_cluster, publ
     output = capsys.readouterr().out
     assert "3 demonstrations, 16 steps, 2 instructions; 3 steps dropped" in output
     assert "3 left out (1 not finite, 1 not readable, 1 unknown task)" in output
+    assert "8 of 10 tasks of libero_object have no demonstration: 1, 3, 4, 5, 6, 7, 8, 9" in output
     for line in ("_demo.hdf5:data/demo_1: not finite: actions[2, 2] is nan", "no wash_the_dishes"):
         assert line in output
     metadata = read_metadata(settings.output)
@@ -90,6 +91,16 @@ def test_what_is_missing_is_told_and_repeating_changes_nothing(ray_cluster, publ
     assert [(e.task, e.steps) for e in read_metadata(settings.output).episodes] == [(0, 5), (0, 6), (1, 5), (2, 5)]
     assert kept.stat().st_mtime_ns == times[kept]
     assert lost.read_bytes() == (tmp_path / "again" / "steps" / lost.name).read_bytes()
+
+    next(published.glob("*alphabet_soup*")).unlink()
+    capsys.readouterr()
+    main(settings)
+    output = capsys.readouterr().out
+    assert "2 demonstrations, 10 steps" in output
+    assert "3 left out (2 gone, 1 unknown task)" in output
+    assert sorted(entry.name for entry in (settings.output / "steps").iterdir()) == [
+        "libero_object-01-00000.parquet", "libero_object-02-00000.parquet",
+    ]  # fmt: skip
 
 
 @pytest.mark.ray
@@ -240,6 +251,8 @@ def test_regenerated_pictures_are_what_the_simulator_shows(ray_cluster, tmp_path
     [
         ({"kind": None}, "--kind is missing"),
         ({"export": True}, "give only --source and --output with it"),
+        ({"kind": None, "export": True, "limit": 1}, "give only --source and --output with it"),
+        ({"kind": None, "export": True, "strict": True}, "give only --source and --output with it"),
         ({"num_runners": 0}, "--num-runners 0"),
         ({"limit": 0}, "--limit 0"),
         ({"timeout": 0.0}, "--timeout 0"),

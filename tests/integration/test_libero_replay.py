@@ -33,7 +33,7 @@ def test_an_episode_can_be_entered_anywhere(simulator):
         simulator.run_chunk(action[None])
     states.append(simulator.env.get_sim_state().copy())
 
-    simulator.begin(BOWL_IN_DRAWER, None)
+    simulator.reset(BOWL_IN_DRAWER, seed=4)
     assert np.abs(simulator.model.body_pos - places).max() > 1e-4, "furniture is drawn"
     elsewhere = simulator.show(states[0])
     simulator.begin(BOWL_IN_DRAWER, body_poses(model_file))
@@ -53,10 +53,11 @@ def test_an_episode_can_be_entered_anywhere(simulator):
 def test_what_is_shown_depends_on_the_state_alone(simulator):
     simulator.reset(BOWL_IN_DRAWER, seed=4)
     state = simulator.env.get_sim_state().copy()
-    simulator.begin(BOWL_IN_DRAWER, None)
+    poses = body_poses(simulator.env.sim.model.get_xml())
+    simulator.begin(BOWL_IN_DRAWER, poses)
     first = simulator.show(state)
     simulator.act(random_actions(4))
-    simulator.begin(BOWL_IN_DRAWER, None)
+    simulator.begin(BOWL_IN_DRAWER, poses)
     again = simulator.show(state)
     np.testing.assert_array_equal(first.images, again.images)
     np.testing.assert_array_equal(first.proprio, again.proprio)
@@ -67,6 +68,8 @@ def test_another_model_is_refused(simulator):
         simulator.begin(
             BOWL_IN_DRAWER, body_poses("<mujoco><worldbody><body name='x' pos='1 2 3'/></worldbody></mujoco>")
         )
+    with pytest.raises(InputError, match=r"^missing: model_file, and nothing else says where \w+ stood"):
+        simulator.begin(BOWL_IN_DRAWER, None)
     broken = ("pos='here'", "pos='1 2'", "quat='nan 0 0 0'", "euler='0 0 1'")
     for model in ("<mujoco>", *(f"<mujoco><body name='x' {place}/></mujoco>" for place in broken)):
         with pytest.raises(InputError, match="^not readable: model_file is no MuJoCo model"):

@@ -30,7 +30,7 @@ class UnreliableSource:
         self._folder = folder
 
     def members(self) -> list[Member]:
-        troubles = ("", "kill once", "hang once", "break", "corrupt", "skip", "not finite", "")
+        troubles = ("", "kill once", "hang once", "break", "corrupt", "skip", "not finite", "", "odd")
         return [Member(f"x-{i}", f"place {i}", {"trouble": trouble}) for i, trouble in enumerate(troubles)]
 
     def manifest(self) -> dict[str, Any]:
@@ -52,6 +52,8 @@ class UnreliableSource:
             raise SimulatorFailure("physics diverged")
         if trouble == "corrupt":
             raise InputError("wrong shape: of everything")
+        if trouble == "odd":
+            raise TypeError("nobody thought\nof this")
         if trouble == "skip":
             yield Skipped(member.name, "unknown task: wash dishes")
             return

@@ -67,7 +67,13 @@ def rewrite(folder: Path, **changes) -> None:
         ({"rel_actions": np.zeros(6)}, r"wrong shape: rel_actions of episode_0000002.npz is \(6,\), expected \(7\)"),
         ({"rel_actions": np.full(7, np.nan)}, "not finite: rel_actions"),
         ({"rel_actions": np.full(7, 2.0)}, "out of range: action 0 of step 2 is 2"),
+        ({"rel_actions": np.zeros(7)}, "out of range: the gripper's command of step 2 is 0, not -1 or 1"),
         ({"rel_actions": np.zeros(7, int)}, "wrong dtype: rel_actions"),
+        ({"rgb_static": np.zeros((0, 0, 3), np.uint8)}, r"wrong shape: rgb_static of .* is \(0, 0, 3\), expected some"),
+        (
+            {"rgb_static": np.zeros((90, 90, 3), np.uint8)},
+            r"wrong shape: rgb_static of .* is \(90, 90, 3\), before \(200",
+        ),
         ({"robot_obs": np.full(15, np.inf)}, "not finite: robot_obs"),
         ({"scene_obs": np.zeros(23)}, "wrong shape: scene_obs"),
         ({"rgb_static": np.zeros((200, 200), np.uint8)}, "wrong shape: rgb_static"),
@@ -83,6 +89,31 @@ def test_a_broken_step_is_named_and_the_other_span_is_read(tmp_path, changes, re
     with pytest.raises(InputError, match=f"^{reason}"):
         list(source.read(first))
     assert len(list(source.read(second))) == 1
+
+
+def test_a_span_without_words_is_skipped(tmp_path):
+    write_calvin(tmp_path, [("open_drawer", " ", 3), SPANS[0]])
+    skipped, episode = episodes_of(tmp_path)
+    assert skipped == Skipped("calvin_abc-000000", "no instruction: the span is described by nothing")
+    assert episode.info.attempt == 1
+
+
+def test_a_span_of_other_files_is_another_member(tmp_path):
+    write_calvin(tmp_path / "a", SPANS, seed=0)
+    write_calvin(tmp_path / "b", SPANS, seed=1)
+    first, second = (open_source("calvin", tmp_path / folder, suite="calvin_d").members() for folder in "ab")
+    assert [member.name for member in first] == [member.name for member in second]
+    assert all(ours.detail != theirs.detail for ours, theirs in zip(first, second, strict=True))
+
+
+def test_what_unpacks_to_far_more_is_not_unpacked(tmp_path):
+    write_calvin(tmp_path, SPANS)
+    path = tmp_path / "training" / "episode_0000002.npz"
+    with np.load(path) as file:
+        content = dict(file)
+    np.savez_compressed(path, **{**content, "rgb_static": np.zeros((5000, 5000, 3), np.uint8)})
+    with pytest.raises(InputError, match=r"^wrong shape: rgb_static of episode_0000002.npz has 75 MB$"):
+        episodes_of(tmp_path)
 
 
 def test_a_missing_step_is_named(tmp_path):
@@ -134,6 +165,10 @@ def test_wrong_sources_are_refused(tmp_path):
         ({"language": {"ann": ["a"], "task": []}, "info": {"indx": [(0, 1)]}}, "holds no annotations of CALVIN's"),
         ({"language": {"ann": [], "task": []}, "info": {"indx": []}}, "describes no span"),
         ([1, 2], "holds no annotations"),
+        (
+            {"language": {"ann": [["a"]], "task": ["b"]}, "info": {"indx": [(0, 1)]}},
+            "a list where there should be text",
+        ),
     ):
         np.save(annotations, np.array(content, object))
         with pytest.raises(InputError, match=message):

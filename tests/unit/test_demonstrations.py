@@ -50,6 +50,15 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+def test_an_episode_of_another_width_is_named(tmp_path):
+    writer, wide = DatasetWriter(tmp_path), make_episode(1)
+    wide = replace(wide, actions=np.concatenate([wide.actions, wide.actions[:, :1]], axis=1))
+    for episode in (make_episode(0), wide):
+        writer.write(episode)
+    with pytest.raises(InputError, match="synthetic-00-00001.parquet: actions of 8 numbers, others 7: leave it out"):
+        writer.finish("x", ["synthetic-00-00000", "synthetic-00-00001"], {"suite": "x"})
+
+
 def test_statistics_leave_the_gripper_alone():
     random = np.random.default_rng(0)
     actions = [random.uniform(-0.5, 0.5, (200, 7)) for _ in range(3)]

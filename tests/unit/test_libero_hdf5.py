@@ -151,11 +151,17 @@ def spoiled(index: tuple[int, ...], value: float):
         ("actions", lambda values: values.astype(int), "wrong dtype: actions is int64, expected float"),
         ("actions", spoiled((3, 2), np.nan), r"not finite: actions\[3, 2\] is nan"),
         ("actions", spoiled((3, 2), 1.5), "out of range: action 2 of step 3 is 1.5"),
+        ("actions", spoiled((3, 6), 0.0), "out of range: the gripper's command of step 3 is 0, not -1 or 1"),
         ("states", lambda values: values[:-1], r"wrong shape: states is \(7, 40\), expected \(8, any\)"),
         ("states", spoiled((7, 30), np.inf), "not finite: states"),
         ("robot_states", spoiled((0, 1), np.nan), "not finite: robot_states"),
         ("robot_states", spoiled((2, slice(5, 9)), 0.0), "out of range: the hand's quaternion of step 2"),
         ("obs/joint_states", lambda values: values + 5, "not consistent: obs/joint_states"),
+        (
+            "obs/joint_states",
+            lambda values: values - np.diff(values, axis=0, prepend=0) / 2,
+            "not consistent: obs/joint",
+        ),
         ("obs/agentview_rgb", lambda values: values.astype(np.float32), "wrong dtype: obs/agentview_rgb is float32"),
         ("obs/eye_in_hand_rgb", lambda values: values[:, :16], "expected square pictures"),
         ("obs/eye_in_hand_rgb", lambda values: values[:, :16, :16], "wrong shape: obs/eye_in_hand_rgb"),
@@ -179,10 +185,106 @@ def test_a_demo_of_another_length_than_told_is_broken(tmp_path):
         only(open_source("libero-hdf5", path.parent))
 
 
-def test_pictures_of_another_size_than_the_first_are_refused(tmp_path):
-    path = write_libero(tmp_path, TASK, [libero_demo(8), libero_demo(8, size=16)])
-    with pytest.raises(InputError, match="wrong shape: its pictures have 16 pixels, those of the others 32"):
-        only(open_source("libero-hdf5", path.parent), 1)
+def test_pictures_of_another_size_than_most_are_refused(tmp_path):
+    path = write_libero(tmp_path, TASK, [libero_demo(8, size=16), libero_demo(8), libero_demo(8)])
+    source = open_source("libero-hdf5", path.parent)
+    assert source.manifest()["image_size"] == 32
+    assert only(source, 1).info.steps == only(source, 2).info.steps == 7
+    with pytest.raises(InputError, match="wrong shape: its pictures have 16 pixels, those of most 32"):
+        only(source, 0)
+
+
+def test_joints_that_are_a_little_off_do_not_shift_the_pictures(tmp_path):
+    demo = libero_demo(10)
+    step = np.diff(demo.states[:, 1:8], axis=0).mean()
+    episode = imported(tmp_path, replace(demo, joints=demo.joints - step))
+    assert episode.info.dropped == 1
+    np.testing.assert_array_equal(pictures(episode)[:, 0], demo.scene[:-1, ::-1, ::-1])
+
+
+def test_what_says_that_it_failed_is_skipped(tmp_path):
+    path = write_libero(tmp_path, TASK, [libero_demo(8)])
+    with h5py.File(path, "a") as file:
+        file["data/demo_0/dones"][-1] = 0
+    source = open_source("libero-hdf5", path.parent)
+    assert list(source.read(source.members()[0])) == [
+        Skipped("libero_object-03-00000", "not successful: its last entry of dones is 0")
+    ]
+    with h5py.File(path, "a") as file:
+        del file["data/demo_0/dones"]
+    assert only(source).info.steps == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bddl_file_name": "x/pick_up_the_milk_and_place_it_in_the_basket.bddl"}, "bddl_file_name is pick_up_the_mi"),
+        ({"problem_info": '{"language_instruction": "Pick up the milk and place it in the basket"}'},
+         "language_instruction is 'pick up the milk"),
+        # Older files spell tasks otherwise.
+        ({"bddl_file_name": "pick_the_bbq_sauce.bddl", "problem_info": '{"language_instruction": "sauce"}'}, None),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_of_another_task_than_its_name_is_refused(tmp_path, changes, message):
+    path = write_libero(tmp_path, TASK, [libero_demo(8)])
+    with h5py.File(path, "a") as file:
+        file["data"].attrs.update(changes)
+    source = open_source("libero-hdf5", path.parent)
+    if message is None:
+        assert only(source).info.task == TASK
+    else:
+        with pytest.raises(InputError, match=f"^not consistent: {message}"):
+            only(source)
+
+
+def unwritten(group: h5py.Group, name: str) -> None:
+    group.create_dataset(name, shape=(8, 32, 32, 3), dtype="u1")
+
+
+def half_written(group: h5py.Group, name: str) -> None:
+    group.create_dataset(name, shape=(8, 32, 32, 3), dtype="u1", chunks=(3, 32, 32, 3))[:6] = 7
+
+
+def huge(group: h5py.Group, name: str) -> None:
+    group.create_dataset(name, shape=(8, 30000, 30000, 3), dtype="u1", chunks=(1, 8, 8, 3))
+
+
+def elsewhere(group: h5py.Group, name: str) -> None:
+    group[name] = h5py.ExternalLink("other.hdf5", f"data/demo_0/obs/{name}")
+
+
+def elsewhere_raw(group: h5py.Group, name: str) -> None:
+    group.create_dataset(name, shape=(8, 32, 32, 3), dtype="u1", external=[("other.hdf5", 0, 8 * 32 * 32 * 3)])
+
+
+def elsewhere_virtual(group: h5py.Group, name: str) -> None:
+    layout = h5py.VirtualLayout(shape=(8, 32, 32, 3), dtype="u1")
+    layout[:] = h5py.VirtualSource("other.hdf5", f"data/demo_0/obs/{name}", shape=(8, 32, 32, 3))
+    group.create_virtual_dataset(name, layout)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (unwritten, "missing: parts of obs/agentview_rgb were never written"),
+        (half_written, "missing: parts of obs/agentview_rgb were never written"),
+        (huge, r"wrong shape: obs/agentview_rgb is .*, more than 2.1 GB"),
+        (elsewhere, "not readable: obs/agentview_rgb is a link .ExternalLink"),
+        (elsewhere_raw, "not readable: obs/agentview_rgb lies in another file"),
+        (elsewhere_virtual, "not readable: obs/agentview_rgb lies in another file"),
+    ],
+)
+def test_pictures_that_are_not_in_the_file_are_told_of(tmp_path, monkeypatch, write, message):
+    path = write_libero(tmp_path, TASK, [libero_demo(8), libero_demo(8)])
+    (path.parent / "other.hdf5").write_bytes(path.read_bytes())
+    monkeypatch.chdir(path.parent)
+    with h5py.File(path, "a") as file:
+        del file["data/demo_1/obs/agentview_rgb"]
+        write(file["data/demo_1/obs"], "agentview_rgb")
+    source = open_source("libero-hdf5", path)
+    assert only(source, 0).info.steps == 7
+    with pytest.raises(InputError, match=f"^{message}"):
+        only(source, 1)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])

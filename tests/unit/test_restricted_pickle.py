@@ -68,6 +68,16 @@ def test_code_is_refused_and_does_not_run(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+def test_what_is_named_often_is_made_once(tmp_path):
+    laughs = [0] * 10
+    for _ in range(12):  # 10^13 numbers, if each were made
+        laughs = [laughs] * 10
+    np.save(tmp_path / "x.npy", np.array({"laughs": laughs}, object))
+    made = load_npy(tmp_path / "x.npy").item()["laughs"]
+    assert made[0] is made[9]
+    assert len(made) == 10
+
+
 def test_damage_is_one_line(tmp_path):
     path, random = tmp_path / "x.npy", np.random.default_rng(0)
     np.save(path, np.array(CONTENT, object))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,9 @@ from avavla_ray.simulators.registry import CALVIN_SUITES, entry_of
 ANNOTATIONS = Path("lang_annotations/auto_lang_ann.npy")
 SPLIT = "training"
 SUITES = (*CALVIN_SUITES, "calvin_abc", "calvin_abcd")
+PICTURES = tuple(f"rgb_{camera}" for camera in CAMERAS)
 LONGEST = 10_000  # steps of a span; CALVIN's have up to 64
+LARGEST = 64 * 2**20  # bytes of one array of a step, unpacked; CALVIN's pictures have 120 kB
 
 
 class CalvinNpz:
@@ -52,14 +55,22 @@ class CalvinNpz:
 
     def members(self) -> list[Member]:
         """See `Source.members`: the described spans in their order."""
-        return [
-            Member(
-                f"{self.suite}-{index:06d}",
-                f"{_file(start)} to {_file(end)} ({task})",
-                {"index": index, "start": start, "end": end, "task": task, "instruction": instruction},
-            )
-            for index, (start, end, task, instruction) in enumerate(self._spans)
-        ]
+        return [self._member(index, *span) for index, span in enumerate(self._spans)]
+
+    def _member(self, index: int, start: int, end: int, task: str, instruction: str) -> Member:
+        detail = {
+            "index": index, "start": start, "end": end, "task": task, "instruction": instruction,
+            "files": [self._stamp(start), self._stamp(end)],
+        }  # fmt: skip
+        return Member(f"{self.suite}-{index:06d}", f"{_file(start)} to {_file(end)} ({task})", detail)
+
+    def _stamp(self, number: int) -> list[int] | None:
+        """Bytes and time of change of a step's file; None where there is none."""
+        path = self._root / _file(number)
+        if not path.is_file():
+            return None
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
 
     def read(self, member: Member) -> Iterator[Episode | Skipped]:
         """See `Source.read`."""
@@ -69,12 +80,19 @@ class CalvinNpz:
         if task not in TASKS:
             yield Skipped(member.name, f"unknown task: CALVIN has no {task}")
             return
+        if not instruction.strip():
+            yield Skipped(member.name, "no instruction: the span is described by nothing")
+            return
         if not 0 <= end - start < LONGEST:
             raise InputError(f"wrong shape: a span from {start} to {end}, expected 1 to {LONGEST} steps")
         images, proprio, actions = [], [], []
+        sizes: dict[str, tuple[int, ...]] = {}
         for number in range(start, end + 1):
             step = self._step(number)
-            images.append([encode_image(resized(step[f"rgb_{camera}"], self._size)) for camera in CAMERAS])
+            for key in PICTURES:
+                if step[key].shape != sizes.setdefault(key, step[key].shape):
+                    raise InputError(f"wrong shape: {key} of {_file(number)} is {step[key].shape}, before {sizes[key]}")
+            images.append([encode_image(resized(step[key], self._size)) for key in PICTURES])
             proprio.append(proprioception(step["robot_obs"]))
             actions.append(step["rel_actions"])
         check_actions(np.array(actions))
@@ -87,15 +105,20 @@ class CalvinNpz:
         name = _file(number)
         shapes: dict[str, tuple[tuple[int | None, ...], str]] = {
             "rel_actions": ((7,), "float"), "robot_obs": ((15,), "float"), "scene_obs": ((24,), "float"),
-            **{f"rgb_{camera}": ((None, None, 3), "uint8") for camera in CAMERAS},
+            **dict.fromkeys(PICTURES, ((None, None, 3), "uint8")),
         }  # fmt: skip
         found = {}
         try:
             with zipfile.ZipFile(self._root / name) as file:
                 for key in shapes:
-                    with file.open(f"{key}.npy") as stream:
-                        found[key] = np.lib.format.read_array(stream, allow_pickle=False)
-                        stream.read()  # numpy reads no further than its array; the checksum comes after the end
+                    packed = file.getinfo(f"{key}.npy")
+                    if packed.file_size > LARGEST:
+                        raise InputError(f"wrong shape: {key} of {name} has {packed.file_size / 1e6:.0f} MB")
+                    # All of it, since the checksum is compared at the end.
+                    content = io.BytesIO(file.read(packed))
+                    found[key] = np.lib.format.read_array(content, allow_pickle=False)
+        except InputError:
+            raise
         except FileNotFoundError:
             raise InputError(f"missing: {name}") from None
         except KeyError as error:
@@ -104,6 +127,8 @@ class CalvinNpz:
             raise InputError(f"not readable: {name}: {error}") from error
         for key, (shape, kind) in shapes.items():
             check_array(f"{key} of {name}", found[key], shape, kind)
+            if not found[key].size:
+                raise InputError(f"wrong shape: {key} of {name} is {found[key].shape}, expected some pixels")
         return found
 
     def manifest(self) -> dict[str, Any]:
@@ -123,6 +148,12 @@ def _file(number: int) -> str:
     return f"episode_{number:07d}.npz"
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} where there should be text")
+    return str(value)  # numpy has a text type of its own
+
+
 def _spans(path: Path) -> list[tuple[int, int, str, str]]:
     """First step, last step, task and instruction of every described span."""
     content = load_npy(path)
@@ -132,7 +163,7 @@ def _spans(path: Path) -> list[tuple[int, int, str, str]]:
             described["language"]["ann"], described["language"]["task"], described["info"]["indx"],
         )  # fmt: skip
         spans = [
-            (int(start), int(end), str(task), str(text))
+            (int(start), int(end), _text(task), _text(text))
             for (start, end), task, text in zip(limits, tasks, texts, strict=True)
         ]
     except (ValueError, KeyError, TypeError, IndexError) as error:

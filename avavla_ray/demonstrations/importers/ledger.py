@@ -5,20 +5,24 @@ While an import runs, every settled member is a line of `import.jsonl`; when it 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from avavla_ray.demonstrations.importers.source import Member, Skipped, sort_of
-from avavla_ray.demonstrations.schema import IMPORT_JOURNAL, STEPS, Episode
+from avavla_ray.demonstrations.schema import IMPORT_JOURNAL, MANIFEST, STEPS, Episode
 from avavla_ray.demonstrations.writer import DatasetWriter
 from avavla_ray.errors import InputError
 from avavla_ray.files import append_line, remove_temporaries, write_json, write_text
 
 RESULT = "import.json"
+LOCK = ".import.lock"
+GONE = "gone: it was imported, and is no longer in the source"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ class Settled:
 
 
 class ImportLedger:
-    """The settled members of the import in a folder; continuing it needs the same identity."""
+    """The settled members of the import in a folder; continuing it needs the same identity.
+
+    The folder is this process's own until it ends: another that opens it is refused.
+    """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         """
@@ -74,7 +81,7 @@ class ImportLedger:
             identity: everything that the episodes depend on besides their members; JSON-ready.
 
         Raises:
-            InputError: the folder holds an import of another identity, or something else.
+            InputError: the folder holds an import of another identity, or something else, or is being imported into.
         """
         self.folder = folder
         self.identity = json.loads(json.dumps(identity))  # as a file gives it back
@@ -84,13 +91,14 @@ class ImportLedger:
 
     def _load(self) -> None:
         result, journal = self.folder / RESULT, self.folder / IMPORT_JOURNAL
+        if not result.is_file() and not journal.is_file() and self._holds_something():
+            raise InputError(f"{self.folder} is not empty and holds no import: give another --output")
+        self._lock = self._locked()
         lines: list[str] = []
         if journal.is_file():
             *lines, torn = journal.read_text(encoding="utf-8").split("\n")
             if torn:
                 write_text(journal, "".join(f"{line}\n" for line in lines))
-        elif not result.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} is not empty and holds no import: give another --output")
         try:
             found = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else None
             begun = json.loads(lines[0]) if lines else None
@@ -106,6 +114,25 @@ class ImportLedger:
         self._settled = {entry.name: entry for entry in settled}
         if not lines:
             write_text(journal, json.dumps({"identity": self.identity}) + "\n")
+
+    def _holds_something(self) -> bool:
+        return self.folder.is_dir() and any(path.name != LOCK for path in self.folder.iterdir())
+
+    def _locked(self) -> TextIO:
+        """An open file whose lock ends with this process, however it ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stream = open(self.folder / LOCK, "w", encoding="utf-8")  # noqa: SIM115  open as long as the ledger
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be written ({error.strerror}): give another --output") from error
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.close()
+            taken = error.errno in (errno.EACCES, errno.EAGAIN)
+            problem = "another job imports into it, wait for it" if taken else f"it can't be locked ({error.strerror})"
+            raise InputError(f"{self.folder}: {problem} or give another --output") from error
+        return stream
 
     def _check(self, found: dict[str, Any]) -> None:
         keys = sorted(found.keys() | self.identity.keys())
@@ -140,6 +167,10 @@ class ImportLedger:
         Raises:
             InputError: the disk is full or can't be written.
         """
+        before = self._settled.get(member.name)
+        if episodes or (before and before.written):
+            # Its index and statistics are those of other episodes from here on.
+            (self.folder / MANIFEST).unlink(missing_ok=True)
         for episode in episodes:
             self._writer.write(episode)
         written = tuple(
@@ -149,13 +180,30 @@ class ImportLedger:
             )
             for e in episodes
         )  # fmt: skip
-        before = self._settled.get(member.name)
         for stale in before.written if before else ():
             if stale.episode not in {entry.episode for entry in written}:
                 self._writer.path(stale.episode).unlink(missing_ok=True)
         entry = Settled(member.name, member.where, member.detail, written, tuple(skipped), broken)
         append_line(self.folder / IMPORT_JOURNAL, json.dumps(asdict(entry)))
         self._settled[member.name] = entry
+
+    def settle_gone(self, members: Sequence[Member]) -> list[Member]:
+        """Leave out what was imported before and is not among the source's `members` any more.
+
+        Returns:
+            members that are missing, as every later import tells them too.
+        """
+        present, gone = {member.name for member in members}, []
+        for entry in list(self._settled.values()):
+            if entry.name in present:
+                continue
+            if not entry.written and entry.broken != GONE:
+                del self._settled[entry.name]  # nothing was had of it
+                continue
+            gone.append(Member(entry.name, entry.where, entry.detail))
+            if entry.written:
+                self.settle(gone[-1], [], [], GONE)
+        return gone
 
     def of(self, members: Sequence[Member]) -> list[Settled]:
         """What came of `members`, in their order."""

@@ -7,7 +7,9 @@ OpenVLA's script makes of them everything was taken before. Nothing in a file sa
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.demonstrations.importers.libero_demo import PICTURES, Demo, Seen, read_demo, text_of
+from avavla_ray.demonstrations.importers.libero_demo import PICTURES, Demo, Seen, inside, read_demo, text_of
 from avavla_ray.demonstrations.importers.source import UNKNOWN_SEED, Member, Skipped
 from avavla_ray.demonstrations.recording import kept_steps
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
@@ -119,18 +121,32 @@ class LiberoHdf5:
         self._size = regenerate or self._recorded_size()
 
     def _recorded_size(self) -> int:
-        """Height of the first picture that can be found."""
+        """Height of the pictures of most demonstrations."""
+        heights: Counter[int] = Counter()
         for file in self._files:
             with contextlib.suppress(InputError), open_hdf5(file) as opened, _damage_named(file):
-                data = opened["data"]
+                data = inside(opened, "data")
                 for demo in _demos(data)[0].values():
-                    shape: tuple[int, ...] = getattr(data.get(f"{demo}/{PICTURES[0]}"), "shape", ())
-                    if len(shape) == 4:
-                        return int(shape[1])
-        raise InputError(f"none of the {len(self._files)} files in {self._root} holds a readable demonstration")
+                    with contextlib.suppress(InputError):
+                        shape: tuple[int, ...] = getattr(inside(data, f"{demo}/{PICTURES[0]}"), "shape", ())
+                        heights.update(shape[1:2])
+        if not heights:
+            raise InputError(f"none of the {len(self._files)} files in {self._root} holds a readable demonstration")
+        return int(heights.most_common(1)[0][0])
 
     def _task(self, file: Path) -> Task | None:
         return self._tasks.get(file.stem.removesuffix("_demo"))
+
+    def _check_task(self, data: Any, task: Task) -> None:
+        """Refuse a file that says it is of another task than its name; an older spelling is nobody's."""
+        told = Path(text_of(data.attrs.get("bddl_file_name", ""))).stem
+        problem = json.loads(text_of(data.attrs.get("problem_info", "{}")))
+        words = str(problem.get("language_instruction", "")).lower()
+        others = [other for other in self._tasks.values() if other != task]
+        if told in {other.name for other in others}:
+            raise InputError(f"not consistent: bddl_file_name is {told}, its file is named {task.name}")
+        if words != task.instruction and words in {other.instruction for other in others}:
+            raise InputError(f"not consistent: language_instruction is {words!r}, its file is named {task.name}")
 
     def members(self) -> list[Member]:
         """See `Source.members`: one a demo; a file that can't be opened or lacks some is one too, to be told of."""
@@ -143,7 +159,7 @@ class LiberoHdf5:
         demos: dict[int, str] = {}
         try:
             with open_hdf5(file) as opened, _damage_named(file):
-                demos, trouble = _demos(opened["data"])
+                demos, trouble = _demos(inside(opened, "data"))
             detail |= {"bytes": file.stat().st_size, "modified": file.stat().st_mtime_ns}
         except InputError as error:
             trouble = str(error)
@@ -160,14 +176,19 @@ class LiberoHdf5:
         file = self._root / member.detail["file"]
         task = self._task(file)
         with open_hdf5(file) as opened, _damage_named(file):
-            data = opened["data"]
+            data = inside(opened, "data")
             if task is None:
                 yield Skipped(member.name, f"unknown task: {self.suite} has no {file.stem.removesuffix('_demo')}")
                 return
             if member.detail["demo"] is None:
                 raise InputError(_demos(data)[1] or "not readable: it was not when the import began")
+            self._check_task(data, task)
             convention = data.attrs.get("macros_image_convention", "opengl")
-            demo = read_demo(data[member.detail["demo"]], text_of(convention), seen=self._config is None)
+            group = inside(data, member.detail["demo"])
+            demo = read_demo(group, text_of(convention), seen=self._config is None)
+        if demo.seen is not None and not demo.done:
+            yield Skipped(member.name, "not successful: its last entry of dones is 0")
+            return
         steps = self._regenerated(demo, task) if demo.seen is None else self._recorded(demo.actions, demo.seen)
         if steps is None:
             yield Skipped(member.name, "not successful: the goal does not hold where its states and last action lead")
@@ -187,7 +208,7 @@ class LiberoHdf5:
     def _recorded(self, actions: np.ndarray, seen: Seen) -> _Steps:
         size = seen.pictures.shape[2]
         if size != self._size:
-            raise InputError(f"wrong shape: its pictures have {size} pixels, those of the others {self._size}")
+            raise InputError(f"wrong shape: its pictures have {size} pixels, those of most {self._size}")
         keep = np.concatenate([np.zeros(seen.late, bool), self._kept(actions[seen.late :])])
         before = np.flatnonzero(keep) - seen.late
         pictures = [[encode_image(picture) for picture in seen.pictures[index]] for index in before]

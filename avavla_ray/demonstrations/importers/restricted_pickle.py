@@ -48,13 +48,13 @@ class _Array:
         _, self.shape, self.dtype, fortran, self.data = state
         self.order = "F" if fortran else "C"
 
-    def made(self) -> np.ndarray:
+    def made(self, known: dict[int, Any]) -> np.ndarray:
         order: Any = self.order
         if not isinstance(self.data, list):
             return np.frombuffer(self.data, self.dtype.checked()).reshape(self.shape, order=order)
         array = np.empty(len(self.data), object)
         for index, value in enumerate(self.data):
-            array[index] = _plain(value)
+            array[index] = _plain(value, known)
         return array.reshape(self.shape, order=order)
 
 
@@ -91,17 +91,27 @@ class _DataOnly(pickle.Unpickler):
         return _ALLOWED[place]
 
 
-def _plain(value: Any) -> Any:
-    """`value` with arrays for their stand-ins."""
-    if isinstance(value, _Array):
-        array = value.made()
-        return array[()] if array.ndim == 0 and array.dtype != object else array
-    if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(entry) for entry in value)
+def _plain(value: Any, known: dict[int, Any]) -> Any:
+    """`value` with arrays for their stand-ins.
+
+    Args:
+        known: what has been made of objects by their id. A pickle of a few bytes can name one object 10^9 times.
+    """
     if isinstance(value, PLAIN):
         return value
+    if id(value) not in known:
+        known[id(value)] = _made(value, known)
+    return known[id(value)]
+
+
+def _made(value: Any, known: dict[int, Any]) -> Any:
+    if isinstance(value, _Array):
+        array = value.made(known)
+        return array[()] if array.ndim == 0 and array.dtype != object else array
+    if isinstance(value, dict):
+        return {_plain(key, known): _plain(entry, known) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(entry, known) for entry in value)
     raise pickle.UnpicklingError(f"it holds a {type(value).__name__}, which is no plain data")
 
 
@@ -110,7 +120,7 @@ def _read(stream: BinaryIO) -> Any:
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     _, _, dtype = read_header(stream)
     if dtype.hasobject:
-        return _plain(_DataOnly(stream).load())
+        return _plain(_DataOnly(stream).load(), {})
     stream.seek(0)
     return np.load(stream, allow_pickle=False)
 

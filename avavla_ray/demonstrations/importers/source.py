@@ -114,6 +114,14 @@ def check_array(name: str, array: np.ndarray, shape: tuple[int | None, ...], kin
     Raises:
         InputError: "sort: particulars".
     """
+    check_form(name, array, shape, kind)
+    if kind == "float" and not np.isfinite(array).all():
+        first = np.argwhere(~np.isfinite(array))[0].tolist()
+        raise InputError(f"not finite: {name}{first} is {array[tuple(first)]}")
+
+
+def check_form(name: str, array: Any, shape: tuple[int | None, ...], kind: str) -> None:
+    """`check_array` without a look at the numbers, for what has an array's dtype and shape and is not read yet."""
     right = np.issubdtype(array.dtype, np.floating) if kind == "float" else array.dtype == np.dtype(kind)
     if not right:
         raise InputError(f"wrong dtype: {name} is {array.dtype}, expected {kind}")
@@ -121,13 +129,15 @@ def check_array(name: str, array: np.ndarray, shape: tuple[int | None, ...], kin
     if not fits:
         expected = ", ".join("any" if length is None else str(length) for length in shape)
         raise InputError(f"wrong shape: {name} is {array.shape}, expected ({expected})")
-    if kind == "float" and not np.isfinite(array).all():
-        first = np.argwhere(~np.isfinite(array))[0].tolist()
-        raise InputError(f"not finite: {name}{first} is {array[tuple(first)]}")
 
 
 def check_actions(actions: np.ndarray) -> None:
-    """Raise InputError unless all actions (T, A) lie in [-1, 1], up to rounding."""
+    """Raise InputError unless all actions (T, A) lie in [-1, 1], up to rounding, and the last of each is -1 or 1."""
     if np.abs(actions).max(initial=0.0) > 1 + 1e-6:
         step, column = np.argwhere(np.abs(actions) > 1 + 1e-6)[0]
         raise InputError(f"out of range: action {column} of step {step} is {actions[step, column]:.4g}, not in [-1, 1]")
+    odd = np.flatnonzero(np.abs(actions[:, -1]) != 1)
+    if len(odd):
+        raise InputError(
+            f"out of range: the gripper's command of step {odd[0]} is {actions[odd[0], -1]:.4g}, not -1 or 1"
+        )

@@ -53,7 +53,7 @@ class LiberoReplay(LiberoSimulator):
 
         Args:
             fixtures: where the recording's bodies stood. Furniture is drawn anew at every reset and is not part of a
-                state; None leaves it where seed 0 puts it.
+                state, so None will do only for scenes that have none.
 
         Raises:
             InputError: no such task, assets that lack one of its files, or `fixtures` without one of the scene's.
@@ -65,9 +65,9 @@ class LiberoReplay(LiberoSimulator):
         with self._failing_loudly():
             scene.watch(deciding=False)
             scene.reset_with(0)
-        if fixtures is None:
-            return
         for name, fixture in scene.fixtures_dict.items():
+            if fixtures is None:
+                raise InputError(f"missing: model_file, and nothing else says where {name} stood")
             if fixture.root_body not in fixtures:
                 raise InputError(f"missing: model_file has no body {fixture.root_body} for {name}")
             body = scene.sim.model.body_name2id(fixture.root_body)
