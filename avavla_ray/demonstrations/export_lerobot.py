@@ -182,12 +182,16 @@ class _Exporter:
             "data_path": layout.DATA_PATH,
             "video_path": layout.VIDEO_PATH,
             "features": {
-                layout.STATE: _vector_feature("state", proprio.shape[1]),
-                layout.ACTION: _vector_feature("action", actions.shape[1]),
+                layout.STATE: _vector_feature(_numbered("state", proprio.shape[1])),
+                layout.ACTION: _vector_feature([*_numbered("action", actions.shape[1] - 1), self._gripper_name()]),
                 **{camera: self._picture_feature() for camera in self.cameras},
                 **{name: {"dtype": kind, "shape": [1], "names": None} for name, kind in layout.INDEX_FEATURES.items()},
             },
         }
+
+    def _gripper_name(self) -> str:
+        closing = layout.closing_command(str(self._metadata.manifest.get("suite")))
+        return f"gripper ({-closing:+d} open, {closing:+d} close)"
 
     def _picture_feature(self) -> dict[str, Any]:
         height, width = self._size
@@ -211,5 +215,9 @@ class _Exporter:
         }
 
 
-def _vector_feature(name: str, width: int) -> dict[str, Any]:
-    return {"dtype": "float32", "shape": [width], "names": [f"{name}_{index}" for index in range(width)]}
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}_{index}" for index in range(count)]
+
+
+def _vector_feature(names: list[str]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [len(names)], "names": names}

@@ -11,6 +11,7 @@ FOLDER/
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 VERSION = "v3.0"
@@ -55,6 +56,24 @@ def is_picture(feature: dict[str, Any]) -> bool:
         return False
     notes = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
     return not (notes.get("is_depth_map") or notes.get("video.is_depth_map"))
+
+
+def closing_command(suite: str) -> int:
+    """What closes the gripper in our data of a suite, +1 or -1; the other opens it."""
+    # Data of several CALVIN scenes have names like calvin_abc.
+    return -1 if suite.startswith("calvin_") else 1
+
+
+def vector_width(feature: dict[str, Any]) -> int:
+    """How many numbers a step a feature of info.json has.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    shape = feature.get("shape")
+    if isinstance(shape, list) and shape and all(isinstance(length, int) and length > 0 for length in shape):
+        return math.prod(shape)
+    raise ValueError(f"shape {shape} instead of how many numbers a step")
 
 
 def picture_size(feature: dict[str, Any]) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from avavla_ray.errors import InputError
 T = TypeVar("T")
 # showinfo names a stream's time base before its frames; pts_time itself is rounded to six digits.
 _TIMES = re.compile(r"config in time_base: (?P<over>\d+)/(?P<under>\d+)|\bn: *\d+ pts: *(?P<pts>-?\d+)")
+MOST_PIXELS = 2**24  # of a picture: far more than cameras have, and far less than a few bytes can unpack to
 _EXACT_COLOUR = "scale=flags=bicubic+accurate_rnd+full_chroma_int"
 
 
@@ -86,11 +87,15 @@ def _decode(
     """
     seek = ["-seek_timestamp", "1", "-ss", f"{start:.6f}"] if start > 0 else []
     cut = [
-        *_ffmpeg(), "-nostdin", "-loglevel", "level+error", "-copyts", *seek, "-i", str(path), "-map", "0:v:0",
-        "-c", "copy", "-copypriorss", "1", "-to", f"{end:.6f}", "-avoid_negative_ts", "disabled", "-f", "nut", "pipe:1",
+        *_ffmpeg(), "-nostdin", "-loglevel", "level+error", "-copyts", *seek,
+        # ffmpeg would guess the format from the content, and some formats are lists of other files and addresses.
+        "-f", "mov", "-protocol_whitelist", "file", "-max_pixels", str(MOST_PIXELS), "-i", f"file:{path}",
+        "-map", "0:v:0", "-c", "copy", "-copypriorss", "1", "-to", f"{end:.6f}", "-avoid_negative_ts", "disabled",
+        "-f", "nut", "pipe:1",
     ]  # fmt: skip
     decode = [
-        *_ffmpeg(), "-loglevel", "level+info", "-xerror", "-threads", "1", "-copyts", "-f", "nut", "-i", "pipe:0",
+        *_ffmpeg(), "-loglevel", "level+info", "-xerror", "-threads", "1", "-copyts",
+        "-max_pixels", str(MOST_PIXELS), "-f", "nut", "-i", "pipe:0",
         "-vf", f"trim=start={start:.6f}:end={end:.6f},showinfo=checksum=0,{_EXACT_COLOUR}",
         "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:1",
     ]  # fmt: skip

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from avavla_ray.demonstrations.export_lerobot import export_lerobot
 from avavla_ray.demonstrations.importers.lerobot import LeRobot
@@ -23,47 +25,29 @@ from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.demonstrations.schema import Episode, decode_image, encode_image
 from avavla_ray.errors import InputError
 from tests.support.demonstration_data import make_dataset
-from tests.support.numbered_pictures import make_numbered_dataset, number_of
-
-LENGTHS = (9, 14, 11, 20)
-SCENE, WRIST = "observation.images.scene", "observation.images.wrist"
-DATA, FILM = Path("data/chunk-000/file-000.parquet"), Path(f"videos/{SCENE}/chunk-000/file-000.mp4")
-EPISODES = Path("meta/episodes/chunk-000/file-000.parquet")
+from tests.support.lerobot_folders import (
+    DATA,
+    EPISODES,
+    FILM,
+    LENGTHS,
+    SCENE,
+    WRIST,
+    edit_json,
+    edit_table,
+    export_numbered,
+    with_value,
+)
+from tests.support.numbered_pictures import number_of
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    export_lerobot(make_numbered_dataset(folder / "ours", LENGTHS), folder / "lerobot")
-    return folder
+    return export_numbered(tmp_path_factory.mktemp("published"))
 
 
 @pytest.fixture
 def copy(published, tmp_path) -> Path:
     return Path(shutil.copytree(published / "lerobot", tmp_path / "lerobot"))
-
-
-def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def edit_table(path: Path, change: Callable[[pa.Table], pa.Table], **options: Any) -> None:
-    pq.write_table(change(pq.read_table(path)), path, **options)
-
-
-def with_column(table: pa.Table, name: str, values: Any) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, pa.array(values, table.schema.field(name).type))
-
-
-def with_value(name: str, row: int, value: Any) -> Callable[[pa.Table], pa.Table]:
-    def change(table: pa.Table) -> pa.Table:
-        values = table[name].to_pylist()
-        values[row] = value
-        return with_column(table, name, values)
-
-    return change
 
 
 def read_all(source: LeRobot) -> list[Episode | Skipped | str]:
@@ -142,13 +126,31 @@ def test_pictures_in_parquet_are_read_as_those_in_videos(copy, published):
         np.testing.assert_array_equal(decode_image(episode.images[3][0]), reader.images(index, [3])[0, 0])
 
 
+def sized(png: bytes, width: int, height: int) -> bytes:
+    """A PNG that says it is so large."""
+    header = b"IHDR" + struct.pack(">II", width, height) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+def as_gif(png: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(decode_image(png)).save(stream, "GIF")
+    return stream.getvalue()
+
+
 def test_pictures_in_parquet_that_are_none(copy, published):
     store_stills(copy, EpisodeReader(read_metadata(published / "ours")))
     picture = pq.read_table(copy / DATA)[WRIST][LENGTHS[0] + 2].as_py()
     for broken, reason in (
         ({"bytes": None, "path": "elsewhere.png"}, "missing: observation.images.wrist of step 2 is not in the Parquet"),
         ({"bytes": picture["bytes"][:60], "path": ""}, "not readable: observation.images.wrist of step 2: "),
-        ({"bytes": b"no picture", "path": ""}, "not readable: observation.images.wrist of step 2: "),
+        ({"bytes": b"no picture", "path": ""}, "not readable: observation.images.wrist of step 2 is no PNG or JPEG"),
+        (
+            {"bytes": sized(picture["bytes"], 5000, 4000), "path": ""},
+            "not readable: observation.images.wrist of step 2: 4",
+        ),
+        ({"bytes": sized(picture["bytes"], 60000, 60000), "path": ""}, "not readable: observation.images.wrist of ste"),
+        ({"bytes": as_gif(picture["bytes"]), "path": ""}, "not readable: observation.images.wrist of step 2 is no PNG"),
     ):
         edit_table(copy / DATA, with_value(WRIST, LENGTHS[0] + 2, broken))
         check_left_out(copy, 1, reason)
@@ -190,9 +192,25 @@ def test_files_that_are_cut_short_or_gone(copy):
 
 
 def test_a_video_that_ends_before_its_episode(copy):
-    film = f"videos/{SCENE}/from_timestamp"
-    edit_table(copy / EPISODES, with_value(film, 3, 40 / 20))
+    edit_table(copy / EPISODES, with_value(f"videos/{SCENE}/from_timestamp", 3, 40 / 20))
+    check_left_out(copy, 3, f"not consistent: timestamps from 0.000 to 0.950 s, {FILM} has 0 to 0.700 s of this")
+    edit_table(copy / EPISODES, with_value(f"videos/{SCENE}/to_timestamp", 3, 60 / 20))
     check_left_out(copy, 3, "wrong number of frames: file-000.mp4 has none at 2.700 s")
+
+
+def with_vectors(name: str, change: Callable[[list[float], int], list[float]]) -> Callable[[pa.Table], pa.Table]:
+    """Change the second episode's vectors, by their step."""
+
+    def changed(table: pa.Table) -> pa.Table:
+        values = [
+            change(vector, step) if episode == 1 else vector
+            for vector, episode, step in zip(
+                *(table[column].to_pylist() for column in (name, "episode_index", "frame_index")), strict=True
+            )
+        ]
+        return table.set_column(table.column_names.index(name), name, pa.array(values, pa.list_(pa.float32())))
+
+    return changed
 
 
 def test_rows_that_make_no_sense(copy):
@@ -209,6 +227,11 @@ def test_rows_that_make_no_sense(copy):
             with_value("timestamp", 11, 0.3),
             "not consistent: timestamps of data/chunk-000/file-000.parquet do not ascend",
         ),
+        (with_value("timestamp", 11, None), "not finite: timestamp 0 of step 2"),
+        (with_vectors("action", lambda values, _: [*values, 0.5]), "wrong shape: action is (14, 8), expected 7"),
+        (with_vectors("action", lambda values, _: []), "wrong shape: action is (14, 0), expected 7 numbers a step"),
+        (with_vectors("observation.state", lambda values, _: values[:6]), "wrong shape: observation.state is (14, 6)"),
+        (with_vectors("action", lambda values, step: values[: 7 - step]), "wrong shape: action is no table of numbers"),
         (
             lambda table: pa.concat_tables([table[:11], table[12:]]),
             f"wrong number of frames: {DATA} holds 13, expected 14",
@@ -218,44 +241,6 @@ def test_rows_that_make_no_sense(copy):
         (copy / DATA).write_bytes(original)
         edit_table(copy / DATA, change)
         check_left_out(copy, 1, reason)
-
-
-def test_episodes_without_one_instruction_are_left_out(copy):
-    tasks = pd.DataFrame({"task_index": [0, 1, 2]}, index=pd.Index(["stack", "", "sort"], name="task"))
-    tasks.to_parquet(copy / "meta/tasks.parquet")
-
-    def change(table: pa.Table) -> pa.Table:
-        episode = table["episode_index"].to_pylist()
-        first = {0: 0, 1: 1, 2: 2, 3: 2}
-        values = [first[e] for e in episode]
-        values[-1] = 0
-        return with_column(table, "task_index", values)
-
-    edit_table(copy / DATA, change)
-    found = read_all(LeRobot(copy))
-    assert found[1] == Skipped("lerobot-000001", "no instruction: meta/tasks.parquet has none of number 1")
-    assert found[3] == Skipped("lerobot-000003", "several instructions: its frames belong to 2 tasks")
-    infos = [found[index].info for index in (0, 2)]
-    assert [(info.task, info.instruction) for info in infos] == [(0, "stack"), (2, "sort")]
-
-
-def test_grippers_of_the_other_convention(copy):
-    def opened(table: pa.Table) -> pa.Table:
-        values = [[*action[:6], (1 - action[6]) / 2] for action in table["action"].to_pylist()]
-        return with_column(table, "action", values)
-
-    ours = pq.read_table(copy / DATA)["action"].to_pylist()
-    edit_table(copy / DATA, opened)
-
-    def describe(statistics: dict[str, Any]) -> None:
-        statistics["action"]["min"][6] = 0
-
-    edit_json(copy / "meta/stats.json", describe)
-    with pytest.raises(InputError, match="goes from 0 to 1, expected -1 .* give --gripper open_fraction"):
-        LeRobot(copy)
-    source = LeRobot(copy, gripper="open_fraction")
-    (episode,) = source.read(source.members()[0])
-    np.testing.assert_array_equal(episode.actions, ours[: LENGTHS[0]])
 
 
 def test_cameras_are_ordered_chosen_and_scaled(copy):
@@ -299,12 +284,22 @@ def test_pictures_are_turned_as_our_simulators_show_them(tmp_path):
         ({}, {"cameras": ("observation.images.wirst",)}, "did you mean 'observation.images.wrist'"),
         ({}, {"gripper": "closed"}, "unknown gripper"),
         ({}, {"suite": "a/b"}, "'a/b' cannot name files"),
+        ({"data_path": "/data/chunk-{chunk_index:03d}"}, {}, "leads out of the data set"),
+        ({"data_path": "data/../../other/file-{file_index:03d}.parquet"}, {}, "leads out of the data set"),
+        ({"video_path": "../{video_key}/file-{file_index:03d}.mp4"}, {}, "leads out of the data set"),
     ],
 )
 def test_what_is_refused_at_once(copy, change, options, message):
     edit_json(copy / "meta/info.json", lambda info: info.update(change))
     with pytest.raises(InputError, match=message):
         LeRobot(copy, **options).members()
+
+
+def test_vectors_of_no_known_width(copy):
+    for shape in (None, [], [0], 7, ["x"]):
+        edit_json(copy / "meta/info.json", lambda info, shape=shape: info["features"]["action"].update(shape=shape))
+        with pytest.raises(InputError, match="meta/info.json: action: shape .* instead of how many numbers a step"):
+            LeRobot(copy)
 
 
 def test_pictures_of_different_sizes_need_a_common_one(copy):

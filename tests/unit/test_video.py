@@ -9,6 +9,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+from avavla_ray.demonstrations import video
 from avavla_ray.demonstrations.video import VideoEncoder, decode_frames, join_videos
 from avavla_ray.errors import InputError
 from tests.support.numbered_pictures import number_of, numbered
@@ -104,6 +105,31 @@ def test_a_file_that_is_cut_short(tmp_path):
     assert show(path, 0, 10) == list(range(10))
     with pytest.raises(InputError, match="^(not readable|wrong number of frames): film.mp4"):
         show(path, 0, FRAMES)
+
+
+def test_lists_of_other_files_are_no_videos(tmp_path):
+    other, path = write_ours(tmp_path / "other.mp4"), tmp_path / "film.mp4"
+    for content in (
+        "ffconcat version 1.0\nfile other.mp4\n",
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{other}\n#EXT-X-ENDLIST\n",
+    ):
+        path.write_text(content)
+        with pytest.raises(InputError, match="^not readable: film.mp4 at 0.000 s: "):
+            show(path, 0, 3)
+
+
+def test_a_folder_whose_name_looks_like_an_address(tmp_path, monkeypatch):
+    (tmp_path / "http:").mkdir()
+    write_ours(tmp_path / "http:" / "film.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert show(Path("http:/film.mp4"), 5, 3) == [5, 6, 7]
+
+
+def test_frames_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    path = write_ours(tmp_path / "film.mp4")
+    monkeypatch.setattr(video, "MOST_PIXELS", 32 * 32 - 1)
+    with pytest.raises(InputError, match="^not readable: film.mp4 at 0.000 s: Picture size 32x32 exceeds"):
+        show(path, 0, 3)
 
 
 def test_what_cannot_be_encoded_is_told(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import math
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from avavla_ray.demonstrations import lerobot_layout as layout
 from avavla_ray.errors import InputError
 
 FETCH_AGAIN = "fetch the data set again"
+LAST_TASK = 2**31 - 1  # of the numbers that our episodes can hold
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -54,18 +56,11 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_range(folder: Path, feature: str) -> tuple[list[float], list[float]] | None:
-    """The least and the largest value of each dimension of a feature by meta/stats.json; None where it does not say."""
-    path = folder / layout.STATISTICS
-    found = _json(path).get(feature, {}) if path.is_file() else {}
-    return (found["min"], found["max"]) if {"min", "max"} <= found.keys() else None
-
-
 def read_tasks(folder: Path) -> dict[int, str]:
-    """task_index -> instruction.
+    """task_index -> instruction, of the tasks that have both.
 
     Raises:
-        InputError: meta/tasks.parquet is missing or no table of tasks.
+        InputError: meta/tasks.parquet is missing, no table of tasks, or has two of one number.
     """
     path = folder / layout.TASKS
     table = _table(path)
@@ -73,7 +68,12 @@ def read_tasks(folder: Path) -> dict[int, str]:
     instructions = [name for name in ("task", "__index_level_0__") if name in table.column_names]
     if not instructions or "task_index" not in table.column_names:
         raise InputError(f"{path} has columns {table.column_names}, expected task and task_index: {FETCH_AGAIN}")
-    return dict(zip(table["task_index"].to_pylist(), table[instructions[0]].to_pylist(), strict=True))
+    tasks: dict[int, str] = {}
+    for number, text in zip(table["task_index"].to_pylist(), table[instructions[0]].to_pylist(), strict=True):
+        whole = isinstance(number, int) and 0 <= number <= LAST_TASK and isinstance(text, str) and text.strip()
+        if whole and tasks.setdefault(number, text) != text:
+            raise InputError(f"{path} calls task {number} both {tasks[number]!r} and {text!r}: {FETCH_AGAIN}")
+    return tasks
 
 
 def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -99,20 +99,42 @@ def read_episodes(folder: Path, info: dict[str, Any], videos: list[str]) -> list
         InputError: it is incomplete, or not readable.
     """
     paths = sorted((folder / layout.EPISODES).glob("*/*.parquet"))
-    columns = ["episode_index", "tasks", "length", "data/chunk_index", "data/file_index"]
-    for camera in videos:
-        columns += [layout.video_column(camera, name) for name in ("chunk_index", "file_index", "from_timestamp")]
-    rows = sorted((row for path in paths for row in _table(path, columns).to_pylist()), key=_episode_index)
-    if [row["episode_index"] for row in rows] != list(range(info["total_episodes"])):
+    counts, times = _columns(videos)
+    columns = ["episode_index", "tasks", *counts, *times]
+    rows = [row for path in paths for row in _table(path, columns).to_pylist()]
+    if not all(isinstance(row["episode_index"], int) for row in rows):
+        raise InputError(f"{folder / layout.EPISODES} lists an episode without a number: {FETCH_AGAIN}")
+    rows.sort(key=_episode_index)
+    total = info["total_episodes"]
+    if len(rows) != total or [row["episode_index"] for row in rows] != list(range(total)):
         raise InputError(
-            f"{folder / layout.EPISODES} lists {len(rows)} episodes, {layout.INFO} counts {info['total_episodes']}: "
-            f"{FETCH_AGAIN}"
+            f"{folder / layout.EPISODES} lists {len(rows)} episodes, {layout.INFO} counts {total}: {FETCH_AGAIN}"
         )
     return rows
 
 
 def _episode_index(row: dict[str, Any]) -> int:
     return row["episode_index"]
+
+
+def _columns(videos: list[str]) -> tuple[list[str], list[str]]:
+    """Columns of the table of episodes that count something, and those that tell seconds."""
+    counts, times = ["length", "data/chunk_index", "data/file_index"], []
+    for camera in videos:
+        counts += [layout.video_column(camera, name) for name in ("chunk_index", "file_index")]
+        times += [layout.video_column(camera, name) for name in ("from_timestamp", "to_timestamp")]
+    return counts, times
+
+
+def row_trouble(row: dict[str, Any], videos: list[str]) -> str | None:
+    """What is wrong with an episode's row of the table of episodes, "sort: particulars"; None if nothing is."""
+    counts, times = _columns(videos)
+    wrong = [name for name in counts if not (isinstance(row[name], int) and row[name] >= 0)]
+    wrong += [name for name in times if not (isinstance(row[name], int | float) and math.isfinite(row[name]))]
+    tasks = row["tasks"]
+    if not (isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)):
+        wrong.append("tasks")
+    return f"not readable: {wrong[0]} in the table of episodes is {row[wrong[0]]!r}" if wrong else None
 
 
 def file_path(template: str | None, row: dict[str, Any], camera: str | None = None) -> str:
@@ -122,11 +144,15 @@ def file_path(template: str | None, row: dict[str, Any], camera: str | None = No
         template: of meta/info.json. row: of the table of episodes.
 
     Raises:
-        InputError: the template asks for something else.
+        InputError: the template asks for something else, or leads out of the data set.
     """
     prefix = "data" if camera is None else f"videos/{camera}"
     chunk, file = row[f"{prefix}/chunk_index"], row[f"{prefix}/file_index"]
     try:
-        return str(template).format(video_key=camera, chunk_index=chunk, file_index=file)
+        path = PurePosixPath(str(template).format(video_key=camera, chunk_index=chunk, file_index=file))
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise InputError(f"{layout.INFO}: {template!r} is no template of chunk_index and file_index") from error
+    # By its words: downloaders lay a data set out as links to where they keep files.
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{layout.INFO}: {template!r} leads out of the data set: {FETCH_AGAIN}")
+    return str(path)

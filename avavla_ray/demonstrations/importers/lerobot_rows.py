@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image, UnidentifiedImageError
 
+from avavla_ray.demonstrations.video import MOST_PIXELS
 from avavla_ray.errors import InputError
 
 EPISODE = "episode_index"
 ROWS_AT_ONCE = 128  # pictures may be among them
+STILLS = ("PNG", "JPEG")
 
 
 def read_rows(path: Path, episode: int, columns: list[str]) -> pa.Table:
@@ -49,8 +56,8 @@ def _may_hold(group: pq.RowGroupMetaData, episode: int) -> bool:
     return True
 
 
-def vectors(table: pa.Table, name: str) -> np.ndarray:
-    """(T, F) float32 of a column of lists, or of plain numbers with F = 1.
+def vectors(table: pa.Table, name: str, width: int = 1) -> np.ndarray:
+    """(T, width) float32 of a column of lists, or of plain numbers.
 
     Raises:
         InputError: "sort: particulars".
@@ -59,8 +66,45 @@ def vectors(table: pa.Table, name: str) -> np.ndarray:
         array = np.array(table[name].to_pylist(), np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"wrong shape: {name} is no table of numbers ({error})") from error
-    array = array.reshape(len(array), -1)
+    if array.size != len(array) * width:
+        raise InputError(f"wrong shape: {name} is {array.shape}, expected {width} numbers a step")
+    array = array.reshape(-1, width)
     if not np.isfinite(array).all():
         step, column = np.argwhere(~np.isfinite(array))[0]
         raise InputError(f"not finite: {name} {column} of step {step} is {array[step, column]}")
     return array
+
+
+def last_numbers(paths: Iterable[Path], name: str, width: int) -> Iterator[np.ndarray]:
+    """The last number of each vector of a feature, (N,) a row group.
+
+    What cannot be read is passed over: it costs its own episodes, when these are read.
+    """
+    unreadable = contextlib.suppress(pa.ArrowException, OSError, InputError)
+    for path in paths:
+        with unreadable, pq.ParquetFile(path) as file:
+            if name not in file.schema_arrow.names:
+                continue
+            for group in range(file.num_row_groups):
+                with unreadable:
+                    yield vectors(file.read_row_group(group, [name]), name, width)[:, -1]
+
+
+def still(value: Any, name: str, step: int) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture stored as {"bytes", "path"}.
+
+    Raises:
+        InputError: "sort: particulars".
+    """
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise InputError(f"missing: {name} of step {step} is not in the Parquet file")
+    try:
+        with Image.open(io.BytesIO(data), formats=STILLS) as image:
+            if image.height * image.width > MOST_PIXELS:
+                raise ValueError(f"{image.height} x {image.width} pixels, more than any camera's")
+            return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise InputError(f"not readable: {name} of step {step} is no {' or '.join(STILLS)}") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, of damaged pictures
+        raise InputError(f"not readable: {name} of step {step}: {error}") from error
