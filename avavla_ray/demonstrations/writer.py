@@ -98,10 +98,10 @@ class DatasetWriter:
             columns = pq.read_table(self.path(episode), columns=["action", "proprio"])
             actions.append(np.stack(columns["action"].to_numpy(zero_copy_only=False)))
             proprio.append(np.stack(columns["proprio"].to_numpy(zero_copy_only=False)))
-            for name, arrays in (("actions", actions), ("proprio", proprio)):
+            for field, arrays in (("actions", actions), ("proprio", proprio)):
                 width, others = arrays[-1].shape[1], arrays[0].shape[1]
                 if width != others:
-                    raise InputError(f"{self.path(episode)}: {name} of {width} numbers, others {others}: leave it out")
+                    raise InputError(f"{self.path(episode)}: {field} of {width} numbers, others {others}: leave it out")
         if not rows:
             raise InputError(f"{self.folder}: a data set needs at least one episode")
         statistics = statistics_of(name, actions, proprio)
