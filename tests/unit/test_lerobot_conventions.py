@@ -14,10 +14,11 @@ import pytest
 
 from avavla_ray.demonstrations.export_lerobot import export_lerobot
 from avavla_ray.demonstrations.importers.lerobot import LeRobot
-from avavla_ray.demonstrations.importers.lerobot_conventions import with_our_gripper, with_our_rotation
+from avavla_ray.demonstrations.importers.lerobot_conventions import task_numbers, with_our_gripper, with_our_rotation
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS
 from avavla_ray.simulators.libero.adapter import axis_angle
+from avavla_ray.simulators.registry import suite_spec
 from tests.support.demonstration_data import make_dataset
 from tests.support.lerobot_folders import DATA, edit_table, export_numbered, with_column
 
@@ -131,3 +132,14 @@ def test_data_of_a_libero_suite(copy):
         source = LeRobot(copy, suite=suite)
         (episode,) = source.read(source.members()[0])
         assert (np.sign(episode.proprio[0, 3]), episode.info.task) == (sign, task), suite
+
+
+@pytest.mark.libero
+def test_an_instruction_of_several_tasks_tells_no_number():
+    instructions = suite_spec("libero_90").instructions
+    numbers = task_numbers("libero_90")
+    assert numbers is not None
+    assert {instructions[index] for index in numbers.values()} == numbers.keys()
+    shared = set(instructions) - numbers.keys()
+    assert shared
+    assert all(instructions.count(text) > 1 for text in shared)

@@ -26,7 +26,7 @@ FRACTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 GRIPPERS = (SIGNED, *FRACTIONS)
 ROUNDING = 1e-3  # of a gripper command, past the ends of its range
 LIBERO_PROPRIO = 8  # position 3, rotation vector 3, fingers 2
-UNKNOWN_TASK = -1  # the suite has no task of this instruction
+UNKNOWN_TASK = -1  # the suite has no task of this instruction, or several
 
 
 def with_our_gripper(actions: np.ndarray, gripper: str, suite: str) -> np.ndarray:
@@ -70,9 +70,12 @@ def with_our_rotation(proprio: np.ndarray, suite: str) -> np.ndarray:
 def task_numbers(suite: str) -> dict[str, int] | None:
     """Instruction -> number of the task, of a suite of ours; None where the data set's own numbers are all there is.
 
+    Instructions that several tasks share (of libero_90, in different scenes) are not among them.
+
     Raises:
         InputError: the suite's benchmark is not installed.
     """
     if suite not in SUITES:
         return None
-    return {instruction: index for index, instruction in enumerate(suite_spec(suite).instructions)}
+    instructions = suite_spec(suite).instructions
+    return {text: index for index, text in enumerate(instructions) if instructions.count(text) == 1}
