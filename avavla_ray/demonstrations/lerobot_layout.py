@@ -54,8 +54,8 @@ def is_picture(feature: dict[str, Any]) -> bool:
     """Whether a feature of info.json is a camera's, and not a depth map's."""
     if feature.get("dtype") not in ("image", "video"):
         return False
-    notes = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
-    return not (notes.get("is_depth_map") or notes.get("video.is_depth_map"))
+    notes = [note for note in (feature.get("video_info"), feature.get("info")) if isinstance(note, dict)]
+    return not any(note.get("is_depth_map") or note.get("video.is_depth_map") for note in notes)
 
 
 def closing_command(suite: str) -> int:
@@ -70,10 +70,18 @@ def vector_width(feature: dict[str, Any]) -> int:
     Raises:
         ValueError: it does not say.
     """
-    shape = feature.get("shape")
-    if isinstance(shape, list) and shape and all(isinstance(length, int) and length > 0 for length in shape):
+    shape = _shape(feature)
+    if shape:
         return math.prod(shape)
-    raise ValueError(f"shape {shape} instead of how many numbers a step")
+    raise ValueError(f"shape {feature.get('shape')} instead of how many numbers a step")
+
+
+def _shape(feature: dict[str, Any]) -> tuple[int, ...]:
+    """Empty where there is none to go by."""
+    shape = feature.get("shape")
+    if isinstance(shape, list) and all(isinstance(length, int) and length > 0 for length in shape):
+        return tuple(shape)
+    return ()
 
 
 def picture_size(feature: dict[str, Any]) -> tuple[int, int]:
@@ -82,9 +90,9 @@ def picture_size(feature: dict[str, Any]) -> tuple[int, int]:
     Raises:
         ValueError: it is neither.
     """
-    shape = tuple(feature["shape"])
+    shape = _shape(feature)
     if len(shape) == 3 and shape[2] == 3:
         return shape[0], shape[1]
     if len(shape) == 3 and shape[0] == 3:
         return shape[1], shape[2]
-    raise ValueError(f"shape {shape} instead of (H, W, 3) or (3, H, W)")
+    raise ValueError(f"shape {feature.get('shape')} instead of (H, W, 3) or (3, H, W)")

@@ -243,6 +243,28 @@ def test_rows_that_make_no_sense(copy):
         check_left_out(copy, 1, reason)
 
 
+def test_a_file_whose_columns_have_no_names(copy):
+    content = (copy / DATA).read_bytes()
+    (copy / DATA).write_bytes(content.replace(b"task_index", b"\xd6ask_index"))
+    assert {str(reason).partition(":")[0] for reason in read_all(LeRobot(copy))} == {"not readable"}
+
+
+def test_rows_that_are_counted_in_letters(copy):
+    original = (copy / DATA).read_bytes()
+    source = LeRobot(copy)
+    member = source.members()[0]
+    for name in ("episode_index", "frame_index", "task_index"):
+        (copy / DATA).write_bytes(original)
+        edit_table(
+            copy / DATA,
+            lambda table, name=name: table.set_column(
+                table.column_names.index(name), name, table[name].cast(pa.string())
+            ),
+        )
+        with pytest.raises(InputError, match=f"^wrong dtype: {name} of {DATA.name} is string, expected whole numbers"):
+            list(source.read(member))
+
+
 def test_cameras_are_ordered_chosen_and_scaled(copy):
     info = copy / "meta/info.json"
     edit_json(info, lambda info: info.update(features=dict(reversed(info["features"].items()))))
@@ -293,6 +315,15 @@ def test_what_is_refused_at_once(copy, change, options, message):
     edit_json(copy / "meta/info.json", lambda info: info.update(change))
     with pytest.raises(InputError, match=message):
         LeRobot(copy, **options).members()
+
+
+def test_pictures_of_no_known_size(copy):
+    edit_json(copy / "meta/info.json", lambda info: info["features"][WRIST].update(info=7))
+    assert LeRobot(copy).manifest()["cameras"] == [SCENE, WRIST]
+    for shape in (None, [32, 32], [32, [32], 3]):
+        edit_json(copy / "meta/info.json", lambda info, shape=shape: info["features"][WRIST].update(shape=shape))
+        with pytest.raises(InputError, match="meta/info.json: a camera's shape is not understood: shape "):
+            LeRobot(copy)
 
 
 def test_vectors_of_no_known_width(copy):

@@ -127,6 +127,17 @@ def test_episodes_without_one_instruction_are_left_out(copy):
         assert read_one(copy, 0) == Skipped("lerobot-000000", reason)
 
 
+def test_texts_that_are_none_are_refused(copy):
+    edit_table(
+        copy / "meta/tasks.parquet",
+        lambda table: table.set_column(
+            table.column_names.index("task"), "task", pa.array([b"\x81"]).view(pa.string())
+        ),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="tasks.parquet is not readable"):
+        LeRobot(copy)
+
+
 def test_a_number_of_two_tasks_is_refused(copy):
     table = pd.DataFrame({"task_index": [0, 0]}, index=pd.Index(["stack", "sort"], name="task"))
     table.to_parquet(copy / "meta/tasks.parquet")

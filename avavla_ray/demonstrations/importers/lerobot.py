@@ -97,7 +97,7 @@ class LeRobot:
     def _common_size(self) -> int:
         try:
             sizes = {camera: layout.picture_size(self._features[camera]) for camera in self._cameras}
-        except (KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise InputError(f"{layout.INFO}: a camera's shape is not understood: {error}") from error
         height, width = next(iter(sizes.values()))
         if height != width or len(set(sizes.values())) > 1:

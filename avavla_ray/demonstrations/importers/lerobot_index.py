@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avavla_ray.demonstrations import lerobot_layout as layout
+from avavla_ray.demonstrations.importers.lerobot_rows import DAMAGE
 from avavla_ray.errors import InputError
 
 FETCH_AGAIN = "fetch the data set again"
@@ -84,8 +85,10 @@ def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
             absent = set(columns or ()) - set(file.schema_arrow.names)
             if absent:
                 raise InputError(f"{path} has no column {min(absent)}: {FETCH_AGAIN}")
-            return file.read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
+            table = file.read(columns=columns)
+            table.validate(full=True)  # whether texts are texts
+            return table
+    except DAMAGE as error:
         raise InputError(f"{path} is not readable ({str(error).splitlines()[0]}): {FETCH_AGAIN}") from error
 
 

@@ -14,11 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from avavla_ray.demonstrations.lerobot_layout import INDEX_FEATURES
 from avavla_ray.demonstrations.video import MOST_PIXELS
 from avavla_ray.errors import InputError
 
 EPISODE = "episode_index"
+COUNTED = {name for name, kind in INDEX_FEATURES.items() if kind == "int64"}
 ROWS_AT_ONCE = 128  # pictures may be among them
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)  # what pyarrow raises for damaged files
 STILLS = ("PNG", "JPEG")
 
 
@@ -36,6 +39,10 @@ def read_rows(path: Path, episode: int, columns: list[str]) -> pa.Table:
             absent = sorted(set(wanted) - set(file.schema_arrow.names))
             if absent:
                 raise InputError(f"missing: {path.name} has no column {absent[0]}")
+            for column in set(wanted) & COUNTED:
+                kind = file.schema_arrow.field(column).type
+                if not pa.types.is_integer(kind):
+                    raise InputError(f"wrong dtype: {column} of {path.name} is {kind}, expected whole numbers")
             groups = [
                 group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), episode)
             ]
@@ -43,7 +50,7 @@ def read_rows(path: Path, episode: int, columns: list[str]) -> pa.Table:
             batches = [piece.filter(pc.equal(piece[EPISODE], episode)) for piece in pieces]
             schema = batches[0].schema if batches else file.schema_arrow
             return pa.Table.from_batches(batches, schema)
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         raise InputError(f"not readable: {path.name}: {str(error).splitlines()[0]}") from error
 
 
@@ -80,7 +87,7 @@ def last_numbers(paths: Iterable[Path], name: str, width: int) -> Iterator[np.nd
 
     What cannot be read is passed over: it costs its own episodes, when these are read.
     """
-    unreadable = contextlib.suppress(pa.ArrowException, OSError, InputError)
+    unreadable = contextlib.suppress(*DAMAGE, InputError)
     for path in paths:
         with unreadable, pq.ParquetFile(path) as file:
             if name not in file.schema_arrow.names:
