@@ -73,6 +73,17 @@ def test_the_data_tell_the_gripper_where_statistics_are_wrong_and_rows_unreadabl
     assert len(LeRobot(copy).members()) == 4
 
 
+def test_a_row_group_without_rows(copy):
+    table = pq.read_table(copy / DATA)
+    with pq.ParquetWriter(copy / DATA, table.schema) as writer:
+        writer.write_table(table[:0])
+        writer.write_table(table)
+    assert pq.ParquetFile(copy / DATA).metadata.row_group(0).num_rows == 0
+    source = LeRobot(copy)
+    (episode,) = source.read(source.members()[0])
+    assert episode.info.steps == 9
+
+
 def test_calvins_gripper_opens_at_one():
     actions = np.array([[0.5, 0.0], [0.5, 0.25], [0.5, 1.0]], np.float32)
     for suite, opened in (("libero_10", -1), ("calvin_d", 1), ("calvin_abc", 1), ("own", -1)):

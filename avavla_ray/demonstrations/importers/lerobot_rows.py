@@ -83,7 +83,7 @@ def vectors(table: pa.Table, name: str, width: int = 1) -> np.ndarray:
 
 
 def last_numbers(paths: Iterable[Path], name: str, width: int) -> Iterator[np.ndarray]:
-    """The last number of each vector of a feature, (N,) a row group.
+    """The last number of each vector of a feature, (N,) a row group that is not empty.
 
     What cannot be read is passed over: it costs its own episodes, when these are read.
     """
@@ -93,6 +93,8 @@ def last_numbers(paths: Iterable[Path], name: str, width: int) -> Iterator[np.nd
             if name not in file.schema_arrow.names:
                 continue
             for group in range(file.num_row_groups):
+                if not file.metadata.row_group(group).num_rows:
+                    continue
                 with unreadable:
                     yield vectors(file.read_row_group(group, [name]), name, width)[:, -1]
 
