@@ -134,10 +134,10 @@ def _checked(settings: Settings) -> str:
     if settings.compile and not settings.depth:
         raise InputError(f"--compile needs a fixed --depth of at least 1, got {settings.depth}")
 
+    from avavla_ray.normalisation import read_statistics
     from avavla_ray.policy.checkpoint import read_config
     from avavla_ray.policy.config import BackboneConfig, check_depth
     from avavla_ray.policy.folder import STATISTICS, open_folder
-    from avavla_ray.policy.openvla.statistics import read_statistics
     from avavla_ray.policy.units import check_widths
 
     opened = open_folder(settings.checkpoint, verify=False)

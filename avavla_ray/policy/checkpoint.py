@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avavla_ray import normalisation
 from avavla_ray.errors import InputError, check_known
-from avavla_ray.normalisation import Statistics
+from avavla_ray.normalisation import Statistics, read_statistics, statistics_json
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.config_json import from_json, to_json
 from avavla_ray.policy.folder import (
@@ -27,7 +27,6 @@ from avavla_ray.policy.folder import (
     write_folder,
 )
 from avavla_ray.policy.openvla.config import OpenVlaConfig
-from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.precision import DTYPES
 from avavla_ray.policy.tensors import differences, shapes_of, summary

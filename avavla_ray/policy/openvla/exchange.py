@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, check_space, write_json
 from avavla_ray.normalisation import FILE_NAME as STATISTICS
+from avavla_ray.normalisation import read_statistics, statistics_json
 from avavla_ray.policy.checkpoint import BACKBONE, PUBLISHED, empty_policy, read_config
 from avavla_ray.policy.config import (
     PAPER_ATTENTION,
@@ -36,7 +37,6 @@ from avavla_ray.policy.openvla.layout import Layout, recorded_layout
 from avavla_ray.policy.openvla.neutral import changing_parts
 from avavla_ray.policy.openvla.prompt import PromptTokenizer, read_tokenizer
 from avavla_ray.policy.openvla.source import Source
-from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
 from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
 from avavla_ray.policy.units import misfits
 

@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 from avavla_ray.errors import InputError
-from avavla_ray.normalisation import Statistics
+from avavla_ray.normalisation import Statistics, read_statistics
 from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
 from avavla_ray.policy.openvla.key_map import component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.shapes import model_shapes
 from avavla_ray.policy.openvla.source_config import read_config
-from avavla_ray.policy.openvla.statistics import read_statistics
 from avavla_ray.policy.tensors import Shape, differences, is_weights_file, read_shapes, read_types, summary
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
