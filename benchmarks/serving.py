@@ -78,15 +78,20 @@ def make_checkpoint(folder: Path, preset_name: str, device: str) -> Path:
 
     from avavla_ray.normalisation import FieldStatistics, Statistics
     from avavla_ray.policy.checkpoint import save_checkpoint
-    from avavla_ray.policy.config import BackboneConfig
-    from benchmarks.policy_cost.subjects import make_policy
-    from benchmarks.stand_in_tokenizer import stand_in_tokenizer
+    from avavla_ray.policy.config import BackboneConfig, preset
+    from avavla_ray.policy.policy import AvaVlaPolicy
 
     torch.manual_seed(0)
-    policy = make_policy(preset_name, None, device, "bfloat16" if device == "cuda" else "float32")
-    if not isinstance(policy.config.backbone, BackboneConfig):
-        tokenizer = stand_in_tokenizer(policy.config.backbone)
-        policy.config = dataclasses.replace(policy.config, tokenizer=tokenizer)
+    config = preset(preset_name)
+    if isinstance(config.backbone, BackboneConfig):
+        policy = AvaVlaPolicy(config)
+    else:
+        # transformers takes seconds to import.
+        from benchmarks.policy_cost.subjects import make_policy
+        from benchmarks.stand_in_tokenizer import stand_in_tokenizer
+
+        policy = make_policy(preset_name, None, device, "bfloat16" if device == "cuda" else "float32")
+        policy.config = dataclasses.replace(policy.config, tokenizer=stand_in_tokenizer(config.backbone))
     random = np.random.default_rng(0)
     action, proprio = (
         FieldStatistics.of(random.normal(size=(64, width)))
@@ -188,6 +193,8 @@ def main(settings: Settings) -> None:
     from avavla_ray.provenance import git_commit, machine
 
     rounds, seconds = (2, 0.8) if settings.quick else (5, 6.0)
+    few, many = min(settings.clients), max(settings.clients)
+    counts = sorted({few, many}) if settings.quick else settings.clients
     connect(cpus=2)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = settings.checkpoint or make_checkpoint(
@@ -197,7 +204,7 @@ def main(settings: Settings) -> None:
             "batched": start_server(checkpoint, settings.max_batch, settings),
             "one by one": start_server(checkpoint, 1, settings),
         }
-        loads = {(name, clients): Load() for clients in settings.clients for name in servers}
+        loads = {(name, clients): Load() for clients in counts for name in servers}
         try:
             addresses = {name: address_of(process) for name, process in servers.items()}
             for address in addresses.values():
@@ -211,7 +218,6 @@ def main(settings: Settings) -> None:
             for process in servers.values():
                 process.wait()
     reports = {f"{name}, {clients} clients": load.report() for (name, clients), load in loads.items()}
-    few, many = min(settings.clients), max(settings.clients)
     batched, single = reports[f"batched, {many} clients"], reports[f"one by one, {many} clients"]
     result: dict[str, Any] = {
         "decisions_per_s": batched["decisions_per_s"],

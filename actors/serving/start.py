@@ -136,6 +136,7 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
         name: of the Serve application; one left over from a job that was killed is replaced.
     """
     from ray import serve
+    from ray.exceptions import ActorAlreadyExistsError
     from ray.serve.schema import LoggingConfig
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -146,7 +147,10 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
         ray_actor_options={"num_cpus": plan.threads, "num_gpus": plan.gpu_share if plan.device == "cuda" else 0},
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.
-    serve.start(proxy_location="Disabled", logging_config=quiet)
+    try:
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+    except ActorAlreadyExistsError:  # another server of this cluster began at the same moment, and both now have one
+        serve.start(proxy_location="Disabled", logging_config=quiet)
     try:
         try:
             handle = serve.run(deployment.bind(plan), name=name, route_prefix=None, logging_config=quiet)
