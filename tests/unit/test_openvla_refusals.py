@@ -96,6 +96,28 @@ def test_export_writes_what_was_published_and_nowhere_else(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evil", "victim"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "complaint"),
+    [
+        ("backbone.model.head.fc2.bias", None, "head.fc2.bias is missing"),
+        ("backbone.model.head.fc2.bias", (3,), r"head.fc2.bias has shape \(3,\) instead of \(7,\)"),
+        ("attention.head.weight", None, "attention.head.weight is missing"),
+        ("unused.vision_backbone.featurizer.norm.bias", (3,), r"norm.bias has shape \(3,\) instead of"),
+    ],
+)
+def test_export_of_weights_that_are_not_those_of_the_configuration(
+    imported: Path, tmp_path: Path, name: str, shape: tuple[int, ...] | None, complaint: str
+) -> None:
+    folder = Path(shutil.copytree(imported, tmp_path / "broken"))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors if shape is None else tensors | {name: torch.zeros(shape)}, folder / "model.safetensors")
+    seal(folder)
+    with pytest.raises(InputError, match=complaint):
+        export_checkpoint(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def _narrow(content: dict[str, Any], names: list[str], proprio: int | None) -> dict[str, Any]:
     """The named data sets, with another width of proprioception or none."""
     for name in names:

@@ -27,7 +27,7 @@ from avavla_ray.policy.config import (
     without_adaptive,
 )
 from avavla_ray.policy.config_json import to_json
-from avavla_ray.policy.folder import SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
+from avavla_ray.policy.folder import AGAIN, SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
 from avavla_ray.policy.openvla import source as published
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.gripper import open_fraction_statistics, open_fraction_weights
@@ -36,8 +36,9 @@ from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_en
 from avavla_ray.policy.openvla.layout import Layout, recorded_layout
 from avavla_ray.policy.openvla.neutral import changing_parts
 from avavla_ray.policy.openvla.prompt import PromptTokenizer, read_tokenizer
+from avavla_ray.policy.openvla.shapes import model_shapes
 from avavla_ray.policy.openvla.source import Source
-from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
+from avavla_ray.policy.tensors import differences, read_tensor, save_tensors, summary
 from avavla_ray.policy.units import misfits
 
 Tick = Callable[[], None]
@@ -199,9 +200,16 @@ def open_exportable(folder: str | Path, origin: str | Path | None = None, verify
         raise InputError(f"{folder} is of another geometry than {kept.path}: give the one that training started from")
     if policy.lora is not None:
         raise InputError(f"{folder} has LoRA adapters, which the layout has no place for: fold() them into the weights")
-    lacking = [name for name in unused_shapes(backbone) if UNUSED + name not in kept.weight_map]
+    model = {MODEL + name: shape for name, shape in model_shapes(backbone).items()}
+    if broken := differences(model, {name: s for name, s in weights.shapes.items() if name.startswith(BACKBONE)}):
+        raise InputError(f"{folder} is not a checkpoint of its configuration ({summary(broken)}): {AGAIN}")
+    unused = {UNUSED + name: shape for name, shape in unused_shapes(backbone).items()}
+    lacking = differences(unused, {name: s for name, s in kept.shapes.items() if name.startswith(UNUSED)})
     if lacking or not (kept.path / SOURCE / "config.json").is_file():
-        raise InputError(f"{kept.path} lacks {summary(lacking) or SOURCE}: import the published checkpoint again")
+        raise InputError(
+            f"{kept.path} is not as import writes it ({summary(lacking) or f'{SOURCE}/config.json is missing'}): "
+            "import the published checkpoint again"
+        )
     signed = policy.gripper == "signed"
     if signed and not backbone.head_blocks:
         raise InputError(f"{folder} has a gripper in our demonstrations' units: only an L1 head is converted")
