@@ -223,7 +223,6 @@ def main(settings: Settings) -> None:
         "decisions_per_s": batched["decisions_per_s"],
         "batching_speedup": batched["decisions_per_s"] / single["decisions_per_s"],
         "http_overhead_ms": reports[f"batched, {few} clients"]["overhead_ms"],
-        "cases": reports,
         "preset": str(settings.checkpoint or settings.preset),
         "max_batch": settings.max_batch,
         "batch_wait_ms": settings.batch_wait_ms,
@@ -231,6 +230,9 @@ def main(settings: Settings) -> None:
         "machine": machine(),
         "commit": git_commit(),
     }
+    for (name, clients), load in loads.items():
+        case = f"{name.replace(' ', '_')}_{clients}"
+        result |= {f"{case}.{key}": value for key, value in load.report().items()}
     print(f"{'':24} decisions/s   p50 ms   p90 ms   http ms   mean batch")
     for name, report in reports.items():
         print(
