@@ -7,6 +7,7 @@ data set's units.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from avavla_ray.errors import InputError
 from avavla_ray.files import write_json
 
 FILE_NAME = "dataset_statistics.json"
+# Names of the arrays in the file, and here.
+_KEYS = {"q01": "q01", "q99": "q99", "mean": "mean", "std": "std", "min": "minimum", "max": "maximum"}
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,6 @@ class FieldStatistics:
         scaled = 0.5 * (np.asarray(values, np.float64) + 1.0) * (self.q99 - self.q01) + self.q01
         return np.where(self.mask, scaled, values).astype(np.float32)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "q01": self.q01.tolist(), "q99": self.q99.tolist(), "mean": self.mean.tolist(),
-            "std": self.std.tolist(), "min": self.minimum.tolist(), "max": self.maximum.tolist(),
-            "mask": self.mask.tolist(),
-        }  # fmt: skip
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> FieldStatistics:
-        def numbers(key: str) -> np.ndarray:
-            return np.asarray(value[key], np.float64)
-
-        return cls(
-            q01=numbers("q01"), q99=numbers("q99"), mean=numbers("mean"), std=numbers("std"),
-            minimum=numbers("min"), maximum=numbers("max"), mask=np.asarray(value["mask"], bool),
-        )  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Statistics:
@@ -91,18 +77,8 @@ class Statistics:
     steps: int
 
     def save(self, folder: str | Path) -> None:
-        """Write `dataset_statistics.json` in OpenVLA's layout, keyed by the data set's name."""
-        write_json(
-            Path(folder) / FILE_NAME,
-            {
-                self.name: {
-                    "action": self.action.to_json(),
-                    "proprio": self.proprio.to_json(),
-                    "num_transitions": self.steps,
-                    "num_trajectories": self.episodes,
-                }
-            },
-        )
+        """Write `dataset_statistics.json`, keyed by the data set's name."""
+        write_json(Path(folder) / FILE_NAME, statistics_json({self.name: self}))
 
     @classmethod
     def load(cls, folder: str | Path) -> Statistics:
@@ -116,16 +92,69 @@ class Statistics:
             raise InputError(f"{path} is missing: the folder is incomplete, write it again")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            (name, value), *others = content.items()
-            loaded = cls(
-                name,
-                FieldStatistics.from_json(value["action"]),
-                FieldStatistics.from_json(value["proprio"]),
-                int(value["num_trajectories"]),
-                int(value["num_transitions"]),
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}): write it again") from error
+        known = read_statistics(content, str(path))
+        if len(known) > 1:
+            raise InputError(f"{path} holds {len(known)} data sets: keep the one the policy was trained on")
+        return next(iter(known.values()))
+
+
+def read_statistics(content: Any, place: str) -> dict[str, Statistics]:
+    """Decoded `dataset_statistics.json` in OpenVLA's layout: many data sets, arrays only where they are known.
+
+    A file without proprioception gives it no dimensions; unknown means are NaN. Constant dimensions normalise to 0, as
+    in the reference's training data; its evaluation makes them -1.
+
+    Args:
+        place: opens the message of what is wrong.
+
+    Raises:
+        InputError: a data set without usable statistics of its actions, or none at all.
+    """
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{place} does not hold data set statistics: copy or download it again")
+    found = {}
+    for name, value in content.items():
+        try:
+            empty: dict[str, list[float]] = {"q01": [], "q99": []}
+            found[name] = Statistics(
+                name, _read_field(value["action"]), _read_field(value.get("proprio", empty)),
+                int(value.get("num_trajectories", 0)), int(value.get("num_transitions", 0)),
+            )  # fmt: skip
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{place}: {name} has no usable statistics ({error!r}): copy or download it again") from (
+                error
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} does not hold data set statistics ({error!r}): write it again") from error
-        if others:
-            raise InputError(f"{path} holds {len(content)} data sets: keep the one the policy was trained on")
-        return loaded
+    return found
+
+
+def statistics_json(statistics: Mapping[str, Statistics]) -> dict[str, Any]:
+    """Inverse of `read_statistics`; what is unknown is left out."""
+    content = {}
+    for name, each in statistics.items():
+        value: dict[str, Any] = {"action": _field_json(each.action)}
+        if each.proprio.q01.size:
+            value["proprio"] = _field_json(each.proprio)
+        content[name] = value | {"num_transitions": each.steps, "num_trajectories": each.episodes}
+    return content
+
+
+def _read_field(value: dict[str, Any]) -> FieldStatistics:
+    q01, q99 = (np.asarray(value[key], np.float64) for key in ("q01", "q99"))
+    mean, std, low, high = (
+        np.asarray(value.get(key, np.full_like(q01, np.nan)), np.float64) for key in ("mean", "std", "min", "max")
+    )
+    mask = np.asarray(value.get("mask", np.ones(q01.shape)), bool)
+    shapes = [array.shape for array in (q01, q99, mean, std, low, high, mask)]
+    if q01.ndim != 1 or len(set(shapes)) != 1:
+        raise ValueError(f"arrays have shapes {shapes}")
+    if not (np.isfinite(q01).all() and np.isfinite(q99).all()):
+        raise ValueError("q01 or q99 are not finite")
+    return FieldStatistics(q01, q99, mean, std, low, high, mask)
+
+
+def _field_json(field: FieldStatistics) -> dict[str, Any]:
+    arrays = {key: getattr(field, attribute) for key, attribute in _KEYS.items()}
+    known = {key: array.tolist() for key, array in arrays.items() if np.isfinite(array).all()}
+    return known | {"mask": field.mask.tolist()}

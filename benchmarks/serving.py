@@ -9,9 +9,11 @@ answer, as a robot that executes its chunk meanwhile doesn't: the numbers are th
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from avavla_ray.command_line import run_job
 from avavla_ray.files import write_json
@@ -33,7 +35,7 @@ class Settings:
     """What to measure."""
 
     quick: bool = False
-    """Short rounds; ends within 90 s on 2 cores."""
+    """Short rounds; ends within 45 s on 2 cores."""
     json: Path | None = None
     """File for the numbers."""
     preset: str = "small"
@@ -43,7 +45,10 @@ class Settings:
     clients: tuple[int, ...] = (1, 4, 16)
     max_batch: int = 16
     batch_wait_ms: float = 2.0
-    device: str = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
+    """On cuda both servers share one GPU, and an OpenVLA's random weights are made there in bfloat16."""
+    serve: str = ""
+    """Further options of jobs/serve.py for both servers, for instance "--depth 2 --compile --attention flash"."""
 
 
 @dataclass
@@ -66,43 +71,60 @@ class Load:
         }
 
 
-def make_checkpoint(folder: Path, preset_name: str) -> Path:
+def make_checkpoint(folder: Path, preset_name: str, device: str) -> Path:
     """A checkpoint of random weights."""
     import numpy as np
     import torch
 
     from avavla_ray.normalisation import FieldStatistics, Statistics
     from avavla_ray.policy.checkpoint import save_checkpoint
-    from avavla_ray.policy.config import preset
+    from avavla_ray.policy.config import BackboneConfig, preset
     from avavla_ray.policy.policy import AvaVlaPolicy
 
     torch.manual_seed(0)
-    policy = AvaVlaPolicy(preset(preset_name))
+    config = preset(preset_name)
+    if isinstance(config.backbone, BackboneConfig):
+        policy = AvaVlaPolicy(config)
+    else:
+        # transformers takes seconds to import.
+        from benchmarks.policy_cost.subjects import make_policy
+        from benchmarks.stand_in_tokenizer import stand_in_tokenizer
+
+        policy = make_policy(preset_name, None, device, "bfloat16" if device == "cuda" else "float32")
+        policy.config = dataclasses.replace(policy.config, tokenizer=stand_in_tokenizer(config.backbone))
     random = np.random.default_rng(0)
     action, proprio = (
         FieldStatistics.of(random.normal(size=(64, width)))
         for width in (policy.config.action_dim, policy.config.proprio_dim)
     )
     save_checkpoint(folder, policy, Statistics("noise", action, proprio, 1, 64), stage="none", provenance={})
+    del policy
+    if device == "cuda":
+        torch.cuda.empty_cache()  # the servers need the room
     return folder
 
 
-def start_server(checkpoint: Path, max_batch: int, settings: Settings) -> tuple[subprocess.Popen[str], str]:
-    """A running jobs/serve.py and its address."""
+def start_server(checkpoint: Path, max_batch: int, settings: Settings) -> subprocess.Popen[str]:
+    """A jobs/serve.py."""
     import ray
 
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [
             sys.executable, str(ROOT / "jobs" / "serve.py"), "--checkpoint", str(checkpoint), "--port", "0",
             "--max-batch", str(max_batch), "--batch-wait-ms", str(settings.batch_wait_ms), "--device", settings.device,
+            "--gpu-share", "0.5", *shlex.split(settings.serve),
         ],
         env={**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}, cwd=ROOT, text=True,
         stdout=subprocess.PIPE,
     )  # fmt: skip
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    """Of a server, once it answers."""
     assert process.stdout is not None
     for line in process.stdout:
         if "http://" in line:
-            return process, line.split("http://")[1].strip()
+            return line.split("http://")[1].strip()
     raise RuntimeError(f"the server ended with status {process.wait()}")
 
 
@@ -168,40 +190,49 @@ def request_body(facts: dict[str, Any], session: str, seed: int) -> str:
 
 def main(settings: Settings) -> None:
     from actors.cluster import connect
-    from avavla_ray.provenance import machine
+    from avavla_ray.provenance import git_commit, machine
 
-    rounds, seconds = (2, 2.0) if settings.quick else (5, 6.0)
+    rounds, seconds = (2, 0.8) if settings.quick else (5, 6.0)
+    few, many = min(settings.clients), max(settings.clients)
+    counts = sorted({few, many}) if settings.quick else settings.clients
     connect(cpus=2)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = settings.checkpoint or make_checkpoint(Path(folder) / settings.preset, settings.preset)
+        checkpoint = settings.checkpoint or make_checkpoint(
+            Path(folder) / settings.preset, settings.preset, settings.device
+        )
         servers = {
             "batched": start_server(checkpoint, settings.max_batch, settings),
             "one by one": start_server(checkpoint, 1, settings),
         }
-        loads = {(name, clients): Load() for clients in settings.clients for name in servers}
+        loads = {(name, clients): Load() for clients in counts for name in servers}
         try:
-            for _, address in servers.values():
-                ask_for(address, 1, 1.0, Load())  # warm
+            addresses = {name: address_of(process) for name, process in servers.items()}
+            for address in addresses.values():
+                ask_for(address, 1, 0.5, Load())  # warm
             for _ in range(rounds):
                 for (name, clients), load in loads.items():
-                    ask_for(servers[name][1], clients, seconds, load)
+                    ask_for(addresses[name], clients, seconds, load)
         finally:
-            for process, _ in servers.values():
+            for process in servers.values():
                 process.terminate()
+            for process in servers.values():
                 process.wait()
     reports = {f"{name}, {clients} clients": load.report() for (name, clients), load in loads.items()}
-    few, many = min(settings.clients), max(settings.clients)
     batched, single = reports[f"batched, {many} clients"], reports[f"one by one, {many} clients"]
     result: dict[str, Any] = {
         "decisions_per_s": batched["decisions_per_s"],
         "batching_speedup": batched["decisions_per_s"] / single["decisions_per_s"],
         "http_overhead_ms": reports[f"batched, {few} clients"]["overhead_ms"],
-        "cases": reports,
         "preset": str(settings.checkpoint or settings.preset),
         "max_batch": settings.max_batch,
         "batch_wait_ms": settings.batch_wait_ms,
+        "serve": settings.serve,
         "machine": machine(),
+        "commit": git_commit(),
     }
+    for (name, clients), load in loads.items():
+        case = f"{name.replace(' ', '_')}_{clients}"
+        result |= {f"{case}.{key}": value for key, value in load.report().items()}
     print(f"{'':24} decisions/s   p50 ms   p90 ms   http ms   mean batch")
     for name, report in reports.items():
         print(
@@ -215,4 +246,6 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
+    # Run as a script, Python looks for modules in this folder only.
+    sys.path.insert(0, str(ROOT))
     run_job(main, Settings)

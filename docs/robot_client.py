@@ -23,17 +23,16 @@ class Robot:
 
     def act(self, images, instruction, proprio, begins):
         """images (H, W, 3) uint8, one a camera; begins: a new episode -> actions (C, A), to be executed in turn."""
-        images = [
-            {"__numpy__": base64.b64encode(i.tobytes()).decode(), "dtype": "|u1", "shape": i.shape} for i in images
-        ]
+        text = [base64.b64encode(image.tobytes()).decode() for image in images]
+        images = [{"__numpy__": t, "dtype": "|u1", "shape": i.shape} for t, i in zip(text, images, strict=True)]
         fields = {"images": images, "instruction": instruction, "proprio": list(map(float, proprio)), "reset": begins}
         return np.array(self.call("POST", "/act", session=self.session, **fields)["actions"])
 
 
 if __name__ == "__main__":
-    robot, random = Robot(sys.argv[1]), np.random.default_rng(0)
+    robot = Robot(sys.argv[1])
     policy = robot.call("GET", "/health")
     for decision in range(5):
-        images = random.integers(0, 256, (policy["cameras"], 128, 128, 3), dtype=np.uint8)
+        images = np.random.randint(0, 256, (policy["cameras"], 128, 128, 3), np.uint8)
         print(robot.act(images, "pick up the red block", np.zeros(policy["proprio"]), decision == 0)[0].round(3))
     robot.call("DELETE", f"/sessions/{robot.session}")

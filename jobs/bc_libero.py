@@ -70,7 +70,7 @@ def main(settings: Settings) -> None:
         policy = preset(settings.preset)
     else:
         policy = read_config(open_folder(settings.checkpoint, verify=False))
-    # Our demonstrations command the gripper as the simulators do, whatever the weights were trained on.
+    # Our demonstrations command the gripper as the simulators do; train() turns the head of other weights with it.
     policy = replace(policy, gripper="signed")
     if settings.lora_rank is not None:
         policy = replace(policy, lora=LoraConfig(rank=settings.lora_rank))

@@ -10,10 +10,11 @@ decides as the published model does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from avavla_ray.command_line import run_job
+from avavla_ray.policy.openvla.config import OpenVlaConfig
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,22 @@ class Settings:
     """Width of the proprioception with --parallel, 0 for none; 8 when left out."""
     adaptive: bool = True
     """Active visual attention, latent reasoning and state-based initialisation; off, the plain model."""
+    crop: float = OpenVlaConfig.crop
+    """Share of the pictures' area cut out of their centre: 0.9 for fine-tuned models, 1 for openvla-7b as it is."""
     seed: int = 0
     """Of the parts that start fresh."""
     shard_gigabytes: float = 4.0
     """Largest size of a file of weights."""
 
 
+_EXPORT = ("checkpoint", "output", "export", "origin")
+
+
 def main(settings: Settings) -> None:
     _check(settings)
     from avavla_ray.policy.openvla import exchange
     from avavla_ray.policy.openvla.source import Parallel, open_source
+    from avavla_ray.policy.units import misfits
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
 
@@ -58,15 +65,22 @@ def main(settings: Settings) -> None:
                 settings.checkpoint, settings.output, origin=settings.origin, tick=progress.advance
             )
         print(f"published layout in {settings.output}; it has no place for {', '.join(left_out)}, which are left out")
+        if found.changing:
+            print(
+                f"warning: of these {', '.join(found.changing)} were trained: without them the published model decides "
+                f"otherwise than this policy; only what was imported with --no-adaptive is exported exactly"
+            )
         if found.signed:
             print("the gripper's output and statistics were turned into OpenVLA's, 0 closed and 1 open")
         return
     if settings.parallel:
         sizes = {"images": settings.images, "chunk": settings.chunk, "proprio_dim": settings.proprio_dim}
         given = {name: value for name, value in sizes.items() if value is not None}
-        source = open_source(settings.checkpoint, parallel=Parallel(**given))
+        source = open_source(settings.checkpoint, parallel=Parallel(**given), crop=settings.crop)
     else:
-        source = open_source(settings.checkpoint, images=settings.images, chunk=settings.chunk)
+        source = open_source(
+            settings.checkpoint, images=settings.images, chunk=settings.chunk, crop=settings.crop
+        )  # fmt: skip
     config = exchange.policy_of(source, adaptive=settings.adaptive)
     with Progress(exchange.count_tensors(source), "import", "tensors") as progress:
         fresh = exchange.import_checkpoint(
@@ -75,10 +89,17 @@ def main(settings: Settings) -> None:
         )  # fmt: skip
     kind = "OpenVLA-OFT" if source.config.parallel else "OpenVLA"
     print(
-        f"{kind}, {source.config.images} images, chunk {source.config.chunk}, statistics of "
+        f"{kind}, {source.config.images} images, crop {source.config.crop}, chunk {source.config.chunk}, statistics of "
         f"{', '.join(sorted(source.statistics))}; checkpoint in {settings.output}"
     )
-    print(f"fresh from seed {settings.seed}, to be trained: {', '.join(fresh)}")
+    if unfit := sorted(misfits(config, source.statistics)):
+        width = f"{config.proprio_dim} numbers" + (" (--proprio-dim)" if settings.parallel else "")
+        print(
+            f"warning: statistics of {', '.join(unfit)} do not fit {config.action_dim} actions and proprioception of "
+            f"{width}: the policy cannot act by them, but cloning it brings those of the demonstrations"
+        )
+    needed = [part for part in fresh if settings.adaptive or part not in ("encoder", "value_head")]
+    print(f"fresh from seed {settings.seed}, to be trained: {', '.join(needed) or 'nothing that acts'}")
 
 
 def _check(settings: Settings) -> None:
@@ -86,6 +107,11 @@ def _check(settings: Settings) -> None:
 
     if settings.output.exists():
         raise InputError(f"{settings.output} exists already: give another --output")
+    if settings.export:
+        for field in fields(settings):
+            if field.name not in _EXPORT and getattr(settings, field.name) != field.default:
+                flag = ("no-" if field.default is True else "") + field.name.replace("_", "-")
+                raise InputError(f"--{flag} goes with an import: leave it out of an --export")
     if settings.shard_gigabytes <= 0:
         raise InputError(f"--shard-gigabytes {settings.shard_gigabytes}: give more than 0")
     for flag, value, least in (
@@ -95,8 +121,6 @@ def _check(settings: Settings) -> None:
             raise InputError(f"{flag} {value}: give at least {least}")
     if settings.proprio_dim is not None and not settings.parallel:
         raise InputError("--proprio-dim goes with --parallel: the checkpoint's own projector says its width")
-    if settings.export and settings.parallel:
-        raise InputError("--parallel goes with an import: leave it out of an --export")
     if settings.origin is not None and not settings.export:
         raise InputError("--origin goes with --export")
 

@@ -24,7 +24,7 @@ class Settings:
     port: int = 8777
     """0 takes a free one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes a GPU where the cluster has one a replica."""
+    """auto takes GPUs where the cluster has enough."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the backbone; the checkpoint's own when left out."""
     exit_threshold: float | None = None
@@ -33,6 +33,10 @@ class Settings:
     """Fixed number of latent steps instead of the gate."""
     keep_ratio: float | None = None
     """Share of visual tokens kept; the checkpoint's own when left out."""
+    attention: Literal["sdpa", "flex", "flash", "explicit"] | None = None
+    """Kernel of an OpenVLA's language model. flash needs bfloat16 on a GPU, explicit is for debugging."""
+    compile: bool = False
+    """Run the --depth latent steps through torch.compile, on a GPU as a CUDA graph. It starts later, by minutes."""
     unnorm_key: str | None = None
     """Data set whose units are meant where a request names none; needed where the checkpoint knows several."""
     max_batch: int = 16
@@ -40,7 +44,9 @@ class Settings:
     batch_wait_ms: float = 2.0
     """How long the first request of a batch waits for others."""
     replicas: int = 1
-    """Policies that share the robots, one a GPU or `threads` processors. Sessions don't depend on which one decides."""
+    """Policies that share the robots. Sessions don't depend on which one decides."""
+    gpu_share: float = 1.0
+    """GPUs that a policy takes; with 0.5 two share one."""
     threads: int = 1
     """Processor threads that a policy computes with."""
     session_minutes: float = 10.0
@@ -59,18 +65,28 @@ def main(settings: Settings) -> None:
 
     from actors.cluster import connect
     from actors.serving.replica import PolicyPlan
-    from actors.serving.start import ServingPlan, deployed, listen_until_signal, remote_decide
+    from actors.serving.start import (
+        ServingPlan,
+        deployed,
+        interrupted_by_sigterm,
+        listen_until_signal,
+        remote_decide,
+    )
     from avavla_ray.errors import InputError
 
     connect(cpus=settings.replicas * settings.threads)
-    gpus = ray.cluster_resources().get("GPU", 0)
-    if settings.device == "cuda" and gpus < settings.replicas:
-        raise InputError(f"--device cuda --replicas {settings.replicas}: the cluster has {gpus:g} GPUs")
-    device = "cuda" if settings.device != "cpu" and gpus >= settings.replicas else "cpu"
+    interrupted_by_sigterm()
+    gpus, wanted = ray.cluster_resources().get("GPU", 0), settings.replicas * settings.gpu_share
+    if settings.device == "cuda" and gpus < wanted:
+        raise InputError(
+            f"--device cuda --replicas {settings.replicas}: needs {wanted:g} GPUs, the cluster has {gpus:g}"
+        )
+    device = "cuda" if settings.device != "cpu" and gpus >= wanted else "cpu"
     options = {"exit_threshold": settings.exit_threshold, "depth": settings.depth, "keep_ratio": settings.keep_ratio}
     plan = PolicyPlan(
         str(settings.checkpoint.resolve()), digest, device, settings.precision, settings.threads,
         {name: value for name, value in options.items() if value is not None},
+        settings.attention, settings.compile, settings.max_batch, settings.gpu_share,
     )  # fmt: skip
     serving = ServingPlan(
         settings.replicas, settings.max_batch, settings.batch_wait_ms, settings.session_minutes,
@@ -111,24 +127,37 @@ def _checked(settings: Settings) -> str:
         raise InputError(f"--batch-wait-ms {settings.batch_wait_ms}: expected 0 to 10000")
     if not settings.session_minutes > 0:
         raise InputError(f"--session-minutes {settings.session_minutes}: expected more than 0")
+    if not 0 < settings.gpu_share <= 1:
+        raise InputError(f"--gpu-share {settings.gpu_share}: expected more than 0, at most 1")
     if settings.exit_threshold is not None and settings.depth is not None:
         raise InputError("--exit-threshold and --depth exclude each other: give one of them")
+    if settings.compile and not settings.depth:
+        raise InputError(f"--compile needs a fixed --depth of at least 1, got {settings.depth}")
 
+    from avavla_ray.normalisation import read_statistics
     from avavla_ray.policy.checkpoint import read_config
-    from avavla_ray.policy.config import check_depth
+    from avavla_ray.policy.config import BackboneConfig, check_depth
     from avavla_ray.policy.folder import STATISTICS, open_folder
-    from avavla_ray.policy.openvla.statistics import read_statistics
+    from avavla_ray.policy.units import check_widths
 
     opened = open_folder(settings.checkpoint, verify=False)
     config = read_config(opened)
     if settings.unnorm_key is not None:
-        check_known("--unnorm-key", settings.unnorm_key, read_statistics(opened.statistics, STATISTICS))
+        statistics = read_statistics(opened.statistics, STATISTICS)
+        check_known("--unnorm-key", settings.unnorm_key, statistics)
+        check_widths(config, statistics[settings.unnorm_key])
     if settings.exit_threshold is not None:
         check_fraction("--exit-threshold", settings.exit_threshold)
+        if not (config.latent.enabled and config.latent.early_exit):
+            raise InputError(f"--exit-threshold {settings.exit_threshold}: this policy has no early exit: leave it out")
     if settings.keep_ratio is not None:
         check_fraction("--keep-ratio", settings.keep_ratio)
+        if settings.keep_ratio < 1 and not config.attention.enabled:
+            raise InputError(f"--keep-ratio {settings.keep_ratio}: this policy has no AVA to choose by: leave it out")
     if settings.depth is not None:
         check_depth(config, settings.depth)
+    if settings.attention is not None and isinstance(config.backbone, BackboneConfig):
+        raise InputError(f"--attention {settings.attention}: a {config.preset} policy has one kernel: leave it out")
     return opened.digest
 
 

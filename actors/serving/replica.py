@@ -35,6 +35,7 @@ class PolicyPlan:
         attention: kernel of an OpenVLA's language model; None takes its default.
         compiled: the latent loop's fixed depth runs through torch.compile; options has the depth.
         max_batch: of batches that will come; a compiled policy sees every size of them before the first robot.
+        gpu_share: GPUs that it takes where its device is "cuda".
     """
 
     checkpoint: str
@@ -46,6 +47,7 @@ class PolicyPlan:
     attention: str | None = None
     compiled: bool = False
     max_batch: int = 1
+    gpu_share: float = 1.0
 
 
 class PolicyReplica:

@@ -118,6 +118,16 @@ def listen_until_signal(
     asyncio.run(main())
 
 
+def interrupted_by_sigterm() -> None:
+    """Until somebody listens, SIGTERM ends the start as Ctrl-C does, with what was deployed taken back. To be called
+    after Ray has set its own handler."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 @contextlib.contextmanager
 def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     """Policies on the cluster, by their Serve handle; gone when the block ends.
@@ -126,6 +136,7 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
         name: of the Serve application; one left over from a job that was killed is replaced.
     """
     from ray import serve
+    from ray.exceptions import ActorAlreadyExistsError
     from ray.serve.schema import LoggingConfig
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -133,12 +144,22 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     deployment = serve.deployment(
         PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
         health_check_period_s=2, max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options={"num_cpus": plan.threads, "num_gpus": 1 if plan.device == "cuda" else 0},
+        ray_actor_options={"num_cpus": plan.threads, "num_gpus": plan.gpu_share if plan.device == "cuda" else 0},
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.
-    serve.start(proxy_location="Disabled", logging_config=quiet)
     try:
-        yield serve.run(deployment.bind(plan), name=name, route_prefix=None, logging_config=quiet)
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+    except ActorAlreadyExistsError:  # another server of this cluster began at the same moment, and both now have one
+        serve.start(proxy_location="Disabled", logging_config=quiet)
+    try:
+        try:
+            handle = serve.run(deployment.bind(plan), name=name, route_prefix=None, logging_config=quiet)
+        except RuntimeError as error:  # its constructor doesn't raise
+            logging.getLogger(__name__).error("Ray Serve can't start the policy", exc_info=error)
+            raise InputError(
+                f"checkpoint {plan.checkpoint}: the policy's process doesn't survive its start: is there enough memory?"
+            ) from error
+        yield handle
     finally:
         serve.delete(name)
 

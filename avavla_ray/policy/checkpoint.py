@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from avavla_ray import normalisation
 from avavla_ray.errors import InputError, check_known
-from avavla_ray.normalisation import Statistics
+from avavla_ray.normalisation import Statistics, read_statistics, statistics_json
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.config_json import from_json, to_json
 from avavla_ray.policy.folder import (
@@ -27,9 +27,10 @@ from avavla_ray.policy.folder import (
     write_folder,
 )
 from avavla_ray.policy.openvla.config import OpenVlaConfig
-from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
 from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.precision import DTYPES
 from avavla_ray.policy.tensors import differences, shapes_of, summary
+from avavla_ray.policy.units import check_widths
 
 BACKBONE = "backbone."
 # What export needs to know of the published checkpoint; carried from checkpoint to checkpoint in `extra`.
@@ -77,7 +78,7 @@ class Checkpoint:
             raise InputError(f"checkpoint {self.path} has statistics of {len(known)} data sets: name one of {names}")
         key = next(iter(known)) if key is None else key
         check_known("normalisation key", key, known)
-        _check_widths(self.path, self.policy.config, known[key])
+        check_widths(self.policy.config, known[key])
         return known[key]
 
 
@@ -130,7 +131,9 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint, verifying every file against the manifest first.
 
-    Weights go to `device` one tensor at a time, so that memory stays near the policy's own.
+    Weights go to `device` one tensor at a time, so that memory stays near the policy's own. The statistics' widths are
+    not compared with the policy's here, for one data set as for many: cloning from it brings those of the
+    demonstrations. Whoever uses them does, by `statistics_of` or `units.check_widths`.
 
     Args:
         dtype: of the backbone; None keeps that of an OpenVLA backbone's files. Everything else, adapters included, is
@@ -146,8 +149,6 @@ def load_checkpoint(
         all_statistics = read_statistics(opened.statistics, normalisation.FILE_NAME)
     except InputError as error:
         raise InputError(f"checkpoint {opened.path}: {error}") from error
-    if len(all_statistics) == 1:
-        _check_widths(opened.path, config, *all_statistics.values())
     _check_tokenizer(opened.path, config)
     policy = empty_policy(config)
     _fill(policy, opened, device, dtype)
@@ -210,6 +211,11 @@ def _fill(
         tensor = opened.read(name, device)
         if not tensor.is_floating_point():
             raise InputError(f"checkpoint {opened.path}: {name} holds {tensor.dtype}, not weights: {AGAIN}")
+        if dtype is None and tensor.dtype not in DTYPES.values():
+            raise InputError(
+                f"checkpoint {opened.path}: {name} holds {tensor.dtype}, neither of {', '.join(DTYPES)}: load it with "
+                f"a precision and save it again"
+            )
         kind = torch.float32
         if name.startswith(BACKBONE) and ".lora_" not in name:
             kind = dtype or (tensor.dtype if openvla else kind)
@@ -232,16 +238,3 @@ def _check_tokenizer(folder: Path, config: PolicyConfig) -> None:
         from avavla_ray.policy.openvla.prompt import PromptTokenizer
 
         PromptTokenizer(config.tokenizer, config.backbone, str(folder / TOKENIZER))
-
-
-def _check_widths(folder: Path, config: PolicyConfig, statistics: Statistics) -> None:
-    for kind, field, width in (
-        ("action", statistics.action, config.action_dim),
-        ("proprio", statistics.proprio, config.proprio_dim),
-    ):
-        # A policy without proprioception has no use for its statistics.
-        if width and field.q01.shape != (width,):
-            raise InputError(
-                f"checkpoint {folder}: {normalisation.FILE_NAME} has {kind} statistics of shape {field.q01.shape} for "
-                f"{statistics.name}, the policy needs ({width},): keep the files that were written together"
-            )

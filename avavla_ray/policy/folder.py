@@ -61,7 +61,13 @@ class CheckpointFolder:
     digest: str
 
     def read(self, name: str, device: torch.device | str = "cpu") -> Tensor:
-        """One tensor; on the CPU possibly a view of the mapped file."""
+        """One tensor; on the CPU possibly a view of the mapped file.
+
+        Raises:
+            InputError: there is none of this name.
+        """
+        if name not in self.weight_map:
+            raise InputError(f"checkpoint {self.path}: {name} is missing: {AGAIN}")
         return read_tensor(self.path / self.weight_map[name], name, device)
 
     def unused(self) -> Iterator[tuple[str, Tensor]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -49,6 +50,18 @@ def read_shapes(path: Path, fix: str) -> dict[str, Shape]:
             return {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(f"{path} does not hold weights ({error}): {fix}") from error
+
+
+def read_types(path: Path) -> set[str]:
+    """Types of the tensors in a file, as safetensors names them ("F32", "BF16", ...), from its header."""
+    with safe_open(path, framework="pt") as stream:
+        return {stream.get_slice(name).get_dtype() for name in stream.keys()}  # noqa: SIM118
+
+
+def is_weights_file(name: Any, ending: str) -> TypeGuard[str]:
+    """Whether a name that a file gave is that of a file directly in a folder, with this ending."""
+    plain = isinstance(name, str) and PurePosixPath(name).name == name and not {"\\", "\0"} & set(name)
+    return plain and name.endswith(ending)
 
 
 def read_tensor(path: Path, name: str, device: torch.device | str = "cpu") -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
@@ -25,3 +27,14 @@ def check_widths(config: PolicyConfig, statistics: Statistics) -> None:
                 f"unnorm_key {statistics.name!r}: expected {kind} statistics of shape ({width},), got "
                 f"{field.q01.shape}: name a data set of the policy's robot, or clone the policy from demonstrations"
             )
+
+
+def misfits(config: PolicyConfig, statistics: Mapping[str, Statistics]) -> dict[str, str]:
+    """The data sets whose units the policy cannot use, and why, as `check_widths` says it."""
+    found = {}
+    for name, each in statistics.items():
+        try:
+            check_widths(config, each)
+        except InputError as error:
+            found[name] = str(error)
+    return found

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -15,9 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import torch
 from ray import serve
 
+from actors.serving.faults import Fault
+from actors.serving.messages import Answer, BeliefArrays
+from actors.serving.preparing import Preparer
+from actors.serving.start import remote_decide
+from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.policy import AvaVlaPolicy
+from tests.support.policies import some_statistics, stirred_policy, tiny
 from tests.support.processes import wait_until_gone
 from tests.support.serving import Client, body, observation, write_checkpoint
 
@@ -42,6 +53,15 @@ class Job:
         self.line = next((line for line in self.process.stdout if "http://" in line), "")
         assert self.line, self.process.stderr.read()
         self.address = self.line.split("http://")[1].strip()
+
+    def forget_complaints(self):
+        """Of failures that tests have provoked."""
+        pipe = self.process.stderr.fileno()
+        os.set_blocking(pipe, False)
+        with contextlib.suppress(BlockingIOError):
+            while os.read(pipe, 65536):
+                pass
+        os.set_blocking(pipe, True)
 
     def policy(self):
         """Handle of what Serve keeps alive."""
@@ -120,6 +140,19 @@ def test_the_client_of_the_documentation_drives_it(job):
     assert [len(action) for action in actions] == [7] * 5
 
 
+def test_a_robot_whose_belief_makes_nan_is_refused_alone(job, client):
+    """Past the HTTP side, which refuses such a belief: straight to the policy."""
+    facts = job.policy().facts.remote().result()
+    prepare = Preparer(facts, None)
+    huge = BeliefArrays(*(np.full(shape, 3e38, np.float32) for shape in (facts.hidden, facts.history)))
+    asks = [prepare(**observation(seed), belief=huge if seed == 1 else None, unnorm_key=None) for seed in range(3)]
+    found = asyncio.run(remote_decide(job.policy())(asks))
+    assert [type(one) for one in found] == [Answer, InputError, Answer]
+    shapeless = dataclasses.replace(asks[0], text=asks[0].text[:3])
+    with pytest.raises(Fault, match="^the policy failed to decide: the server's log says why$"):
+        asyncio.run(remote_decide(job.policy())([asks[0], shapeless]))
+
+
 def test_policies_that_die_come_back_and_no_belief_is_lost(job, policy):
     handle = job.policy()
     dead = set()
@@ -157,6 +190,33 @@ def test_policies_that_die_come_back_and_no_belief_is_lost(job, policy):
     assert handle.pid.remote().result() not in dead
 
 
+def test_a_policy_that_cannot_decide_ends_the_job_with_one_line(job, tmp_path):
+    place = tmp_path / "policy"
+    policy = stirred_policy(tiny())
+    with torch.no_grad():
+        policy.encoder.start.bias.fill_(torch.nan)
+    save_checkpoint(place, policy, some_statistics(7, 8), stage="bc", provenance={})
+    other = Job(place)
+    _, complaint = other.process.communicate(timeout=120)
+    assert other.process.returncode == 2, complaint
+    last = complaint.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "no numbers" in last
+    assert "Traceback" not in complaint
+    assert len(serve.status().applications) == 1
+
+
+def test_sigterm_while_starting_leaves_nothing_behind(job):
+    other = Job(job.checkpoint)
+    end = time.monotonic() + 60
+    while len(serve.status().applications) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    other.process.send_signal(signal.SIGTERM)
+    _, complaint = other.process.communicate(timeout=60)
+    assert (other.process.returncode, complaint.splitlines()[-1:]) == (1, ["interrupted"])
+    assert len(serve.status().applications) == 1
+
+
 def test_a_port_in_use_is_refused(job):
     port = job.address.split(":")[1]
     other = Job(job.checkpoint, "--port", port)
@@ -169,6 +229,7 @@ def test_a_port_in_use_is_refused(job):
 
 def test_ends_with_status_0_when_told_to(job):
     pid = job.policy().pid.remote().result()
+    job.forget_complaints()
     job.process.send_signal(signal.SIGTERM)
     assert job.process.wait(30) == 0
     assert "Traceback" not in job.process.stderr.read()

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avavla_ray.errors import InputError
-from avavla_ray.files import sha256
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
+from avavla_ray.policy.config import preset
+from tests.support.checkpoints import seal
 from tests.support.policies import random_belief, random_inputs, some_statistics, stirred_policy, tiny
 
 
@@ -31,14 +32,6 @@ def written(tmp_path_factory) -> Path:
 @pytest.fixture
 def folder(written, tmp_path) -> Path:
     return Path(shutil.copytree(written, tmp_path / "checkpoint"))
-
-
-def seal(folder: Path) -> None:
-    """Make the manifest agree with the files again, as a foreign writer would have."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for name in manifest["files"]:
-        manifest["files"][name] = {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_round_trip(folder):
@@ -201,7 +194,7 @@ def test_statistics_of_several_data_sets(tmp_path):
         _ = checkpoint.statistics
     with pytest.raises(InputError, match="did you mean 'first'"):
         checkpoint.statistics_of("frist")
-    with pytest.raises(InputError, match=r"action statistics of shape \(5,\) for other"):
+    with pytest.raises(InputError, match=r"'other': expected action statistics of shape \(7,\), got \(5,\)"):
         checkpoint.statistics_of("other")
 
 
@@ -244,11 +237,34 @@ def test_configuration_of_another_policy(folder):
         load_checkpoint(folder)
 
 
-def test_statistics_of_another_robot(folder):
-    some_statistics(action_dim=5).save(folder)
+@pytest.mark.parametrize(
+    ("widths", "complaint"),
+    [
+        ({"action_dim": 5}, r"'noise': expected action statistics of shape \(7,\), got \(5,\)"),
+        ({"proprio_dim": 7}, r"'noise': expected proprio statistics of shape \(8,\), got \(7,\)"),
+    ],
+)
+def test_statistics_of_another_robot_load_but_are_not_used(folder, widths, complaint):
+    some_statistics(**widths).save(folder)
     seal(folder)
-    with pytest.raises(InputError, match=r"action statistics of shape \(5,\) for noise, the policy needs \(7,\)"):
-        load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder)  # to be cloned, say
+    with pytest.raises(InputError, match=complaint):
+        _ = checkpoint.statistics
+    with pytest.raises(InputError, match=complaint):
+        picture = np.zeros((32, 32, 3), np.uint8)
+        checkpoint.policy.act([picture, picture], "pick up the bowl", np.zeros(8))
+
+
+def test_a_backbone_of_half_precision_is_refused_unless_a_precision_is_given(tmp_path):
+    policy = stirred_policy(preset("openvla_oft_tiny"))
+    policy.backbone.half()
+    save_checkpoint(tmp_path / "half", policy, some_statistics(), stage="bc", provenance={})
+    with pytest.raises(InputError, match=r"holds torch.float16, neither of float32, bfloat16"):
+        load_checkpoint(tmp_path / "half")
+    loaded = load_checkpoint(tmp_path / "half", dtype=torch.float32).policy
+    weight = loaded.backbone.model.projector.fc1.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, policy.backbone.model.projector.fc1.weight.float())
 
 
 def test_a_pickle_in_disguise_is_not_run(folder):

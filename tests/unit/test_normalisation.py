@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -45,6 +46,19 @@ def test_file_round_trip(tmp_path):
     assert (loaded.name, loaded.episodes, loaded.steps) == ("libero_object", 5, 500)
     np.testing.assert_array_equal(loaded.action.q01, statistics().action.q01)
     assert loaded.action.mask.tolist() == [True] * 6 + [False]
+
+
+def test_the_file_has_openvlas_names_and_what_is_unknown_is_left_out(tmp_path):
+    before = statistics()
+    unknown = dataclasses.replace(before.action, mean=np.full(7, np.nan))
+    dataclasses.replace(before, action=unknown).save(tmp_path)
+    content = json.loads((tmp_path / FILE_NAME).read_text())["libero_object"]
+    assert list(content) == ["action", "proprio", "num_transitions", "num_trajectories"]
+    assert list(content["proprio"]) == ["q01", "q99", "mean", "std", "min", "max", "mask"]
+    assert list(content["action"]) == ["q01", "q99", "std", "min", "max", "mask"]
+    loaded = Statistics.load(tmp_path)
+    assert np.isnan(loaded.action.mean).all()
+    np.testing.assert_array_equal(loaded.proprio.mean, before.proprio.mean)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"a": {"action": {}}}', "[]"])

@@ -123,14 +123,16 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "broken")
 
 
-def test_a_plain_import_has_no_adaptive_parts(tmp_path: Path) -> None:
+def test_a_plain_import_has_no_adaptive_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_published(tmp_path / "published", oft=True)
     job = import_openvla.Settings(tmp_path / "published", tmp_path / "plain", adaptive=False)
     import_openvla.main(job)
+    assert "to be trained: nothing that acts\n" in capsys.readouterr().out
     policy = load_checkpoint(tmp_path / "plain").policy
     assert policy.attention is None
     assert policy.loop is None
-    assert policy.action_tokens.initialise is None
+    assert not list(policy.action_tokens.parameters())
+    assert policy.conditioning is None
 
 
 def test_openvla_becomes_the_start_of_oft(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +140,7 @@ def test_openvla_becomes_the_start_of_oft(tmp_path: Path, capsys: pytest.Capture
     start = import_openvla.Settings(tmp_path / "published", tmp_path / "job", parallel=True, chunk=4, proprio_dim=6)
     import_openvla.main(start)
     said = capsys.readouterr().out
-    assert "OpenVLA-OFT, 2 images, chunk 4" in said
+    assert "OpenVLA-OFT, 2 images, crop 0.9, chunk 4" in said
     assert "fresh from seed 0, to be trained: attention, " in said
     assert "backbone.model.proprio, backbone.model.head" in said
     assert load_checkpoint(tmp_path / "job").policy.config.proprio_dim == 6
@@ -305,6 +307,12 @@ def _edit(path: Path, **changes: object) -> None:
         (lambda f: torch.save({}, f / "noisy_action_projector--1_checkpoint.pt"), "diffusion"),
         (lambda f: torch.save({}, f / "vision_backbone--1_checkpoint.pt"), "FiLM"),
         (lambda f: (f / "action_head--1_checkpoint.pt").write_bytes(b"no"), "does not hold weights"),
+        (lambda f: (f / "action_head--1_checkpoint.pt").write_bytes(b""), "does not hold weights"),
+        (lambda f: (f / "action_head--1_checkpoint.pt").write_text("not found\n"), "does not hold weights"),
+        (lambda f: (f / "action_head--1_checkpoint.pt").write_text("<html>\n"), "does not hold weights"),
+        (lambda f: torch.save({1: torch.zeros(1)}, f / "action_head--1_checkpoint.pt"), "weights by name"),
+        (lambda f: _edit(f / INDEX, weight_map={"x": ".."}), "no weight_map of file names"),
+        (lambda f: _edit(f / INDEX, weight_map={"x": "../model.safetensors"}), "no weight_map of file names"),
     ],
 )  # fmt: skip
 def test_folders_that_are_not_whole_are_refused_in_one_line(tmp_path: Path, damage, message: str) -> None:
@@ -367,7 +375,7 @@ def test_statistics_of_one_of_many_data_sets(tmp_path: Path) -> None:
     assert golden.episodes == 3
     with pytest.raises(InputError, match="golden, other"):
         _ = checkpoint.statistics
-    with pytest.raises(InputError, match=r"proprio statistics of shape \(0,\) for other"):
+    with pytest.raises(InputError, match=r"'other': expected proprio statistics of shape \(8,\), got \(0,\)"):
         checkpoint.statistics_of("other")
     export_checkpoint(tmp_path / "ours", tmp_path / "back")
     assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
@@ -425,7 +433,7 @@ def test_job_imports_exports_and_names_what_is_wrong(tmp_path: Path, capsys: pyt
     write_published(tmp_path / "published", SMALL, oft=True)
     import_openvla.main(import_openvla.Settings(tmp_path / "published", tmp_path / "ours"))
     said = capsys.readouterr().out
-    assert "OpenVLA-OFT, 2 images, chunk 8" in said
+    assert "OpenVLA-OFT, 2 images, crop 0.9, chunk 8" in said
     assert "fresh from seed 0, to be trained: attention, action_tokens, conditioning, encoder, loop, value_head" in said
     import_openvla.main(import_openvla.Settings(tmp_path / "ours", tmp_path / "back", export=True))
     assert "no place for action_tokens, attention, " in capsys.readouterr().out
@@ -438,6 +446,11 @@ def test_job_imports_exports_and_names_what_is_wrong(tmp_path: Path, capsys: pyt
     for wrong, complaint in (
         ({"proprio_dim": 7}, "--proprio-dim goes with --parallel"),
         ({"parallel": True, "export": True}, "--parallel goes with an import"),
+        ({"images": 2, "export": True}, "--images goes with an import"),
+        ({"crop": 1.0, "export": True}, "--crop goes with an import"),
+        ({"seed": 1, "export": True}, "--seed goes with an import"),
+        ({"adaptive": False, "export": True}, "--no-adaptive goes with an import"),
+        ({"shard_gigabytes": 1.0, "export": True}, "--shard-gigabytes goes with an import"),
         ({"chunk": 0}, "--chunk 0: give at least 1"),
         ({"origin": tmp_path / "ours"}, "--origin goes with --export"),
     ):

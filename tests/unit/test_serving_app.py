@@ -156,6 +156,7 @@ def test_health_says_what_is_served_and_how_it_does(client):
     assert len(after["policy"]) == 64
     assert (after["preset"], after["device"], after["precision"]) == ("tiny", "cpu", "float32")
     assert (after["cameras"], after["proprio"], after["chunk"], after["action"]) == (2, 8, 8, 7)
+    assert (after["attention"], after["compiled"]) == (None, False)
     assert after["decisions"] == before["decisions"] + 1
     assert after["milliseconds_mean"] > 0
     assert after["milliseconds_p90"] > 0
@@ -209,6 +210,7 @@ def test_openvla_oft_checkpoint(tmp_path):
     policy, belief = AvaVlaPolicy.from_checkpoint(place), None
     with local_server(place) as address:
         client = Client(address)
+        assert client.good("GET", "/health")["attention"] == "sdpa"
         session = client.good("POST", "/sessions")["session"]
         for seed in range(3):
             seen = observation(seed, size=64)

@@ -10,7 +10,9 @@ import pytest
 from actors.serving.replica import PolicyReplica
 from actors.serving.start import bind
 from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import save_checkpoint
 from jobs.serve import Settings, main
+from tests.support.policies import some_statistics, stirred_policy, tiny
 from tests.support.serving import policy_plan, write_checkpoint
 
 
@@ -27,6 +29,10 @@ def checkpoint(tmp_path_factory):
         ({"depth": 9}, "latent depth 9 is outside 0..5"),
         ({"keep_ratio": -0.1}, "--keep-ratio"),
         ({"unnorm_key": "nois"}, "did you mean 'noise'?"),
+        ({"compile": True}, "--compile needs a fixed --depth of at least 1, got None"),
+        ({"compile": True, "depth": 0}, "--compile needs a fixed --depth of at least 1, got 0"),
+        ({"attention": "flex"}, "--attention flex: a tiny policy has one kernel"),
+        ({"gpu_share": 0.0}, "--gpu-share 0.0"),
         ({"max_batch": 0}, "--max-batch 0: expected at least 1"),
         ({"replicas": 0}, "--replicas 0"),
         ({"threads": 0}, "--threads 0"),
@@ -41,6 +47,28 @@ def checkpoint(tmp_path_factory):
 def test_settings_out_of_range_are_refused_before_anything_starts(checkpoint, changes, complaint):
     with pytest.raises(InputError, match=complaint):
         main(dataclasses.replace(Settings(checkpoint, port=0), **changes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "complaint"),
+    [
+        ({"latent__enabled": False}, {"exit_threshold": 0.5}, "--exit-threshold 0.5: this policy has no early exit"),
+        ({"latent__early_exit": False}, {"exit_threshold": 0.5}, "--exit-threshold 0.5: this policy has no early exit"),
+        ({"latent__enabled": False}, {"depth": 2}, "latent depth 2"),
+        ({"attention__enabled": False}, {"keep_ratio": 0.5}, "--keep-ratio 0.5: this policy has no AVA"),
+    ],
+)
+def test_options_that_the_policy_would_ignore_are_refused(tmp_path, sizes, changes, complaint):
+    place = write_checkpoint(tmp_path / "policy", tiny(**sizes))
+    with pytest.raises(InputError, match=complaint):
+        main(Settings(place, port=0, **changes))
+
+
+def test_units_of_another_robot_are_refused(tmp_path):
+    statistics = {"own": some_statistics(7, 8), "other": dataclasses.replace(some_statistics(9, 8), name="other")}
+    save_checkpoint(tmp_path / "policy", stirred_policy(tiny()), statistics, stage="bc", provenance={})
+    with pytest.raises(InputError, match="unnorm_key 'other'"):
+        main(Settings(tmp_path / "policy", port=0, unnorm_key="other"))
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import shutil
 from collections import defaultdict
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, check_space, write_json
 from avavla_ray.normalisation import FILE_NAME as STATISTICS
+from avavla_ray.normalisation import read_statistics, statistics_json
 from avavla_ray.policy.checkpoint import BACKBONE, PUBLISHED, empty_policy, read_config
 from avavla_ray.policy.config import (
     PAPER_ATTENTION,
@@ -24,18 +24,22 @@ from avavla_ray.policy.config import (
     LatentConfig,
     PolicyConfig,
     openvla_policy,
+    without_adaptive,
 )
 from avavla_ray.policy.config_json import to_json
-from avavla_ray.policy.folder import SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
+from avavla_ray.policy.folder import AGAIN, SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
 from avavla_ray.policy.openvla import source as published
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.openvla.gripper import open_fraction_statistics, open_fraction_weights
 from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
+from avavla_ray.policy.openvla.layout import Layout, recorded_layout
+from avavla_ray.policy.openvla.neutral import changing_parts
 from avavla_ray.policy.openvla.prompt import PromptTokenizer, read_tokenizer
+from avavla_ray.policy.openvla.shapes import model_shapes
 from avavla_ray.policy.openvla.source import Source
-from avavla_ray.policy.openvla.statistics import read_statistics, statistics_json
-from avavla_ray.policy.tensors import read_tensor, save_tensors, summary
+from avavla_ray.policy.tensors import differences, read_tensor, save_tensors, summary
+from avavla_ray.policy.units import misfits
 
 Tick = Callable[[], None]
 MODEL = f"{BACKBONE}model."
@@ -48,7 +52,8 @@ def policy_of(
     attention: AttentionConfig = PAPER_ATTENTION,
     latent: LatentConfig = PAPER_LATENT,
 ) -> PolicyConfig:
-    """The policy that a published checkpoint becomes; without `adaptive`, the plain model and nothing else.
+    """The policy that a published checkpoint becomes; without `adaptive`, the plain model and nothing else, which stays
+    what export can write however it is trained.
 
     Raises:
         InputError: its tokenizer is none, or another model's.
@@ -57,12 +62,7 @@ def policy_of(
     tokenizer = read_tokenizer(path)
     PromptTokenizer(tokenizer, source.config, str(path))
     config = openvla_policy(source.config, tokenizer, attention=attention, latent=latent)
-    if adaptive:
-        return config
-    return dataclasses.replace(
-        config, attention=dataclasses.replace(attention, enabled=False),
-        latent=dataclasses.replace(latent, enabled=False), state_initialisation=False,
-    )  # fmt: skip
+    return config if adaptive else without_adaptive(config)
 
 
 def import_checkpoint(
@@ -86,8 +86,12 @@ def import_checkpoint(
         names of the parts that are fresh.
 
     Raises:
-        InputError: the output cannot be written.
+        InputError: the output cannot be written, or no data set's statistics are those of the model's robot. With fresh
+            parts the latter is no fault, since training brings statistics of its own.
     """
+    unfit = misfits(config, source.statistics)
+    if len(unfit) == len(source.statistics) and not source.fresh:
+        raise InputError(f"{source.folder}: no data set's statistics fit the model ({summary(list(unfit.values()))})")
     fresh = _fresh(source, config, seed)
     files = {*source.weight_map.values(), *(part.file for part in source.components.values())}
     size = sum((source.folder / file).stat().st_size for file in files)
@@ -156,13 +160,22 @@ def _ours(entry: Entry, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 class Exportable(NamedTuple):
-    """weights: the checkpoint to export. kept: the one that has what only export needs, often the same. config: of
-    the model. signed: its gripper is our demonstrations', not that of OpenVLA's data sets."""
+    """A checkpoint that was found good.
+
+    Attributes:
+        weights: the checkpoint to export. kept: the one that has what only export needs, often the same.
+        config: of the model. layout: of the files to be written.
+        signed: its gripper is our demonstrations', not that of OpenVLA's data sets.
+        changing: parts that were trained and that the layout has no place for: without them the model decides
+            otherwise.
+    """
 
     weights: CheckpointFolder
     kept: CheckpointFolder
     config: OpenVlaConfig
+    layout: Layout
     signed: bool
+    changing: list[str]
 
 
 def open_exportable(folder: str | Path, origin: str | Path | None = None, verify: bool = True) -> Exportable:
@@ -187,13 +200,24 @@ def open_exportable(folder: str | Path, origin: str | Path | None = None, verify
         raise InputError(f"{folder} is of another geometry than {kept.path}: give the one that training started from")
     if policy.lora is not None:
         raise InputError(f"{folder} has LoRA adapters, which the layout has no place for: fold() them into the weights")
-    lacking = [name for name in unused_shapes(backbone) if UNUSED + name not in kept.weight_map]
+    model = {MODEL + name: shape for name, shape in model_shapes(backbone).items()}
+    if broken := differences(model, {name: s for name, s in weights.shapes.items() if name.startswith(BACKBONE)}):
+        raise InputError(f"{folder} is not a checkpoint of its configuration ({summary(broken)}): {AGAIN}")
+    unused = {UNUSED + name: shape for name, shape in unused_shapes(backbone).items()}
+    lacking = differences(unused, {name: s for name, s in kept.shapes.items() if name.startswith(UNUSED)})
     if lacking or not (kept.path / SOURCE / "config.json").is_file():
-        raise InputError(f"{kept.path} lacks {summary(lacking) or SOURCE}: import the published checkpoint again")
+        raise InputError(
+            f"{kept.path} is not as import writes it ({summary(lacking) or f'{SOURCE}/config.json is missing'}): "
+            "import the published checkpoint again"
+        )
     signed = policy.gripper == "signed"
     if signed and not backbone.head_blocks:
         raise InputError(f"{folder} has a gripper in our demonstrations' units: only an L1 head is converted")
-    return Exportable(weights, kept, backbone, signed)
+    layout = recorded_layout(
+        kept, [*(entry.source for entry in model_entries(backbone)), *unused_shapes(backbone)],
+        component_entries(backbone),
+    )  # fmt: skip
+    return Exportable(weights, kept, backbone, layout, signed, changing_parts(policy, weights.read))
 
 
 def export_checkpoint(
@@ -214,7 +238,7 @@ def export_checkpoint(
     Raises:
         InputError: as `open_exportable`, or the output cannot be written.
     """
-    weights, kept, config, signed = open_exportable(folder, origin)
+    weights, kept, config, layout, signed, _ = open_exportable(folder, origin)
     statistics = read_statistics(weights.statistics, str(weights.path / STATISTICS))
     if signed:
         statistics = open_fraction_statistics(statistics)
@@ -226,10 +250,10 @@ def export_checkpoint(
 
         return entry.restore(read)
 
-    entries, unused = {entry.source: entry for entry in model_entries(config)}, unused_shapes(config)
+    entries = {entry.source: entry for entry in model_entries(config)}
     check_space(output, sum((weights.path / file).stat().st_size for file in set(weights.weight_map.values())))
     shards: dict[str, list[str]] = defaultdict(list)
-    for name, file in _published_map(kept, [*entries, *unused]).items():
+    for name, file in layout.weight_map.items():
         shards[file].append(name)
     with atomic_path(output) as temporary:
         shutil.copytree(kept.path / SOURCE, temporary)
@@ -242,12 +266,12 @@ def export_checkpoint(
                 tick()
             save_tensors(held, temporary / file)
         for name, parts in component_entries(config).items():
-            about = kept.extra[PUBLISHED]["components"][name]
-            state = {about["prefix"] + entry.source: restored(entry).clone() for entry in parts}
+            file, prefix = layout.components[name]
+            state = {prefix + entry.source: restored(entry).clone() for entry in parts}
             buffer = io.BytesIO()
             torch.save(state, buffer)
             # Not by torch itself, which reports a full disk as a RuntimeError about positions.
-            (temporary / Path(about["file"]).name).write_bytes(buffer.getbuffer())
+            (temporary / file).write_bytes(buffer.getbuffer())
             for _ in state:
                 tick()
     return sorted({name.split(".")[0] for name in weights.shapes if not name.startswith((BACKBONE, UNUSED))})
@@ -257,11 +281,3 @@ def count_published(config: OpenVlaConfig) -> int:
     """Tensors that `export_checkpoint` writes."""
     parts = component_entries(config).values()
     return len(model_entries(config)) + len(unused_shapes(config)) + sum(map(len, parts))
-
-
-def _published_map(opened: CheckpointFolder, names: list[str]) -> dict[str, str]:
-    index = opened.path / SOURCE / published.INDEX
-    if not index.is_file():
-        return dict.fromkeys(names, published.SINGLE)
-    weight_map = published.read_json(index)["weight_map"]
-    return {name: weight_map[name] for name in names}

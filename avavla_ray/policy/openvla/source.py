@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,12 @@ import torch
 from torch import Tensor
 
 from avavla_ray.errors import InputError
-from avavla_ray.normalisation import Statistics
+from avavla_ray.normalisation import Statistics, read_statistics
 from avavla_ray.policy.openvla.config import OpenVlaConfig, check_config
 from avavla_ray.policy.openvla.key_map import component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.shapes import model_shapes
 from avavla_ray.policy.openvla.source_config import read_config
-from avavla_ray.policy.openvla.statistics import read_statistics
-from avavla_ray.policy.tensors import Shape, differences, read_shapes, summary
+from avavla_ray.policy.tensors import Shape, differences, is_weights_file, read_shapes, read_types, summary
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 UNSUPPORTED = {
@@ -35,6 +33,8 @@ UNSUPPORTED = {
     "vision_backbone": "FiLM in the vision backbone",
 }
 AGAIN = "download it again"
+CONVERT = "weights are float32 or bfloat16 here, convert them to one of these first"
+_TYPES = {"F32": torch.float32, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,19 @@ def read_json(path: Path) -> Any:
 
 
 def open_source(
-    folder: str | Path, *, images: int | None = None, chunk: int | None = None, parallel: Parallel | None = None
+    folder: str | Path,
+    *,
+    images: int | None = None,
+    chunk: int | None = None,
+    parallel: Parallel | None = None,
+    crop: float = OpenVlaConfig.crop,
 ) -> Source:
     """Read and check a folder; no weights of the safetensors files are read yet.
 
     Args:
         images, chunk: V and C, which no file says; 2 and 8 with an action head, otherwise 1 and 1.
         parallel: turn OpenVLA into OpenVLA-OFT; its sizes instead of `images` and `chunk`.
+        crop: share of the pictures' area that is cut out of their centre, which no file says.
 
     Raises:
         InputError: one line that lists everything missing, unknown, of another shape, or unsupported.
@@ -116,6 +122,8 @@ def open_source(
     )  # fmt: skip
     if parallel is not None:
         config = _parallel(folder, config, parallel)
+    config = dataclasses.replace(config, crop=crop)
+    check_config(config)
     _check(folder, config, shapes, components)
     fresh = tuple(name for name in component_entries(config) if name not in components)
     return Source(folder, config, weight_map, components, fresh, data_set_statistics(folder))
@@ -124,12 +132,10 @@ def open_source(
 def _parallel(folder: Path, config: OpenVlaConfig, sizes: Parallel) -> OpenVlaConfig:
     if config.parallel:
         raise InputError(f"{folder} is OpenVLA-OFT, which decodes in parallel already: import it as it is")
-    changed = dataclasses.replace(
+    return dataclasses.replace(
         config, preset="openvla_oft", parallel=True, head_blocks=2, images=sizes.images, chunk=sizes.chunk,
         proprio_dim=sizes.proprio_dim,
     )  # fmt: skip
-    check_config(changed)
-    return changed
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -137,7 +143,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
         index = read_json(folder / INDEX)
         weight_map = index.get("weight_map") if isinstance(index, dict) else None
         if not isinstance(weight_map, dict) or not all(
-            isinstance(name, str) and Path(name).name == name for name in weight_map.values()
+            is_weights_file(name, ".safetensors") for name in weight_map.values()
         ):
             raise InputError(f"{folder / INDEX} has no weight_map of file names: download it again")
         missing = sorted({name for name in weight_map.values() if not (folder / name).is_file()})
@@ -157,6 +163,8 @@ def _header(folder: Path, weight_map: dict[str, str]) -> dict[str, Shape]:
     for file in sorted(set(weight_map.values())):
         found = read_shapes(folder / file, AGAIN)
         listed = {name for name, place in weight_map.items() if place == file}
+        if wrong := read_types(folder / file) - set(_TYPES):
+            raise InputError(f"{folder / file} holds {', '.join(sorted(wrong))}: {CONVERT}")
         problems += [f"{file} lacks {name}" for name in sorted(listed - set(found))]
         problems += [f"{file} holds {name}, which {INDEX} does not place there" for name in sorted(set(found) - listed)]
         shapes |= found
@@ -182,10 +190,15 @@ def _components(folder: Path) -> dict[str, Component]:
 def _component(path: Path) -> Component:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path} does not hold weights ({str(error).splitlines()[0]}): download it again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    except Exception as error:  # what damaged bytes end in is any of the interpreter's errors
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} does not hold weights ({reason}): download it again") from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise InputError(f"{path} does not hold weights by name: download it again")
+    if wrong := {value.dtype for value in state.values()} - set(_TYPES.values()):
+        raise InputError(f"{path} holds {', '.join(sorted(map(str, wrong)))}: {CONVERT}")
     prefix = "module." if state and all(name.startswith("module.") for name in state) else ""
     return Component(path.name, prefix, {name.removeprefix(prefix): value for name, value in state.items()})
 
@@ -210,7 +223,11 @@ def data_set_statistics(folder: Path) -> dict[str, Statistics]:
         InputError: none in the folder, or unusable ones.
     """
     path = folder / "dataset_statistics.json"
-    found = read_json(path) if path.is_file() else read_json(folder / "config.json").get("norm_stats")
+    if path.is_file():
+        found = read_json(path)
+    else:
+        config = read_json(folder / "config.json")
+        found = config.get("norm_stats") if isinstance(config, dict) else None
     if not found:
         raise InputError(f"{folder} has neither {path.name} nor norm_stats in config.json: actions would have no units")
     return read_statistics(found, str(path))

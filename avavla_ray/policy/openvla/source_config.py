@@ -16,6 +16,8 @@ from avavla_ray.policy.tensors import Shape
 
 # timm's vit_large_patch14_reg4_dinov2 and vit_so400m_patch14_siglip_224 both have 16 heads; shapes cannot tell.
 _TOWER_HEADS = 16
+# OpenVLA-OFT decides by the robot how actions are scaled, and no file of a checkpoint says it.
+_ACTION_DIM = 7
 # What transformers 4.40.1 takes for a text_config that leaves a field out, as the published ones do.
 _LLAMA = {
     "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008,
@@ -48,6 +50,12 @@ def read_config(
     head, proprio = components.get("action_head"), components.get("proprio_projector")
     if proprio is not None and head is None:
         raise InputError("the folder holds a proprio_projector but no action_head: download the missing file")
+    action_dim = _ACTION_DIM if head is None else _shape(head, "model.fc2.weight")[0]
+    if action_dim != _ACTION_DIM:
+        raise InputError(
+            f"action_head: expected {_ACTION_DIM} action dimensions, got {action_dim}: only the form of LIBERO and "
+            "Bridge, scaled by q01 and q99, is supported; ALOHA's are scaled by minimum and maximum"
+        )
     sizes = config.get("image_sizes") or [224, 224]
     if len(set(sizes)) != 1:
         raise InputError(f"config.json: image_sizes {sizes} differ between the towers: not supported")
@@ -69,7 +77,7 @@ def read_config(
         images=images or (1 if head is None else 2),
         bins=config.get("n_action_bins", 256),
         chunk=chunk or (1 if head is None else 8),
-        action_dim=7 if head is None else _shape(head, "model.fc2.weight")[0],
+        action_dim=action_dim,
         proprio_dim=0 if proprio is None else _shape(proprio, "fc1.weight")[1],
         parallel=head is not None,
         head_blocks=0 if head is None else len({name for name in head if name.endswith(".ffn.1.weight")}),
