@@ -36,7 +36,7 @@ def measure_here(suite: str, case: str, outcome: str) -> dict[str, float]:
         milliseconds an environment step; stock has no chunks. private_mib, resident_mib: memory at the end.
     """
     from avavla_ray.simulators.calvin.adapter import CalvinSimulator
-    from avavla_ray.simulators.calvin.environment import CAMERAS
+    from avavla_ray.simulators.calvin.observation import CAMERAS, resized
 
     stock, times, pictures = case == "stock", [], []
     render = "reference" if stock else case
@@ -63,7 +63,7 @@ def measure_here(suite: str, case: str, outcome: str) -> dict[str, float]:
             assert not result.done
             seen = []
         spent = (time.process_time() - start) / len(actions) * 1e3
-        pictures.append(np.stack([simulator._resized(each) for each in seen]) if seen else result.observation.images)
+        pictures.append(np.stack([resized(each, simulator.config.image_size) for each in seen]) if seen else result.observation.images)
         return spent
 
     actions = np.random.default_rng(0).uniform(-0.3, 0.3, (CHUNK * CHUNKS + SINGLE_STEPS, 7)).astype(np.float32)
