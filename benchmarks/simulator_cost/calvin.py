@@ -63,7 +63,8 @@ def measure_here(suite: str, case: str, outcome: str) -> dict[str, float]:
             assert not result.done
             seen = []
         spent = (time.process_time() - start) / len(actions) * 1e3
-        pictures.append(np.stack([resized(each, simulator.config.image_size) for each in seen]) if seen else result.observation.images)
+        size = simulator.config.image_size
+        pictures.append(np.stack([resized(each, size) for each in seen]) if seen else result.observation.images)
         return spent
 
     actions = np.random.default_rng(0).uniform(-0.3, 0.3, (CHUNK * CHUNKS + SINGLE_STEPS, 7)).astype(np.float32)
