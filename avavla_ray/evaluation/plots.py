@@ -27,6 +27,8 @@ def plot_success_against_cost(path: str | Path, groups: dict[str, list[dict[str,
         ("ms_mean", "mean milliseconds a decision"),
     ]
     for axis, (key, name) in zip(axes, panels, strict=True):
+        found = [result[key] for results in groups.values() for result in results if result[key] is not None]
+        span = max(found) - min(found) if found else 0.0
         for index, (label, results) in enumerate(groups.items()):
             colour = f"C{index}"
             points = [result for result in results if result[key] is not None]
@@ -44,14 +46,14 @@ def plot_success_against_cost(path: str | Path, groups: dict[str, list[dict[str,
                     elinewidth=0.8, capsize=3, alpha=0.9, label=f"{label}, {kind}",
                 )  # fmt: skip
                 below = chosen is fixed
-                for (x, y), texts in _labels(chosen, key).items():
+                for (x, y), texts in _labels(chosen, key, span).items():
                     axis.annotate(
                         ", ".join(texts), (x, y), textcoords="offset points", fontsize=7, color=colour,
                         xytext=(6, -13 - 9 * index) if below else (6, 6 + 9 * index),
                     )  # fmt: skip
         axis.set_xlabel(name)
         axis.set_ylim(-0.03, 1.03)
-        axis.margins(x=0.12)
+        axis.margins(x=0.18)
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("success rate (95 % Wilson interval)")
     axes[0].legend(fontsize=8, loc="best")
@@ -61,10 +63,16 @@ def plot_success_against_cost(path: str | Path, groups: dict[str, list[dict[str,
     plt.close(figure)
 
 
-def _labels(results: list[dict[str, Any]], key: str) -> dict[tuple[float, float], list[str]]:
-    """Names of the settings at each point; settings that came out alike share one label."""
+def _labels(results: list[dict[str, Any]], key: str, span: float) -> dict[tuple[float, float], list[str]]:
+    """Names of the settings at each point; points too near each other for two labels share the first one's.
+
+    Args:
+        span: of the axis.
+    """
     labels: dict[tuple[float, float], list[str]] = {}
     for result in results:
         name = f"K={result['fixed_depth']}" if result["exit_threshold"] is None else f"{result['exit_threshold']:.2f}"
-        labels.setdefault((round(result[key], 2), result["success_rate"]), []).append(name)
+        x, y = result[key], result["success_rate"]
+        near = (at for at in labels if abs(at[0] - x) <= 0.07 * span and abs(at[1] - y) < 0.04)
+        labels.setdefault(next(near, (x, y)), []).append(name)
     return labels

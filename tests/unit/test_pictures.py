@@ -2,7 +2,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
-from avavla_ray.evaluation.plots import plot_success_against_cost
+from avavla_ray.evaluation.plots import _labels, plot_success_against_cost
 from avavla_ray.evaluation.results import summarise
 from avavla_ray.evaluation.video import write_video
 
@@ -29,3 +29,12 @@ def test_plot_draws_thresholds_and_depths(tmp_path):
     assert picture.shape[0] > 500
     # Marker and bars of the first checkpoint are drawn in matplotlib's C0.
     assert (np.abs(picture[..., :3].astype(int) - [31, 119, 180]).sum(-1) < 30).sum() > 200
+
+
+def test_labels_that_would_lie_on_each_other_are_one():
+    results = [
+        {"exit_threshold": threshold, "ms_mean": ms, "success_rate": success}
+        for threshold, ms, success in ((0.3, 12.70, 0.4), (0.55, 12.90, 0.4), (0.75, 12.71, 0.9), (0.95, 17.9, 0.4))
+    ]
+    labels = _labels(results, "ms_mean", span=5.2)
+    assert labels == {(12.70, 0.4): ["0.30", "0.55"], (12.71, 0.9): ["0.75"], (17.9, 0.4): ["0.95"]}
