@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from avavla_ray.policy.folder import (
     write_folder,
 )
 from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.parts import make_backbone
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.precision import DTYPES
 from avavla_ray.policy.tensors import differences, shapes_of, summary
@@ -174,17 +174,9 @@ def empty_policy(config: PolicyConfig) -> AvaVlaPolicy:
     """A policy whose OpenVLA backbone, if it has one, is on `meta`: without memory until it is filled."""
     if not isinstance(config.backbone, OpenVlaConfig):
         return AvaVlaPolicy(config)
-    # transformers takes seconds to import, which a small policy needs not wait for.
-    from avavla_ray.policy.openvla.backbone import OpenVlaBackbone
-    from avavla_ray.policy.openvla.shapes import build_on_meta
-
-    plain = dataclasses.replace(config, lora=None)
-    policy = AvaVlaPolicy(plain, OpenVlaBackbone(build_on_meta(config.backbone)))
-    if config.lora is not None:
-        from avavla_ray.policy.lora import adapt
-
-        adapt(policy, config.lora)
-    return policy
+    with torch.device("meta"):
+        backbone = make_backbone(config)
+    return AvaVlaPolicy(config, backbone)
 
 
 def _with_unused(
