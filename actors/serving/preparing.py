@@ -8,8 +8,7 @@ import numpy as np
 
 from actors.serving.messages import Ask, BeliefArrays, PolicyFacts
 from avavla_ray.policy.preparation import Preparation
-from avavla_ray.policy.robot import pick_statistics
-from avavla_ray.policy.units import check_widths
+from avavla_ray.policy.units import pick_statistics
 
 
 class Preparer:
@@ -38,8 +37,7 @@ class Preparer:
         Raises:
             InputError: names the field that is wrong, what was expected and what came.
         """
-        statistics = pick_statistics(self._statistics, unnorm_key or self._unnorm_key)
-        check_widths(self._config, statistics)
+        statistics = pick_statistics(self._config, self._statistics, unnorm_key or self._unnorm_key)
         return Ask(
             self._preparation.images(images),
             self._preparation.text(instruction).numpy(),

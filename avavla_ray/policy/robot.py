@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from avavla_ray.errors import InputError, check_known
+from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, Decision, PolicyInputs, stack_beliefs
-from avavla_ray.policy.units import check_widths
+from avavla_ray.policy.units import pick_statistics
 
 # Far above any hidden state, and far below what float32 overflows at inside a network.
 LARGEST_BELIEF = 1e6
@@ -43,32 +43,14 @@ class Prepared(NamedTuple):
     statistics: Statistics
 
 
-def pick_statistics(known: Mapping[str, Statistics], key: str | None) -> Statistics:
-    """The units that are meant, of those that a policy knows.
-
-    Raises:
-        InputError: no such data set, or several and no key.
-    """
-    if not known:
-        raise InputError("this policy has no statistics: load it with AvaVlaPolicy.from_checkpoint")
-    if key is None:
-        if len(known) > 1:
-            raise InputError(f"unnorm_key: the checkpoint knows {len(known)} data sets, name one of {sorted(known)}")
-        return next(iter(known.values()))
-    if not isinstance(key, str):
-        raise InputError(f"unnorm_key: expected the name of a data set, got {type(key).__name__}")
-    check_known("unnorm_key", key, known)
-    return known[key]
-
-
 def prepare(policy: AvaVlaPolicy, request: Request) -> Prepared:
     """Check a request and bring it into the policy's terms; all on the CPU.
 
     Raises:
         InputError: names the field that is wrong, what was expected and what came.
     """
-    preparation, statistics = policy.preparation, pick_statistics(policy.statistics, request.unnorm_key)
-    check_widths(policy.config, statistics)
+    preparation = policy.preparation
+    statistics = pick_statistics(policy.config, policy.statistics, request.unnorm_key)
     proprio = preparation.proprio(request.proprio, statistics)
     if proprio.ndim != 1:
         raise InputError(f"proprio: expected {policy.config.proprio_dim} numbers, got shape {proprio.shape}")

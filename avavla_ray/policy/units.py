@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from avavla_ray.errors import InputError
+from avavla_ray.errors import InputError, check_known
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 
@@ -38,3 +38,22 @@ def misfits(config: PolicyConfig, statistics: Mapping[str, Statistics]) -> dict[
         except InputError as error:
             found[name] = str(error)
     return found
+
+
+def pick_statistics(config: PolicyConfig, known: Mapping[str, Statistics], key: str | None) -> Statistics:
+    """The units that are meant, of those that a policy knows.
+
+    Raises:
+        InputError: no such data set, several and no key, or one of another robot.
+    """
+    if not known:
+        raise InputError("this policy has no statistics: load it with AvaVlaPolicy.from_checkpoint")
+    if key is None:
+        if len(known) > 1:
+            raise InputError(f"unnorm_key: the checkpoint knows {len(known)} data sets, name one of {sorted(known)}")
+        key = next(iter(known))
+    if not isinstance(key, str):
+        raise InputError(f"unnorm_key: expected the name of a data set, got {type(key).__name__}")
+    check_known("unnorm_key", key, known)
+    check_widths(config, known[key])
+    return known[key]
