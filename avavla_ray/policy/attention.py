@@ -6,6 +6,7 @@ adding log w to the attention logits, which fused kernels can do.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -50,11 +51,17 @@ def prune(tokens: Tensor, weights: Tensor, keep_ratio: float, sink_tokens: int) 
         return tokens, weights, None
     priority = weights.clone()
     priority[:, :sink_tokens] = math.inf
-    # Multiples of the golden ratio, modulo 1, fill the unit interval evenly however many of them are taken.
-    spread = (torch.arange(N, dtype=torch.float64, device=weights.device) * _GOLDEN).frac().argsort()
+    spread = _spread_order(N, weights.device)
     best = priority[:, spread].argsort(dim=1, descending=True, stable=True)[:, :keep]
     index = spread[best].sort(dim=1).values
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[2])), weights.gather(1, index), index
+
+
+@functools.lru_cache(maxsize=8)
+def _spread_order(N: int, device: torch.device) -> Tensor:
+    """0..N-1 in an order of which every beginning lies evenly over all of them: multiples of the golden ratio, modulo 1,
+    fill the unit interval evenly however many of them are taken."""
+    return (torch.arange(N, dtype=torch.float64, device=device) * _GOLDEN).frac().argsort()
 
 
 class ActiveVisualAttention(nn.Module):
