@@ -59,8 +59,8 @@ def prune(tokens: Tensor, weights: Tensor, keep_ratio: float, sink_tokens: int) 
 
 @functools.lru_cache(maxsize=8)
 def _spread_order(N: int, device: torch.device) -> Tensor:
-    """0..N-1 in an order of which every beginning lies evenly over all of them: multiples of the golden ratio, modulo 1,
-    fill the unit interval evenly however many of them are taken."""
+    """0..N-1 in an order of which every beginning lies evenly over all of them: so do multiples of the golden ratio,
+    modulo 1, in the unit interval."""
     return (torch.arange(N, dtype=torch.float64, device=device) * _GOLDEN).frac().argsort()
 
 
