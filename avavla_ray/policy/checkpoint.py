@@ -26,7 +26,7 @@ from avavla_ray.policy.folder import (
     write_folder,
 )
 from avavla_ray.policy.openvla.config import OpenVlaConfig
-from avavla_ray.policy.parts import make_backbone
+from avavla_ray.policy.parts import check_unmerged, make_backbone
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.precision import DTYPES
 from avavla_ray.policy.tensors import differences, shapes_of, summary
@@ -104,11 +104,7 @@ def save_checkpoint(
     Raises:
         InputError: the place cannot be written, `origin` is no whole checkpoint, or adapters are merged for rollouts.
     """
-    if policy.config.lora is not None:
-        from avavla_ray.policy.lora import is_merged
-
-        if is_merged(policy):
-            raise InputError("the policy's adapters are merged into its weights for rollouts: unmerge() before saving")
+    check_unmerged(policy, "saving")
     before = None if origin is None else open_folder(origin, verify=False)
     extra = dict(extra or {})
     if before is not None and PUBLISHED in before.extra:

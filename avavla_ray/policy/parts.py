@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from avavla_ray.errors import InputError
 from avavla_ray.policy.backbone import SmallBackbone
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 
@@ -56,3 +57,21 @@ def parameter_groups(policy: AvaVlaPolicy) -> dict[str, list[nn.Parameter]]:
     elsewhere = {id(parameter) for parameter in (*groups["action"], *frozen)}
     backbone = [parameter for parameter in policy.backbone.parameters() if id(parameter) not in elsewhere]
     return {"backbone": backbone, "frozen": frozen, **groups}
+
+
+def check_unmerged(policy: AvaVlaPolicy, doing: str) -> None:
+    """Refuse what would take merged weights for the base's, and the adapters on top of them.
+
+    Args:
+        doing: ends the message, for instance "saving".
+
+    Raises:
+        InputError: LoRA adapters are merged into the base weights.
+    """
+    if policy.config.lora is not None:
+        from avavla_ray.policy.lora import is_merged  # knows OpenVLA, which takes seconds to import
+
+        if is_merged(policy):
+            raise InputError(
+                f"the policy's adapters are merged into its weights for rollouts: unmerge() before {doing}"
+            )

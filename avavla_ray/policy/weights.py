@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.parts import check_unmerged
 from avavla_ray.policy.policy import AvaVlaPolicy
 
 
@@ -27,21 +28,13 @@ def _index(policy: AvaVlaPolicy) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple((name, tuple(parameter.shape)) for name, parameter in policy.named_parameters())
 
 
-def _check_unmerged(policy: AvaVlaPolicy) -> None:
-    if policy.config.lora is not None:
-        from avavla_ray.policy.lora import is_merged  # knows OpenVLA, which takes seconds to import
-
-        if is_merged(policy):
-            raise InputError("the policy's adapters are merged into its weights: unmerge() before copying weights")
-
-
 def flatten(policy: AvaVlaPolicy) -> WeightBuffer:
     """Copy the weights into a new buffer.
 
     Raises:
         InputError: LoRA adapters are merged into the base weights: those would be published with the adapters on top.
     """
-    _check_unmerged(policy)
+    check_unmerged(policy, "copying weights")
     parts = [parameter.detach().float().cpu().reshape(-1) for parameter in policy.parameters()]
     return WeightBuffer(torch.cat(parts).numpy(), _index(policy))
 
@@ -53,7 +46,7 @@ def load_flat(policy: AvaVlaPolicy, buffer: WeightBuffer) -> None:
     Raises:
         InputError: the buffer was made from a policy of another configuration, or the policy's adapters are merged.
     """
-    _check_unmerged(policy)
+    check_unmerged(policy, "copying weights")
     index = _index(policy)
     size = sum(parameter.numel() for parameter in policy.parameters())
     if buffer.index != index or buffer.array.shape != (size,):
