@@ -11,7 +11,7 @@ from typing import Any
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.intervals import wilson
-from avavla_ray.files import write_text
+from avavla_ray.files import append_line, write_text
 
 LENGTH = 5
 
@@ -68,8 +68,7 @@ class ChainLedger:
 
     def add(self, record: ChainRecord) -> None:
         self.records[record.sequence] = record
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(record)) + "\n")
+        append_line(self.path, json.dumps(asdict(record)))
 
 
 def mean_interval(values: list[int], lowest: float, highest: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting
 from avavla_ray.evaluation.intervals import wilson
-from avavla_ray.files import write_text
+from avavla_ray.files import append_line, write_text
 
 
 def summarise(
@@ -96,8 +96,7 @@ class Ledger:
 
     def add(self, record: EpisodeRecord) -> None:
         self.records[record.setting, record.task, record.initial_state] = record
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record.to_json()) + "\n")
+        append_line(self.path, json.dumps(record.to_json()))
 
     def __contains__(self, key: tuple[str, int, int]) -> bool:
         return key in self.records
