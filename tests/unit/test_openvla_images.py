@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.crop import centre_crop
 from avavla_ray.policy.openvla.config import preset
-from avavla_ray.policy.openvla.images import centre_crop, prepare_images, resize
+from avavla_ray.policy.openvla.images import prepare_images, resize
 from tests.support.openvla_reference_images import picture
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "openvla_images.npz")

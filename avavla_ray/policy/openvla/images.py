@@ -1,9 +1,8 @@
 """A camera's picture to the model's: the resizing and the centre crop that OpenVLA's evaluation does with TensorFlow.
 
-`centre_crop` is `tf.image.crop_and_resize` to the bit: bilinear between the pixel centres of the crop's corners,
-without antialiasing. `resize` is TensorFlow's antialiased Lanczos-3 up to one level in a few pixels of 10,000; Pillow's
-own LANCZOS is not, since it rounds and clips to bytes between its two passes (a fifth of the pixels differ, by tens of
-levels next to hard edges). The JPEG step writes the same bytes, but TensorFlow reads them with the fast inverse DCT,
+`resize` is TensorFlow's antialiased Lanczos-3 up to one level in a few pixels of 10,000; Pillow's own LANCZOS is
+not, since it rounds and clips to bytes between its two passes (a fifth of the pixels differ, by tens of levels next to
+hard edges). The JPEG step writes the same bytes, but TensorFlow reads them with the fast inverse DCT,
 which Pillow does not offer: pictures that take this step differ by about one level, at most ten.
 """
 
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.crop import centre_crop
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 
 _LANCZOS_RADIUS = 3.0
@@ -74,27 +74,3 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     rows, columns = _lanczos(image.shape[0], size), _lanczos(image.shape[1], size)
     resized = np.einsum("yh,hwc,xw->yxc", rows, image.astype(np.float32), columns, optimize=True)
     return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=16)
-def _crop_places(size: int, area: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lower and upper neighbour (size,) and the share (size,) of the upper one, along an axis of `size` pixels."""
-    side = np.sqrt(np.float32(area))
-    low = (np.float32(1) - side) / np.float32(2)
-    high = low + side
-    # All in float32, in TensorFlow's order: a rounding away, floor(255.5 v) picks another level.
-    step = (high - low) * np.float32(size - 1) / np.float32(size - 1)
-    places = low * np.float32(size - 1) + np.arange(size, dtype=np.float32) * step
-    lower = np.floor(places)
-    return lower.astype(int), np.ceil(places).astype(int), places - lower
-
-
-def centre_crop(image: np.ndarray, area: float) -> np.ndarray:
-    """(S, S, 3) uint8 -> its centre, `area` of it, at the same size."""
-    lower, upper, share = _crop_places(image.shape[0], area)
-    values = image.astype(np.float32) * np.float32(1 / 255)
-    left, right = values[:, lower], values[:, upper]
-    top = left[lower] + (right[lower] - left[lower]) * share[:, None]
-    bottom = left[upper] + (right[upper] - left[upper]) * share[:, None]
-    blended = top + (bottom - top) * share[:, None, None]
-    return (np.clip(blended, 0, 1) * np.float32(255.5)).astype(np.uint8)
