@@ -37,7 +37,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.files import write_json
     from avavla_ray.policy.config import preset
     from avavla_ray.training.behaviour_cloning import train
-    from avavla_ray.training.settings import CloningSettings
+    from avavla_ray.training.settings import CloningSettings, Stage
 
     policy = preset(settings.preset)
     seconds = 5.0 if settings.quick else 30.0
@@ -48,7 +48,7 @@ def main(settings: Settings) -> None:
         before = bare_loop(folder / "demos", policy, settings.streams, seconds)
         ours = train(
             CloningSettings(
-                minutes=2 * seconds / 60, streams=settings.streams, workers=1, latent_share=0.0, held_out=0.0,
+                minutes=2 * seconds / 60, streams=settings.streams, workers=1, stages=(Stage("cloning"),), held_out=0.0,
                 zero_stage=settings.zero_stage, validations=1, checkpoints=1,
             ),
             policy, folder / "demos", folder / "bc",

@@ -22,16 +22,15 @@ class Settings:
     preset: str = "small"
     """Policy to train; ignored with --checkpoint."""
     recipe: str = "default"
-    """Named training settings: default, demo, or tiny."""
+    """Named training settings (default, paper, demo, tiny), or a TOML file of them."""
     steps: int | None = None
-    """Optimizer steps of both stages together."""
+    """Optimizer steps of all stages together."""
     minutes: float | None = None
     """Wall time of training; whichever of steps and minutes is over first ends it."""
-    latent_share: float | None = None
-    """Share of training that is latent warm-up."""
+    stages: tuple[str, ...] | None = None
+    """KIND[=SHARE][@RATE] each, for instance cloning=0.8@1e-3 latent_warm_up=0.2."""
     streams: int | None = None
     """Decisions in a batch, over all workers."""
-    learning_rate: float | None = None
     workers: int | None = None
     """Training processes."""
     threads: int | None = None
@@ -61,11 +60,12 @@ def main(settings: Settings) -> None:
     from avavla_ray.policy.checkpoint import read_config
     from avavla_ray.policy.config import LoraConfig, check_config, preset
     from avavla_ray.policy.folder import open_folder
-    from avavla_ray.training.settings import recipe
+    from avavla_ray.training.settings import parse_stages, recipe
 
-    names = ("steps", "minutes", "latent_share", "streams", "learning_rate", "workers", "threads", "zero_stage",
-             "precision", "recompute", "seed")  # fmt: skip
-    chosen = recipe(settings.recipe, **{name: getattr(settings, name) for name in names})
+    names = ("steps", "minutes", "stages", "streams", "workers", "threads", "zero_stage", "precision", "recompute",
+             "seed")  # fmt: skip
+    given = {name: getattr(settings, name) for name in names}
+    chosen = recipe(settings.recipe, **given | {"stages": settings.stages and parse_stages(*settings.stages)})
     if settings.checkpoint is None:
         policy = preset(settings.preset)
     else:

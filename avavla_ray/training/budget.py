@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from avavla_ray.training.settings import CloningSettings
-
-CLONING, WARM_UP = "cloning", "latent_warm_up"
+from avavla_ray.errors import InputError
+from avavla_ray.training.settings import CLONING, CloningSettings
+from avavla_ray.training.stages import runs
 
 
 @dataclass
@@ -16,13 +16,13 @@ class Position:
 
     Attributes:
         step: optimizer steps done. elapsed: seconds spent training, over all restarts.
-        fraction: share of the budget used, 0 to 1. stage: "cloning", then "latent_warm_up".
+        fraction: share of the budget used, 0 to 1. stage: index in the settings' stages.
     """
 
     step: int = 0
     elapsed: float = 0.0
     fraction: float = 0.0
-    stage: str = CLONING
+    stage: int = 0
 
 
 def used(settings: CloningSettings, step: int, elapsed: float) -> float:
@@ -35,14 +35,37 @@ def used(settings: CloningSettings, step: int, elapsed: float) -> float:
     return min(1.0, max(shares))
 
 
-def stage_at(settings: CloningSettings, fraction: float, latent_loop: bool) -> tuple[str, float]:
-    """Stage at a share of the budget, and the share of that stage that is done; a policy without a latent loop has
-    no warm-up."""
-    share = settings.latent_share if latent_loop else 0.0
-    border = 1.0 - share
-    if fraction < border or share == 0.0:
-        return CLONING, min(1.0, fraction / border)
-    return WARM_UP, (fraction - border) / share
+def stage_at(settings: CloningSettings, fraction: float, latent_loop: bool) -> tuple[int, float]:
+    """Index of the stage at a share of the budget, and the share of that stage that is done.
+
+    A policy without a latent loop skips the stages that move it, and the others have the whole budget.
+    """
+    borders = _borders(settings, latent_loop)
+    for index, begin, end in borders:
+        if fraction < end or index == borders[-1][0]:
+            return index, min(1.0, (fraction - begin) / (end - begin))
+    raise InputError("this policy has no latent loop, and every stage moves it: give a stage of cloning")
+
+
+def cloned(settings: CloningSettings, fraction: float, latent_loop: bool) -> float:
+    """Share of all cloning that is done at a share of the budget, which the temperature of the attention follows; 1
+    where there is none."""
+    spans = [
+        (begin, end) for index, begin, end in _borders(settings, latent_loop) if settings.stages[index].kind == CLONING
+    ]
+    whole = sum(end - begin for begin, end in spans)
+    return sum(min(max(fraction - begin, 0.0), end - begin) for begin, end in spans) / whole if whole else 1.0
+
+
+def _borders(settings: CloningSettings, latent_loop: bool) -> list[tuple[int, float, float]]:
+    """(index, begin, end) of the stages that a policy goes through, as shares of the budget."""
+    going = [(index, stage.share) for index, stage in enumerate(settings.stages) if runs(stage.kind, latent_loop)]
+    whole, before, borders = math.fsum(share for _, share in going), 0.0, []
+    for index, share in going:
+        after = before + share
+        borders.append((index, before / whole, after / whole))
+        before = after
+    return borders
 
 
 def rate_factor(settings: CloningSettings, done: float) -> float:

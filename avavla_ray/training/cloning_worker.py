@@ -1,4 +1,4 @@
-"""What one Ray Train worker does: both stages of behaviour cloning, with validation, checkpoints and resuming."""
+"""What one Ray Train worker does: the stages of behaviour cloning, with validation, checkpoints and resuming."""
 
 from __future__ import annotations
 
@@ -27,14 +27,7 @@ from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.types import Belief
 from avavla_ray.progress import Progress
 from avavla_ray.tracking import attach
-from avavla_ray.training.budget import (
-    WARM_UP,
-    Position,
-    passed,
-    rate_factor,
-    stage_at,
-    used,
-)
+from avavla_ray.training.budget import Position, cloned, passed, rate_factor, stage_at, used
 from avavla_ray.training.engine import (
     EngineSettings,
     full_state,
@@ -45,14 +38,9 @@ from avavla_ray.training.engine import (
     start_process_group,
 )
 from avavla_ray.training.meter import Meter
-from avavla_ray.training.objective import (
-    CLONING_PARTS,
-    WARM_UP_PARTS,
-    CloningObjective,
-    learning_parameters,
-    to_tensors,
-)
-from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.objective import CloningObjective, learning_parameters, to_tensors
+from avavla_ray.training.settings import WARM_UP, CloningSettings
+from avavla_ray.training.stages import PARTS
 from avavla_ray.training.validation import dimension_names, held_out_errors, split
 
 POLICY, POSITION = "policy", "position.json"
@@ -113,8 +101,8 @@ class _Worker:
         self.walk = WindowWalk(
             self.reader, self._tokens,
             WindowSettings(
-                streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, shift=chosen.shift,
-                brightness=chosen.brightness, proprio_noise=chosen.proprio_noise, seed=chosen.seed,
+                streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, shift=chosen.augmentation.shift,
+                proprio_noise=chosen.proprio_noise, seed=chosen.seed,
             ),
             episodes=training, prepare=self.preparation.pictures, rank=rank, world=world,
         )  # fmt: skip
@@ -149,7 +137,7 @@ class _Worker:
         self.belief = Belief(*(part.to(self.engine.device) for part in mine["belief"]))
         torch.set_rng_state(mine["random"])
         if self.rank == 0:
-            print(f"resumed at step {self.position.step} ({self.position.stage})", flush=True)
+            print(f"resumed at step {self.position.step} ({self._kind})", flush=True)
 
     def _seed_draws(self) -> None:
         """Ranks start from equal weights and must then draw different noise."""
@@ -164,8 +152,7 @@ class _Worker:
         return policy
 
     def _build_engine(self, policy: AvaVlaPolicy) -> None:
-        warm = self.position.stage == WARM_UP
-        parameters = learning_parameters(policy, WARM_UP_PARTS if warm else CLONING_PARTS)
+        parameters = learning_parameters(policy, PARTS[self._kind])
         if self.settings.recompute:
             policy.backbone.model.set_gradient_checkpointing(True)
         objective = CloningObjective(policy, self.settings.smoothness)
@@ -173,17 +160,21 @@ class _Worker:
         self.engine.train()
 
     @property
+    def _kind(self) -> str:
+        return self.settings.stages[self.position.stage].kind
+
+    @property
     def _policy(self) -> AvaVlaPolicy:
         return self.engine.module.policy
 
-    def _enter_warm_up(self) -> None:
+    def _enter(self, stage: int) -> None:
         """The next stage trains other parts: a fresh engine on a fresh module with the weights of this one."""
         state = full_state(self.engine, everywhere=True)
         assert state is not None
         self.engine.destroy()
         policy = self._new_policy()
         policy.load_state_dict(state)
-        self.position.stage = WARM_UP
+        self.position.stage = stage
         self._build_engine(policy)
         self._seed_draws()
 
@@ -212,13 +203,13 @@ class _Worker:
                 if progress is not None:
                     seen = position.step if settings.minutes is None else min(int(position.elapsed), total or 0)
                     notes = {"step": position.step, "l1": numbers["l1"], "decisions/s": numbers["decisions_per_s"]}
-                    progress.advance(seen - progress.count, stage=position.stage, **notes, **self.validation)
+                    progress.advance(seen - progress.count, stage=self._kind, **notes, **self.validation)
             stage, _ = stage_at(settings, position.fraction, self.what.policy.latent.enabled)
             changing = stage != position.stage
             if passed(before, position.fraction, settings.validations) or changing:
                 self._validate()
             if changing:
-                self._enter_warm_up()
+                self._enter(stage)
             if passed(before, position.fraction, settings.checkpoints) or changing:
                 self._save(walk_state, meter.total())
         batches.close()
@@ -237,11 +228,11 @@ class _Worker:
     def _step(self, batch: Batch) -> dict[str, float]:
         settings, position, config = self.settings, self.position, self.what.policy
         stage, done = stage_at(settings, position.fraction, config.latent.enabled)
-        warm = position.stage == WARM_UP
-        peak = settings.latent_learning_rate if warm else settings.learning_rate
+        warm = self._kind == WARM_UP
+        peak = settings.stages[position.stage].learning_rate
         rate = peak * rate_factor(settings, done if stage == position.stage else 1.0)
         set_learning_rates(self.engine, [rate])
-        temperature = config.attention.temperature if warm else temperature_at(config.attention, done)
+        temperature = temperature_at(config.attention, cloned(settings, position.fraction, config.latent.enabled))
         # Every depth at which the gate may stop has to act well, so the warm-up visits them all.
         depth = random.Random(f"{settings.seed}/{position.step}").randint(1, config.latent.max_steps) if warm else 0
         loss, self.belief, metrics = self.engine(
@@ -260,7 +251,7 @@ class _Worker:
         if not self.held_out:
             return
         config = self.what.policy
-        depths = [0] + ([config.latent.max_steps] if self.position.stage == WARM_UP else [])
+        depths = [0] + ([config.latent.max_steps] if self._kind == WARM_UP else [])
         self.validation = {}
         for depth in depths:
             errors = held_out_errors(self.engine.module, self.reader, self._tokens, self.held_out, depth)

@@ -23,7 +23,7 @@ from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.tracking import find_runs, track
 from avavla_ray.training.behaviour_cloning import CHECKPOINT, SETTINGS, TRAIN, check_fit, check_output, train
 from avavla_ray.training.objective import CloningObjective
-from avavla_ray.training.settings import CloningSettings, recipe
+from avavla_ray.training.settings import CloningSettings, parse_stages, recipe
 from avavla_ray.training.validation import held_out_errors
 from tests.support.demonstration_data import make_dataset
 from tests.support.openvla_folder import write_tokenizer
@@ -46,8 +46,9 @@ def test_adapters_of_an_openvla_checkpoint_are_cloned_and_its_weights_stay(ray_c
     start.set_precision("float32")
     save_checkpoint(tmp_path / "start", start, some_statistics(), stage="import", provenance={})
     policy = replace(start.config, gripper="signed", lora=LoraConfig(rank=4))
-    settings = recipe("tiny", steps=30, workers=1, streams=4, latent_share=0.2, validations=1, learning_rate=3e-3)
-    settings = replace(settings, precision="bfloat16", recompute=True)
+    settings = recipe("tiny", steps=30, workers=1, streams=4, validations=1)
+    stages = parse_stages("cloning=0.8@3e-3", "latent_warm_up=0.2")
+    settings = replace(settings, precision="bfloat16", recompute=True, stages=stages)
     result = train(settings, policy, demos, tmp_path / "bc", initial=tmp_path / "start", provenance={"seed": 0})
     trained = load_checkpoint(result.checkpoint).policy
     assert trained.config == policy
@@ -72,7 +73,7 @@ def test_adapters_of_an_openvla_checkpoint_are_cloned_and_its_weights_stay(ray_c
 
 @pytest.mark.timeout(180)
 def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, tmp_path):
-    settings = recipe("tiny", steps=400, workers=2, streams=8, latent_share=0.2, validations=4, zero_stage=2)
+    settings = recipe("tiny", steps=400, workers=2, streams=8, validations=4, zero_stage=2)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with track("test", kind="bc", uri=uri) as run:
         result = train(
@@ -82,7 +83,7 @@ def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, 
     assert result.checkpoint == tmp_path / "bc" / CHECKPOINT
     assert checkpoint.stage == "bc"
     assert checkpoint.extra["training"]["step"] == 400
-    assert checkpoint.extra["training"]["stage"] == "latent_warm_up"
+    assert checkpoint.extra["training"]["stage"] == 1
     assert checkpoint.provenance["demonstrations"]["episodes"] == 8
     assert checkpoint.provenance["cloning"]["workers"] == 2
     assert checkpoint.statistics.name == "libero_object"
@@ -130,7 +131,8 @@ def _kill_after_checkpoints(folder: Path, kills: int, killed: list[int], stop: t
 def test_killed_workers_come_back_and_change_nothing(ray_cluster, demos, tmp_path):
     from ray.train import TrainingFailedError
 
-    settings = recipe("tiny", steps=150, latent_share=0.5, checkpoints=10, validations=1, max_failures=1, seed=3)
+    stages = parse_stages("cloning", "latent_warm_up")
+    settings = recipe("tiny", steps=150, stages=stages, checkpoints=10, validations=1, max_failures=1, seed=3)
     policy = preset("tiny")
     whole = load_checkpoint(train(settings, policy, demos, tmp_path / "whole").checkpoint)
 

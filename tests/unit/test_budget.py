@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avavla_ray.errors import InputError
-from avavla_ray.training.budget import CLONING, WARM_UP, passed, rate_factor, stage_at, used
-from avavla_ray.training.settings import RECIPES, CloningSettings, recipe
+from avavla_ray.training.budget import cloned, passed, rate_factor, stage_at, used
+from avavla_ray.training.settings import CloningSettings, parse_stages
 
-HUNDRED = CloningSettings(steps=100, latent_share=0.25, rise=0.1, floor=0.05)
+HUNDRED = CloningSettings(
+    steps=100, stages=parse_stages("cloning=3", "latent_warm_up=0.75", "exit_calibration=0.25"), rise=0.1, floor=0.05
+)
 
 
 def test_steps_and_minutes_both_end_training():
@@ -24,13 +26,39 @@ def test_steps_and_minutes_both_end_training():
 
 
 def test_stages_follow_each_other():
-    assert stage_at(HUNDRED, 0.0, True) == (CLONING, 0.0)
-    assert stage_at(HUNDRED, 0.375, True) == (CLONING, 0.5)
-    assert stage_at(HUNDRED, 0.75, True) == (WARM_UP, 0.0)
-    assert stage_at(HUNDRED, 1.0, True) == (WARM_UP, 1.0)
-    assert stage_at(HUNDRED, 0.75, False) == (CLONING, 0.75), "a policy without a latent loop has nothing to warm up"
-    assert stage_at(CloningSettings(steps=1, latent_share=0.0), 1.0, True) == (CLONING, 1.0)
-    assert stage_at(CloningSettings(steps=1, latent_share=1.0), 0.0, True) == (WARM_UP, 0.0)
+    assert stage_at(HUNDRED, 0.0, True) == (0, 0.0)
+    assert stage_at(HUNDRED, 0.375, True) == (0, 0.5)
+    assert stage_at(HUNDRED, 0.75, True) == (1, 0.0)
+    assert stage_at(HUNDRED, 0.9375, True) == (2, 0.0)
+    assert stage_at(HUNDRED, 1.0, True) == (2, 1.0)
+
+
+def test_a_policy_without_a_latent_loop_has_nothing_to_warm_up_or_to_calibrate():
+    assert stage_at(HUNDRED, 0.75, False) == (0, 0.75)
+    assert stage_at(HUNDRED, 1.0, False) == (0, 1.0)
+    backwards = CloningSettings(steps=1, stages=parse_stages("latent_warm_up", "cloning"))
+    assert stage_at(backwards, 0.0, False) == (1, 0.0)
+    with pytest.raises(InputError, match="no latent loop"):
+        stage_at(CloningSettings(steps=1, stages=parse_stages("latent_warm_up")), 0.0, False)
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=5), st.floats(0, 1))
+def test_every_share_of_the_budget_is_in_one_stage(shares, fraction):
+    settings = CloningSettings(steps=1, stages=parse_stages(*(f"cloning={share}" for share in shares)))
+    index, done = stage_at(settings, fraction, True)
+    assert 0 <= done <= 1
+    before = sum(shares[:index]) + done * shares[index]
+    assert before / sum(shares) == pytest.approx(fraction, abs=1e-9)
+    assert cloned(settings, fraction, True) == pytest.approx(fraction, abs=1e-9)
+
+
+def test_the_temperature_follows_cloning_alone():
+    mixed = CloningSettings(steps=1, stages=parse_stages("cloning=2", "latent_warm_up", "cloning"))
+    assert [cloned(mixed, fraction, True) for fraction in (0.0, 0.25, 0.5, 0.75, 0.875, 1.0)] == pytest.approx(
+        [0, 1 / 3, 2 / 3, 2 / 3, 5 / 6, 1]
+    )
+    assert cloned(mixed, 0.5, False) == 0.5
+    assert cloned(CloningSettings(steps=1, stages=parse_stages("exit_calibration")), 0.0, True) == 1.0
 
 
 @given(st.floats(0, 1))
@@ -51,35 +79,3 @@ def test_every_mark_is_passed_once_and_the_end_is_one(times, fractions):
     marks = [after for before, after in itertools.pairwise(walk) if passed(before, after, times)]
     assert marks[-1] == 1.0
     assert len(marks) <= times
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_make_sense(name):
-    assert recipe(name, seed=3).seed == 3
-    assert recipe(name, steps=None) == recipe(name)
-
-
-def test_steps_and_minutes_of_a_recipe_can_be_changed_apart():
-    assert recipe("demo", steps=7) == recipe("demo", steps=7, minutes=recipe("demo").minutes)
-    assert recipe("default", minutes=1.0).steps == recipe("default").steps
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({}, "training has no end"),
-        ({"steps": 0}, "needs more than none"),
-        ({"minutes": -1.0}, "needs more than none"),
-        ({"steps": 1, "latent_share": 1.5}, "latent share 1.5 is outside"),
-        ({"steps": 1, "workers": 0}, "workers 0 is too small"),
-        ({"steps": 1, "streams": 5, "workers": 2}, "5 streams do not divide among 2 workers"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        CloningSettings(**changes)
-
-
-def test_an_unknown_recipe_is_answered_with_the_closest():
-    with pytest.raises(InputError, match="did you mean 'demo'"):
-        recipe("dmo")

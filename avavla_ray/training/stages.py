@@ -1,0 +1,36 @@
+"""What each stage of training moves, and what it needs (arXiv 2606.15099, section 3.4)."""
+
+from __future__ import annotations
+
+from avavla_ray.errors import InputError
+from avavla_ray.training.settings import CALIBRATION, CLONING, WARM_UP, CloningSettings
+
+# Parts that learn, keys of `AvaVlaPolicy.parameter_groups`; the others are frozen.
+PARTS: dict[str, tuple[str, ...]] = {
+    CLONING: ("backbone", "attention", "action", "encoder"),
+    WARM_UP: ("reasoner", "transition"),
+    CALIBRATION: ("gate",),
+}
+# Stages that move the latent loop, of which a policy without one has nothing.
+LOOP_STAGES = (WARM_UP, CALIBRATION)
+
+
+def runs(kind: str, latent_loop: bool) -> bool:
+    """Whether a policy with or without a latent loop goes through a stage."""
+    return latent_loop or kind not in LOOP_STAGES
+
+
+def check_stages(settings: CloningSettings, *, latent_loop: bool, valued: bool) -> None:
+    """Raise InputError when a policy cannot go through the stages in a way that means anything.
+
+    Args:
+        valued: its value head has been trained, by PPO.
+    """
+    kinds = [stage.kind for stage in settings.stages]
+    if not any(runs(kind, latent_loop) for kind in kinds):
+        raise InputError(f"stages {', '.join(kinds)}: this policy has no latent loop, give it a stage of {CLONING}")
+    if latent_loop and CALIBRATION in kinds and settings.exit_target == "value" and not valued:
+        raise InputError(
+            "exit target value: this policy's value head was never trained, start from a checkpoint of PPO or give "
+            "exit target imitation"
+        )
