@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from avavla_ray.errors import InputError
 from avavla_ray.evaluation.intervals import wilson
-from avavla_ray.files import append_line, write_text
+from avavla_ray.evaluation.ledger import RecordLedger
+from avavla_ray.evaluation.tables import cell
 
 LENGTH = 5
 
@@ -37,38 +35,18 @@ class ChainRecord:
     error: str | None = None
 
 
-class ChainLedger:
-    """Finished chains, one JSON line each, so that a stopped evaluation goes on where it was.
+class ChainLedger(RecordLedger[ChainRecord]):
+    """Finished chains. Aborted ones are forgotten: who resumes plays them again."""
 
-    The first line names what is evaluated. Aborted chains are forgotten: who resumes plays them again.
+    kind, unit = ChainRecord, "chains"
 
-    Raises:
-        InputError: the file holds chains and nobody asked to resume, or those of another evaluation.
-    """
+    def key(self, record: ChainRecord) -> int:
+        """The sequence's number."""
+        return record.sequence
 
-    def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
-        self.path = path
-        self.records: dict[int, ChainRecord] = {}
-        head = json.dumps({"evaluates": identity}, sort_keys=True)
-        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        first, *lines = found or [head]  # an empty file is what a process leaves that was killed at once
-        if lines and not resume:
-            raise InputError(f"{path} holds finished chains: add --resume to keep them, or give another --output")
-        if lines and first != head:
-            raise InputError(f"{path} belongs to another evaluation: choose another --output")
-        for line in lines:
-            try:
-                record = ChainRecord(**json.loads(line))
-            except json.JSONDecodeError:
-                continue  # the line that a killed process was writing: its chain is played again
-            if record.error is None:
-                self.records[record.sequence] = record
-        kept = [json.dumps(asdict(record)) for record in self.records.values()]
-        write_text(path, "\n".join([head, *kept]) + "\n")
-
-    def add(self, record: ChainRecord) -> None:
-        self.records[record.sequence] = record
-        append_line(self.path, json.dumps(asdict(record)))
+    def keeps(self, record: ChainRecord) -> bool:
+        """See `RecordLedger.keeps`."""
+        return record.error is None
 
 
 def mean_interval(values: list[int], lowest: float, highest: float) -> tuple[float, float]:
@@ -138,16 +116,13 @@ def summarise_chains(records: Iterable[ChainRecord], **identity: Any) -> dict[st
 def chain_table(result: dict[str, Any]) -> str:
     """The published row as a Markdown table, and below it the chains that are not in it."""
 
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
     rows = [
-        f"| {row['tasks']}/{LENGTH} | {number(row['success_rate'], '.1%')} "
+        f"| {row['tasks']}/{LENGTH} | {cell(row['success_rate'], '.1%')} "
         f"| {row['ci95'][0]:.1%} - {row['ci95'][1]:.1%} |"
         for row in result["in_a_row"]
     ]
     low, high = result["average_length_ci95"]
-    rows.append(f"| average length | {number(result['average_length'], '.2f')} | {low:.2f} - {high:.2f} |")
+    rows.append(f"| average length | {cell(result['average_length'], '.2f')} | {low:.2f} - {high:.2f} |")
     table = ["| tasks in a row | success | 95 % interval |", "|---|---|---|", *rows]
     if result["aborted"]:
         table += ["", f"{result['aborted_chains']} aborted chain(s), in none of these numbers:", ""]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting
 from avavla_ray.evaluation.intervals import wilson
-from avavla_ray.files import append_line, write_text
+from avavla_ray.evaluation.ledger import RecordLedger
+from avavla_ray.evaluation.tables import aligned, cell
 
 
 def summarise(
@@ -65,41 +63,18 @@ def summarise(
     }
 
 
-class Ledger:
-    """Finished episodes of one evaluation, one JSON line each, so that a stopped evaluation goes on where it was.
+class Ledger(RecordLedger[EpisodeRecord]):
+    """Finished episodes. Aborted ones are forgotten: who resumes plays them again."""
 
-    The first line names what is evaluated. A ledger of something else is refused, and so is one with episodes in it
-    where nobody asked to resume: they would be lost. Aborted episodes are forgotten: who resumes plays them again.
-    """
+    kind, unit = EpisodeRecord, "episodes"
 
-    def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
-        self.path = path
-        self.records: dict[tuple[str, int, int], EpisodeRecord] = {}
-        head = json.dumps({"evaluates": identity}, sort_keys=True)
-        if path.exists() and not resume and path.read_text(encoding="utf-8").count("\n") > 1:
-            raise InputError(f"{path} holds finished episodes: add --resume to keep them, or give another --output")
-        if path.exists() and resume:
-            first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
-            if first != head:
-                raise InputError(
-                    f"{path} belongs to another evaluation: choose another --output, or leave out --resume"
-                )
-            for line in lines:
-                try:
-                    record = EpisodeRecord(**json.loads(line))
-                except json.JSONDecodeError:
-                    continue  # the line that a killed process was writing: its episode is played again
-                if record.error is None:
-                    self.records[record.setting, record.task, record.initial_state] = record
-        kept = [json.dumps(record.to_json()) for record in self.records.values()]
-        write_text(path, "\n".join([head, *kept]) + "\n")
+    def key(self, record: EpisodeRecord) -> tuple[str, int, int]:
+        """Setting, task and initial state."""
+        return record.setting, record.task, record.initial_state
 
-    def add(self, record: EpisodeRecord) -> None:
-        self.records[record.setting, record.task, record.initial_state] = record
-        append_line(self.path, json.dumps(record.to_json()))
-
-    def __contains__(self, key: tuple[str, int, int]) -> bool:
-        return key in self.records
+    def keeps(self, record: EpisodeRecord) -> bool:
+        """See `RecordLedger.keeps`."""
+        return record.error is None
 
 
 def _without(result: dict[str, Any]) -> str:
@@ -110,9 +85,6 @@ def _without(result: dict[str, Any]) -> str:
 
 def markdown_table(results: list[dict[str, Any]], labels: list[str] | None = None) -> str:
     """The comparison as a Markdown table, a row a result; `labels` names the checkpoints in a first column."""
-
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
 
     head = [
         "exit threshold",
@@ -129,11 +101,11 @@ def markdown_table(results: list[dict[str, Any]], labels: list[str] | None = Non
         rows.append(
             [
                 f"fixed depth {depth}" if threshold is None else f"{threshold:.2f}",
-                number(result["success_rate"], ".1%"),
+                cell(result["success_rate"], ".1%"),
                 f"{result['ci95'][0]:.1%} - {result['ci95'][1]:.1%}",
-                number(result["mean_latent_steps"], ".2f"),
-                number(result["ms_mean"], ".1f"),
-                number(result["ms_p90"], ".1f"),
+                cell(result["mean_latent_steps"], ".2f"),
+                cell(result["ms_mean"], ".1f"),
+                cell(result["ms_p90"], ".1f"),
                 f"{result['successes']}/{result['episodes']}"
                 + (f" ({_without(result)})" if result["aborted_episodes"] else ""),
             ]
@@ -141,9 +113,4 @@ def markdown_table(results: list[dict[str, Any]], labels: list[str] | None = Non
     if labels is not None:
         head = ["checkpoint", *head]
         rows = [[label, *row] for label, row in zip(labels, rows, strict=True)]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in [head, *rows]
-    ]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines) + "\n"
+    return aligned(head, rows)

@@ -1,0 +1,69 @@
+"""What an evaluation has finished, one JSON line each, so that a stopped one goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from avavla_ray.errors import InputError
+from avavla_ray.files import append_line, write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
+
+
+class RecordLedger(Generic[Record]):
+    """Records of one evaluation by their key; a subclass says of what.
+
+    The first line names what is evaluated. A ledger of something else is refused, and so is one with records in it
+    where nobody asked to resume: they would be lost.
+
+    Attributes:
+        kind: dataclass of a record. unit: what a record is of, for messages.
+
+    Raises:
+        InputError: the file holds records and nobody asked to resume, or those of another evaluation.
+    """
+
+    kind: ClassVar[type]
+    unit: ClassVar[str]
+
+    def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
+        self.path = path
+        self.records: dict[Any, Record] = {}
+        head = json.dumps({"evaluates": identity}, sort_keys=True)
+        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        first, *lines = found or [head]  # an empty file is what a process leaves that was killed at once
+        if lines and not resume:
+            raise InputError(f"{path} holds finished {self.unit}: add --resume to keep them, or give another --output")
+        if resume and first != head:
+            raise InputError(f"{path} belongs to another evaluation: choose another --output, or leave out --resume")
+        for line in lines:
+            try:
+                record: Record = self.kind(**json.loads(line))
+            except json.JSONDecodeError:
+                continue  # the line that a killed process was writing: what it is of is done again
+            if self.keeps(record):
+                self.records[self.key(record)] = record
+        kept = [json.dumps(asdict(record)) for record in self.records.values()]
+        write_text(path, "\n".join([head, *kept]) + "\n")
+
+    def key(self, record: Record) -> Hashable:
+        """What a record is known by."""
+        raise NotImplementedError
+
+    def keeps(self, record: Record) -> bool:
+        """Whether a resumed evaluation keeps this record; otherwise it is made again."""
+        return True
+
+    def add(self, record: Record) -> None:
+        self.records[self.key(record)] = record
+        append_line(self.path, json.dumps(asdict(record)))
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self.records
