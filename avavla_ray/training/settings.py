@@ -75,12 +75,14 @@ class CloningSettings:
         proprio_noise: standard deviation of the noise on normalised proprioception, so that the policy looks.
         held_out: share of episodes kept for validation, at most `held_out_limit` of them.
         validations, checkpoints: how often over the whole run, evenly; the end always has one of each.
+        checkpoint_minutes: a checkpoint is never older than this while training goes on.
         keep: checkpoints kept for resuming, besides the best.
         workers: training processes. min_workers: with fewer machines the run goes on with as few as this; None wants
             all of them. threads: compute threads of each. data_cpus: CPUs that load data, for all workers together.
         zero_stage, offload, gradient_clip, accumulation, precision: see engine.py. weight_decay: of AdamW.
         average: decay of the exponential moving average of the weights, which is then validated and kept; 0 for none.
         recompute: an OpenVLA backbone's activations in the backward pass, instead of keeping them.
+        gpus: of each worker; None: one where the cluster has one for every worker, else none.
         max_failures: worker crashes that the run survives.
         exit_target: what the exit gate is calibrated on, see exit_objective.py: "value", for weights whose value head
             has been trained by PPO, or "imitation", which needs demonstrations only.
@@ -102,11 +104,13 @@ class CloningSettings:
     held_out_limit: int = 16
     validations: int = 8
     checkpoints: int = 4
+    checkpoint_minutes: float = 10.0
     keep: int = 2
     workers: int = 2
     min_workers: int | None = None
     threads: int = 1
     data_cpus: float = 1.0
+    gpus: float | None = None
     zero_stage: int = 2
     offload: str = "none"
     gradient_clip: float = 1.0
@@ -135,7 +139,7 @@ class CloningSettings:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} is too small: give at least 1")
         for name in ("smoothness", "proprio_noise", "held_out_limit", "data_cpus", "gradient_clip", "weight_decay",
-                     "max_failures", "exit_delta"):  # fmt: skip
+                     "max_failures", "exit_delta", "gpus", "checkpoint_minutes"):  # fmt: skip
             if (getattr(self, name) or 0) < 0:
                 raise InputError(f"{name} {getattr(self, name)} is negative: give 0 or more")
         check_known("offload", self.offload, OFFLOADS)
