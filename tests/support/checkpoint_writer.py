@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -43,21 +46,45 @@ def write(run: RunCheckpoints, step: int) -> StoredCheckpoint:
     )
 
 
-def train(folder: Path, again: bool) -> None:
+def train(folder: Path, first: str) -> None:
     """Resume, tell of the first step, write step after step, and tell of each that is written.
 
     Args:
-        again: the first step is the newest checkpoint's, which is thereby written over.
+        first: "again": the first step is the newest checkpoint's, which is thereby written again.
     """
     with RunLock(folder):
         run = RunCheckpoints(folder)
         newest = run.newest(verify=True)
-        step = 1 if newest is None else newest.step + (not again)
+        step = 1 if newest is None else newest.step + (first != "again")
         print(step, flush=True)
         while True:
             write(run, step)
             print(step, flush=True)
             step += 1
+
+
+def die_everywhere(folder: Path, _: str) -> None:
+    """Fill FOLDER/0, FOLDER/1, ... by writers that are killed before their first, second, ... change to the disk.
+
+    Each has step 1 whole, is killed while it writes it again, and keeps one checkpoint. The last one is not killed.
+    """
+    for point in itertools.count():
+        run = RunCheckpoints(folder / str(point), keep=1)
+        write(run, 1)
+        child = os.fork()
+        if child == 0:
+            left = itertools.count(point, -1)
+
+            def die(event: str, arguments: tuple[object, ...], left: itertools.count[int] = left) -> None:
+                writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_WRONLY
+                if (writes or event in ("os.rename", "os.mkdir", "os.rmdir", "os.remove")) and next(left) == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(die)
+            write(run, 1)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            return
 
 
 def fill_the_disk(folder: Path, way: str) -> None:
@@ -71,25 +98,18 @@ def fill_the_disk(folder: Path, way: str) -> None:
 
 
 def _grow(folder: Path, way: str, size: int) -> None:
-    if way == "bytes":
+    if way == "plain":
         (folder / "a.bin").write_bytes(bytes(size))
-        return
-    import torch
-
-    from avavla_ray.policy.tensors import save_tensors
-
-    tensor = torch.zeros(size, dtype=torch.uint8)
-    if way == "torch":
-        torch.save(tensor, folder / "a.pt")
-    else:
+    elif way == "nested":
         with atomic_path(folder / "policy") as temporary:
             temporary.mkdir()
-            save_tensors({"a": tensor}, temporary / "a.safetensors")
+            (temporary / "a.bin").write_bytes(bytes(size))
+    else:
+        import torch
+
+        torch.save(torch.zeros(size, dtype=torch.uint8), folder / "a.pt")
 
 
 if __name__ == "__main__":
     command, place, argument = sys.argv[1:]
-    if command == "train":
-        train(Path(place), argument == "again")
-    else:
-        fill_the_disk(Path(place), argument)
+    {"train": train, "die": die_everywhere, "fill": fill_the_disk}[command](Path(place), argument)

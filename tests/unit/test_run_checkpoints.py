@@ -173,9 +173,12 @@ def test_other_folders_are_left_alone(tmp_path):
     assert stored(tmp_path) == ["notes", "step-000000002", "step-000000008", "step-000000009x", "step-1"]
 
 
-def test_a_writer_removes_what_a_killed_one_left(tmp_path):
-    (tmp_path / ".step-000000003.01234567.tmp" / "policy").mkdir(parents=True)
-    put(RunCheckpoints(tmp_path), 1)
+def test_a_writer_first_removes_what_a_killed_one_left(tmp_path):
+    left = tmp_path / ".step-000000003.01234567.tmp"
+    (left / "policy").mkdir(parents=True)
+    beside = []
+    RunCheckpoints(tmp_path).write(1, lambda folder: beside.append(left.exists()), score=None, facts={})
+    assert beside == [False]
     assert stored(tmp_path) == ["step-000000001"]
 
 
