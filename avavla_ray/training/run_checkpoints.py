@@ -147,7 +147,7 @@ class RunCheckpoints:
             where = f"set aside as {aside.name}"
         except OSError as error:
             where = f"left there ({error.strerror})"
-        print(f"checkpoint {path} is damaged ({problem}): {where}; the next older one is taken, if there is one", flush=True)
+        print(f"checkpoint {path} is damaged ({problem}): {where}; an older one is taken, if any", flush=True)
 
     def _prune(self) -> None:
         latest: dict[int, StoredCheckpoint] = {}
