@@ -90,13 +90,22 @@ class Statistics:
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise InputError(f"{path} is missing: the folder is incomplete, write it again")
+        return cls.parse(path.read_bytes(), str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, place: str) -> Statistics:
+        """The single data set of a `dataset_statistics.json`'s bytes; `place` opens the message of what is wrong.
+
+        Raises:
+            InputError: unreadable, or it holds several data sets.
+        """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            decoded = json.loads(content)
         except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}): write it again") from error
-        known = read_statistics(content, str(path))
+            raise InputError(f"{place} is not JSON ({error}): write it again") from error
+        known = read_statistics(decoded, place)
         if len(known) > 1:
-            raise InputError(f"{path} holds {len(known)} data sets: keep the one the policy was trained on")
+            raise InputError(f"{place} holds {len(known)} data sets: keep the one the policy was trained on")
         return next(iter(known.values()))
 
 

@@ -1,4 +1,4 @@
-"""Reading a demonstration data set: its metadata, and any steps of any episode."""
+"""Reading a demonstration data set, wherever it lies: its metadata, and any steps of any episode."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from avavla_ray.demonstrations.place import Place
 from avavla_ray.demonstrations.schema import (
     EPISODE_SCHEMA,
     EPISODES,
@@ -25,8 +26,9 @@ from avavla_ray.demonstrations.schema import (
     check_schema,
     decode_image,
 )
+from avavla_ray.demonstrations.stores import first_line
 from avavla_ray.errors import InputError
-from avavla_ray.normalisation import Statistics
+from avavla_ray.normalisation import FILE_NAME, Statistics
 
 COLLECT = "collect it with jobs/collect_demos.py"
 
@@ -40,7 +42,7 @@ class DatasetMetadata:
         episodes: in the data set's order.
     """
 
-    folder: Path
+    folder: Place
     name: str
     manifest: dict[str, Any]
     episodes: tuple[EpisodeInfo, ...]
@@ -52,46 +54,59 @@ class DatasetMetadata:
 
 
 @contextlib.contextmanager
-def _open(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+def _open(place: Place, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
     """A Parquet file of the wanted columns; InputError for anything else."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing: the data set is incomplete, {COLLECT} again")
     try:
-        with pq.ParquetFile(path) as file:
-            check_schema(file.schema_arrow, schema, str(path))
+        # Of a store, what is wanted is fetched in few large reads.
+        with place.open() as stream, pq.ParquetFile(stream, pre_buffer=not place.local) as file:
+            check_schema(file.schema_arrow, schema, str(place))
             yield file
+    except FileNotFoundError as error:
+        raise InputError(f"{place} is missing: the data set is incomplete, {COLLECT} again") from error
     except (pa.ArrowInvalid, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} is no readable Parquet file ({first}): remove it, {COLLECT} again") from error
+        raise place.explain(error) or InputError(
+            f"{place} is no readable Parquet file ({first_line(error)}): remove it, {COLLECT} again"
+        ) from error
 
 
-def read_metadata(folder: str | Path) -> DatasetMetadata:
+def read_metadata(where: str | Path | Place) -> DatasetMetadata:
     """Open a data set without touching its steps.
 
+    Args:
+        where: a local folder or a URI, see `Place.of`.
+
     Raises:
-        InputError: not there, not finished, damaged, or of another schema.
+        InputError: not there, not finished, damaged, or of another schema; a store that does not answer or refuses.
     """
-    folder = Path(folder)
+    folder = Place.of(where)
     path = folder / MANIFEST
-    if not folder.is_dir():
+    if not folder.is_folder():
         raise InputError(f"no demonstrations at {folder}: {COLLECT} --output {folder}")
     if not path.is_file():
         state = f"holds none: {COLLECT}"
         if (folder / IMPORT_JOURNAL).is_file():
             state = "is an unfinished import: repeat jobs/import_demos.py"
-        elif (folder / STEPS).is_dir():
+        elif (folder / STEPS).is_folder():
             state = "is an unfinished collection: repeat jobs/collect_demos.py"
         raise InputError(f"{folder} {state} --output {folder}")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_bytes())
         version, name = manifest["format"], manifest["name"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no manifest of demonstrations ({error!r}): {COLLECT} again") from error
     if version != FORMAT:
         raise InputError(f"{path} has format {version}, this version reads {FORMAT}: {COLLECT} again")
     with _open(folder / EPISODES, EPISODE_SCHEMA) as file:
         rows = file.read().to_pylist()
-    return DatasetMetadata(folder, name, manifest, tuple(EpisodeInfo(**row) for row in rows), Statistics.load(folder))
+    return DatasetMetadata(folder, name, manifest, tuple(EpisodeInfo(**row) for row in rows), _statistics(folder))
+
+
+def _statistics(folder: Place) -> Statistics:
+    path = folder / FILE_NAME
+    try:
+        return Statistics.parse(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing: the data set is incomplete, {COLLECT} again") from error
 
 
 class EpisodeReader:
@@ -106,49 +121,73 @@ class EpisodeReader:
         self._frames: dict[tuple[int, int], np.ndarray] = {}
         self._numbers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
-    def path(self, index: int) -> Path:
-        return self.metadata.folder / STEPS / f"{self.metadata.episodes[index].episode}.parquet"
+    def place(self, index: int) -> Place:
+        return self.metadata.folder / f"{STEPS}/{self.metadata.episodes[index].episode}.parquet"
 
     def numbers(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Proprio (T, P) and actions (T, A) of an episode, float32, in the data set's units."""
         if index not in self._numbers:
-            info = self.metadata.episodes[index]
-            with _open(self.path(index), STEP_SCHEMA) as file:
-                table = file.read(columns=["proprio", "action"])
-            if table.num_rows != info.steps:
-                raise InputError(f"{self.path(index)} holds {table.num_rows} steps, not {info.steps}: {COLLECT} again")
-            proprio, actions = (
-                np.stack(table[name].to_numpy(zero_copy_only=False)).astype(np.float32)
-                for name in ("proprio", "action")
-            )
-            self._numbers[index] = (proprio, actions)
+            with _open(self.place(index), STEP_SCHEMA) as file:
+                self._numbers[index] = self._read_numbers(index, file)
         return self._numbers[index]
+
+    def load(self, index: int, steps: Sequence[int]) -> np.ndarray:
+        """(len(steps), V, H, W, 3) uint8, decoded anew and not kept.
+
+        The file is opened once; its `numbers` are read along with the pictures.
+        """
+        with _open(self.place(index), STEP_SCHEMA) as file:
+            if index not in self._numbers:
+                self._numbers[index] = self._read_numbers(index, file)
+            encoded = self._read_pictures(index, file, set(steps))
+        frames = {step: self._decode(index, pictures) for step, pictures in encoded.items()}
+        return np.stack([frames[step] for step in steps])
 
     def images(self, index: int, steps: Sequence[int]) -> np.ndarray:
         """(len(steps), V, H, W, 3) uint8."""
         found = {step: self._frames[index, step] for step in steps if (index, step) in self._frames}
-        missing = [step for step in steps if step not in found]
+        missing = set(steps) - found.keys()
         if missing:
-            for step, pictures in self._encoded(index, missing).items():
-                frame = np.stack([decode_image(picture) for picture in pictures])
-                found[step] = frame
+            with _open(self.place(index), STEP_SCHEMA) as file:
+                encoded = self._read_pictures(index, file, missing)
+            for step, pictures in encoded.items():
+                frame = found[step] = self._decode(index, pictures)
                 if frame.nbytes <= self._room:
                     self._room -= frame.nbytes
                     self._frames[index, step] = frame
         return np.stack([found[step] for step in steps])
 
-    def _encoded(self, index: int, steps: Sequence[int]) -> dict[int, list[bytes]]:
+    def _read_numbers(self, index: int, file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
+        expected = self.metadata.episodes[index].steps
+        if file.metadata.num_rows != expected:
+            raise InputError(
+                f"{self.place(index)} holds {file.metadata.num_rows} steps, not {expected}: {COLLECT} again"
+            )
+        table = file.read(columns=["proprio", "action"])
+        proprio, actions = (
+            np.stack(table[name].to_numpy(zero_copy_only=False)).astype(np.float32) for name in ("proprio", "action")
+        )
+        return proprio, actions
+
+    def _read_pictures(self, index: int, file: pq.ParquetFile, wanted: set[int]) -> dict[int, list[bytes]]:
         """The PNGs of some steps; only the row groups that hold them are read."""
-        wanted, first = set(steps), 0
         found: dict[int, list[bytes]] = {}
-        with _open(self.path(index), STEP_SCHEMA) as file:
-            for group in range(file.num_row_groups):
-                last = first + file.metadata.row_group(group).num_rows
-                inside = [step for step in wanted if first <= step < last]
-                if inside:
-                    column = file.read_row_group(group, columns=["images"])["images"]
-                    found |= {step: column[step - first].as_py() for step in inside}
-                first = last
-        if wanted - found.keys():
-            raise InputError(f"{self.path(index)} has no step {min(wanted - found.keys())}: {COLLECT} again")
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+        if wanted and not 0 <= min(wanted) <= max(wanted) < file.metadata.num_rows:
+            lacking = min(step for step in wanted if not 0 <= step < file.metadata.num_rows)
+            raise InputError(f"{self.place(index)} has no step {lacking}: {COLLECT} again")
+        groups = sorted({int(np.searchsorted(ends, step, side="right")) for step in wanted})
+        column = file.read_row_groups(groups, columns=["images"])["images"]
+        start = 0
+        for group in groups:
+            rows = file.metadata.row_group(group).num_rows
+            first = int(ends[group]) - rows
+            found |= {step: column[start + step - first].as_py() for step in wanted if first <= step < first + rows}
+            start += rows
         return found
+
+    def _decode(self, index: int, pictures: list[bytes]) -> np.ndarray:
+        try:
+            return np.stack([decode_image(picture) for picture in pictures])
+        except InputError as error:
+            raise InputError(f"{self.place(index)}: {error}") from error
