@@ -1,18 +1,21 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint on a benchmark's fixed initial states, at a list of exit thresholds and fixed depths.
 
-Writes one result file a setting, a Markdown table and one video a task, and logs a run a setting to MLflow.
+Writes one result file a setting, a Markdown table and one video a task, and logs a run a setting to MLflow. With
+--offline it decides along demonstrations instead, without a simulator, and measures how far its actions are from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import default_workers, run_job
 
 if TYPE_CHECKING:
+    from avavla_ray.evaluation.episode import ExitSetting
+    from avavla_ray.policy.checkpoint import Checkpoint
     from avavla_ray.simulators.base import SuiteSpec
 
 
@@ -24,11 +27,17 @@ class Settings:
     """Checkpoint folder, as bc_libero or ppo_libero wrote it."""
     unnorm_key: str | None = None
     """Data set whose units are meant, where the checkpoint knows several."""
+    offline: bool = False
+    """Decide along the demonstrations of --demos, teacher-forced, and compare actions. Takes the episodes that were
+    held out of training, where the checkpoint names them."""
+    demos: tuple[str, ...] = ()
+    """With --offline: data sets, each a folder or a URI such as s3://bucket/demos."""
     suite: str = "libero_object"
     tasks: tuple[int, ...] = ()
     """Task indices; all when left out."""
-    episodes: int = 50
-    """Episodes a task: the first so many of the benchmark's fixed initial states."""
+    episodes: int | None = None
+    """Episodes a task: the first so many of the benchmark's fixed initial states, 50 when left out; with --offline the
+    first so many demonstrations, all when left out."""
     thresholds: tuple[float, ...] = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)
     """Exit thresholds; the default is the paper's list (arXiv 2606.15099). `--thresholds` with nothing after it: none,
     for a policy without a latent loop together with `--depths 0`."""
@@ -51,31 +60,76 @@ class Settings:
     """Keep the finished episodes found in the output folder."""
     seed: int = 7
     num_runners: int = default_workers()
-    """Simulator actors."""
+    """Actors that play, or walk along demonstrations, side by side."""
     isolate: bool = True
     """Simulators in processes of their own, which die instead of the actor."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
+ONLY_SIMULATED = ("suite", "assets", "render", "max_steps", "videos", "isolate")
+FIXED_STATES = 50
+
+
 def main(settings: Settings) -> None:
-    from avavla_ray.errors import InputError
     from avavla_ray.evaluation.episode import exit_settings
+    from avavla_ray.policy.checkpoint import load_checkpoint
+    from avavla_ray.tracking import check_store, default_uri
+
+    # Everything that can be wrong is looked at before anything slow starts.
+    _check(settings)
+    checkpoint = load_checkpoint(settings.checkpoint)
+    exits = exit_settings(settings.thresholds, settings.depths, checkpoint.policy.config)
+    uri = settings.tracking_uri or default_uri()
+    check_store(uri)
+    (_walk if settings.offline else _play)(settings, checkpoint, exits, uri)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what --offline has no use for, and the other way round."""
+    from avavla_ray.errors import InputError
+
+    defaults = {each.name: each.default for each in fields(Settings)}
+    if settings.demos and not settings.offline:
+        raise InputError("--demos are walked with --offline: add it, or leave out --demos")
+    idle = [name for name in ONLY_SIMULATED if settings.offline and getattr(settings, name) != defaults[name]]
+    if idle:
+        raise InputError(f"--offline simulates nothing: leave out --{idle[0].replace('_', '-')}")
+    if settings.episodes is not None and settings.episodes < 1:
+        raise InputError(f"--episodes {settings.episodes}: give at least 1")
+
+
+def _walk(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, ...], uri: str) -> None:
+    """Evaluate offline, along demonstrations."""
+    from actors.offline_run import evaluate_offline
+    from avavla_ray.evaluation.offline_data import choose_data
+    from avavla_ray.evaluation.offline_results import offline_tables
+
+    chosen = choose_data(
+        settings.demos, checkpoint, unnorm_key=settings.unnorm_key, tasks=settings.tasks, limit=settings.episodes
+    )
+    label = settings.label or checkpoint.stage
+    results = evaluate_offline(
+        checkpoint, chosen, exits, label=label, output=settings.output, run_id=settings.run_id or settings.output.name,
+        resume=settings.resume, seed=settings.seed, num_runners=settings.num_runners, uri=uri,
+    )  # fmt: skip
+    print(f"\n{label}, offline\n\n{offline_tables(results)}\nresults in {settings.output}")
+
+
+def _play(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, ...], uri: str) -> None:
+    """Evaluate in the simulator."""
+    from avavla_ray.errors import InputError
     from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
     from avavla_ray.evaluation.video import write_video
     from avavla_ray.files import write_json, write_text
     from avavla_ray.policy.agent import Agent
-    from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify, suite_spec
-    from avavla_ray.tracking import check_store, default_uri, track
+    from avavla_ray.tracking import track
 
-    # Everything that can be wrong is looked at before anything slow starts.
-    checkpoint = load_checkpoint(settings.checkpoint)
     policy, statistics = checkpoint.policy.config, checkpoint.statistics_of(settings.unnorm_key)
-    exits = exit_settings(settings.thresholds, settings.depths, policy)
     config = SimulatorConfig(
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
         image_size=policy.backbone.camera_size, max_steps=settings.max_steps,
@@ -83,10 +137,9 @@ def main(settings: Settings) -> None:
     data = identify(config)
     suite = suite_spec(settings.suite)
     tasks = settings.tasks or tuple(range(len(suite.instructions)))
-    if not 1 <= settings.episodes <= suite.num_initial_states:
-        raise InputError(f"--episodes {settings.episodes}: {settings.suite} has 1 to {suite.num_initial_states} a task")
-    uri = settings.tracking_uri or default_uri()
-    check_store(uri)
+    episodes = FIXED_STATES if settings.episodes is None else settings.episodes
+    if episodes > suite.num_initial_states:
+        raise InputError(f"--episodes {episodes}: {settings.suite} has 1 to {suite.num_initial_states} a task")
 
     label = settings.label or checkpoint.stage
     identity = {
@@ -103,12 +156,12 @@ def main(settings: Settings) -> None:
     videos = {task: settings.output / "videos" / f"{label}_task{task}_{filmed}.mp4" for task in tasks}
     todo = []
     for task in tasks:
-        for state in range(settings.episodes):
+        for state in range(episodes):
             for setting in exits:
                 film = settings.videos and state == 0 and setting.label == filmed and not videos[task].exists()
                 if film or (setting.label, task, state) not in ledger:
                     todo.append(Episode(setting, task, state, film))
-    total = len(tasks) * settings.episodes * len(exits)
+    total = len(tasks) * episodes * len(exits)
 
     with Progress(total, f"evaluate {label}", "episodes", done=max(0, total - len(todo))) as progress:
 
@@ -133,11 +186,11 @@ def main(settings: Settings) -> None:
 
     described = provenance(
         seed=settings.seed, simulator=simulator, trained=checkpoint.provenance,
-        deviations=_deviations(settings, suite, data),
+        deviations=_deviations(settings, suite, data, episodes),
     )  # fmt: skip
     instructions = dict(enumerate(suite.instructions))
     results = []
-    asked = [r for r in ledger.records.values() if r.task in tasks and r.initial_state < settings.episodes]
+    asked = [r for r in ledger.records.values() if r.task in tasks and r.initial_state < episodes]
     for setting in exits:
         result = summarise(
             setting, asked, instructions,
@@ -182,7 +235,7 @@ def main(settings: Settings) -> None:
     )
 
 
-def _deviations(settings: Settings, suite: SuiteSpec, data: dict[str, Any]) -> list[str]:
+def _deviations(settings: Settings, suite: SuiteSpec, data: dict[str, Any], episodes: int) -> list[str]:
     """How this evaluation differs from the benchmark's published protocol."""
     found = [suite.deviation] if suite.deviation else []
     if settings.render != "reference":
@@ -191,8 +244,8 @@ def _deviations(settings: Settings, suite: SuiteSpec, data: dict[str, Any]) -> l
         found.append(f"assets {settings.assets} instead of official")
     if settings.max_steps not in (None, suite.max_steps):
         found.append(f"{settings.max_steps} steps instead of {suite.max_steps}")
-    if settings.episodes < suite.num_initial_states:
-        found.append(f"{settings.episodes} initial states a task instead of {suite.num_initial_states}")
+    if episodes < suite.num_initial_states:
+        found.append(f"{episodes} initial states a task instead of {suite.num_initial_states}")
     if settings.tasks:
         found.append(f"tasks {list(settings.tasks)} only")
     return found

@@ -9,9 +9,8 @@ import torch
 
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.windows import Encode, held_out_batches
+from avavla_ray.dimensions import dimension_names as names_of
 from avavla_ray.training.objective import CloningObjective, to_tensors
-
-DIMENSIONS = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 
 
 def split(episodes: int, share: float, limit: int, seed: int) -> tuple[list[int], list[int]]:
@@ -46,4 +45,4 @@ def held_out_errors(
 
 def dimension_names(errors: np.ndarray) -> list[str]:
     """Names of the action dimensions, for metrics."""
-    return list(DIMENSIONS) if len(errors) == len(DIMENSIONS) else [str(index) for index in range(len(errors))]
+    return names_of(len(errors))

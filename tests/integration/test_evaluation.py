@@ -143,5 +143,5 @@ def test_the_job_writes_results_video_and_runs_and_resumes(ray_cluster, agent, t
 def test_starts_that_the_benchmark_does_not_publish_are_a_deviation(suite, named, tmp_path):
     from jobs.evaluate import Settings, _deviations
 
-    found = _deviations(Settings(checkpoint=tmp_path, suite=suite), suite_spec(suite), {})
+    found = _deviations(Settings(checkpoint=tmp_path, suite=suite), suite_spec(suite), {}, 50)
     assert any("CALVIN does not publish" in one for one in found) is named
