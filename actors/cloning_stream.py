@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from actors.settings import PPOSettings
-from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
+from avavla_ray.demonstrations.augmentation import Augmentation
+from avavla_ray.demonstrations.mixture import Mixture
+from avavla_ray.demonstrations.reader import read_metadata
 from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
@@ -18,6 +20,8 @@ from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import to_tensors
+
+SHIFT = 4  # pixels that the demonstrations' pictures are moved by at most
 
 
 class Demonstration(NamedTuple):
@@ -58,16 +62,16 @@ class CloningStream:
         preparation = policy.preparation
         windows = WindowSettings(
             streams=settings.demonstration_streams, decisions=settings.demonstration_decisions,
-            chunk=config.chunk, seed=seed,
+            chunk=config.chunk, augmentation=Augmentation(shift=SHIFT), seed=seed,
         )  # fmt: skip
         self._walk = WindowWalk(
-            EpisodeReader(metadata), lambda text: preparation.text(text).numpy(), windows,
-            prepare=preparation.pictures, rank=rank, world=world,
+            Mixture((metadata,)), lambda text: preparation.text(text).numpy(), windows,
+            rank=rank, world=world, backbone=config.backbone,
         )  # fmt: skip
         self._device, self._deepest = device, config.latent.max_steps
         # The same on every rank, so that all of them do the same amount of work.
         self._depths = np.random.default_rng([seed, 3])
-        self.belief = policy.initial_belief(settings.demonstration_streams // world, device)
+        self.belief = policy.initial_belief(len(self._walk.mine), device)
 
     def next(self, weight: float) -> Demonstration:
         """The next window; hand its belief afterwards back by setting `belief`.

@@ -103,22 +103,23 @@ def bare_loop(demonstrations: Path, config: Any, streams: int, seconds: float) -
 
     import torch
 
-    from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
-    from avavla_ray.demonstrations.windows import WindowSettings, window_batches
+    from avavla_ray.demonstrations.mixture import open_mixture
+    from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
     from avavla_ray.policy.policy import AvaVlaPolicy
     from avavla_ray.policy.text import make_tokenizer
-    from avavla_ray.training.objective import CLONING_PARTS, CloningObjective, learning_parameters, to_tensors
+    from avavla_ray.training.objective import CloningObjective, learning_parameters, to_tensors
+    from avavla_ray.training.stages import PARTS
 
     torch.set_num_threads(1)
     tokenizer = make_tokenizer(config)
-    source = window_batches(
-        EpisodeReader(read_metadata(demonstrations)), lambda text: tokenizer.encode(text).numpy(),
+    walk = WindowWalk(
+        open_mixture([demonstrations]), lambda text: tokenizer.encode(text).numpy(),
         WindowSettings(streams=streams, chunk=config.chunk),
     )  # fmt: skip
-    batches = [to_tensors(next(source)) for _ in range(6)]
+    batches = [to_tensors(walk.next()) for _ in range(6)]
     torch.manual_seed(0)
     policy = AvaVlaPolicy(config)
-    parameters = learning_parameters(policy, CLONING_PARTS)
+    parameters = learning_parameters(policy, PARTS["cloning"])
     objective, belief = CloningObjective(policy), policy.initial_belief(streams)
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     count, start = 0, 0.0

@@ -9,123 +9,111 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from avavla_ray.demonstrations.decisions import (
+    Decision,
+    DrawLoader,
+    DrawnDecisions,
+    WindowSettings,
+    stored_decision,
+)
+from avavla_ray.demonstrations.mixture import Mixture
 from avavla_ray.demonstrations.reader import EpisodeReader
-from avavla_ray.demonstrations.schedule import DecisionSchedule, Visit, decision_steps
+from avavla_ray.demonstrations.schedule import DecisionSchedule, Request, decision_steps
 from avavla_ray.errors import InputError
+from avavla_ray.policy.config import BackboneConfig
+from avavla_ray.policy.openvla.config import OpenVlaConfig
 
 Batch = dict[str, np.ndarray]
 Encode = Callable[[str], np.ndarray]
 Prepare = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class WindowSettings:
-    """How demonstrations are cut.
-
-    Attributes:
-        streams: B over all workers. decisions: T. chunk: C.
-        shift: pictures are moved by up to so many pixels, the same way for all cameras and decisions of a window.
-        brightness: pictures are scaled by a factor in [1 - brightness, 1 + brightness], per window.
-        proprio_noise: standard deviation of the noise on normalised proprioception, per decision.
-        seed: of order, phases and augmentation.
-    """
-
-    streams: int = 32
-    decisions: int = 1
-    chunk: int = 8
-    shift: int = 4
-    brightness: float = 0.0
-    proprio_noise: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.decisions < 1:
-            raise InputError(f"{self.decisions} decisions a window: give at least 1")
-        if self.shift < 0 or not 0 <= self.brightness < 1 or self.proprio_noise < 0:
-            raise InputError(
-                f"shift {self.shift}, brightness {self.brightness}, proprio noise {self.proprio_noise}: "
-                "give 0 or more, and a brightness below 1"
-            )
+Source = Callable[[Iterator[Request]], Iterator[DrawnDecisions]]
 
 
 class WindowWalk:
     """Endless batches for one of `world` workers; every worker sees its own streams of one common order.
 
-    A batch is a dict of numpy arrays:
+    A batch is a dict of numpy arrays, B = len(mine):
         images (B, T, V, H, W, 3) uint8; text (B, T, L) int64; proprio (B, T, P) float32, normalised;
         actions (B, T, C, A) float32, normalised; mask (B, T, C) bool, False past the episode's end;
-        starts (B, T) bool, True where the belief is reset to zero.
+        starts (B, T) bool, True where the belief is reset to zero;
+        counts (T,) int64, how many of `mask` are True over the streams of all workers.
+
+    Attributes:
+        mine: the streams of this worker.
     """
 
     def __init__(
         self,
-        reader: EpisodeReader,
+        mixture: Mixture,
         encode: Encode,
         settings: WindowSettings,
         *,
-        episodes: Sequence[int] | None = None,
-        prepare: Prepare | None = None,
+        episodes: Sequence[Sequence[int]] | None = None,
         rank: int = 0,
         world: int = 1,
+        backbone: BackboneConfig | OpenVlaConfig | None = None,
+        source: Source | None = None,
     ) -> None:
         """
         Args:
             encode: instruction -> (L,) int64 token ids.
-            prepare: augmented pictures (T, V, H, W, 3) uint8 -> as the policy takes them; None leaves them.
-            episodes: indices to walk over; all when left out.
+            episodes: indices of each data set to walk over; all when left out.
+            backbone: whose pictures to prepare; None leaves them as they are stored.
+            source: loads what the walk requests, in that order, with a `DrawLoader` of the same mixture, settings,
+                episodes and backbone; by default in this process, each decision when it is its turn.
+
+        Raises:
+            InputError: fewer streams than workers, or data sets that do not go together.
         """
-        if settings.streams % world:
-            raise InputError(f"{settings.streams} streams do not divide among {world} workers: give a multiple")
-        known = reader.metadata.episodes
-        self._episodes = list(range(len(known)) if episodes is None else episodes)
-        self._reader, self._settings, self._world = reader, settings, world
-        self._mine = range(rank, settings.streams, world)
+        if settings.streams < world:
+            raise InputError(f"{settings.streams} streams are too few for {world} workers: give at least one to each")
+        loader = DrawLoader(mixture, settings, episodes=episodes, backbone=backbone)
+        self.mine = range(rank, settings.streams, world)
+        self._settings, self._text = settings, _TextCache(encode)
         self._schedule = DecisionSchedule(
-            [known[index].steps for index in self._episodes], settings.streams, settings.chunk, settings.seed
+            loader.lengths, settings.streams, settings.chunk, settings.seed, mixture.weights
         )
-        self._text, self._prepare = _TextCache(encode), prepare
-        self._count = 0
+        self._source = loader.one_by_one if source is None else source
+        self._loaded: Iterator[DrawnDecisions] | None = None
+        self._held: dict[int, DrawnDecisions] = {}
 
     def next(self) -> Batch:
         """The next batch of this worker's streams."""
-        settings = self._settings
-        window = [self._schedule.advance() for _ in range(settings.decisions)]
-        rows = []
-        for stream in self._mine:
-            visits = [step[stream]._replace(episode=self._episodes[step[stream].episode]) for step in window]
-            row = _gather(self._reader, self._text, visits, settings.chunk)
-            random = np.random.default_rng([settings.seed, 2, self._count, stream])
-            row["images"] = augment(row["images"], settings.shift, settings.brightness, random)
-            if self._prepare is not None:
-                row["images"] = self._prepare(row["images"])
-            if settings.proprio_noise:
-                noise = random.normal(0.0, settings.proprio_noise, row["proprio"].shape)
-                row["proprio"] = row["proprio"] + noise.astype(np.float32)
-            rows.append(row)
-        self._count += 1
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        if self._loaded is None:
+            self._loaded = self._source(self._schedule.requests(self.mine))
+        chunk, rows = self._settings.chunk, _Rows(self._text, len(self.mine))
+        counts = []
+        for _ in range(self._settings.decisions):
+            visits = self._schedule.advance()
+            counts.append(sum(min(chunk, self._schedule.length(visit.draw) - visit.step) for visit in visits))
+            for row, stream in enumerate(self.mine):
+                visit = visits[stream]
+                if stream not in self._held or self._held[stream].request.draw != visit.draw:
+                    self._held[stream] = next(self._loaded)
+                held = self._held[stream]
+                if held.request.draw != visit.draw:
+                    raise RuntimeError(f"the source loaded {held.request.draw}, the walk needs {visit.draw}")
+                rows.add(row, held.at(visit.position), visit.start)
+        return {**rows.batch(), "counts": np.array(counts, np.int64)}
 
     def state(self) -> dict[str, Any]:
-        """Where the walk stands; JSON-ready, the same on every worker."""
-        return {"count": self._count, "schedule": self._schedule.state()}
+        """Where the walk stands; JSON-ready, the same on every worker and valid for any number of them."""
+        return self._schedule.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._count = state["count"]
-        self._schedule.restore(state["schedule"])
+        """Continue from `state()` of a walk with the same mixture, settings and episodes."""
+        self.close()
+        self._schedule.restore(state)
 
-
-def window_batches(
-    reader: EpisodeReader, encode: Encode, settings: WindowSettings, *, rank: int = 0, world: int = 1
-) -> Iterator[Batch]:
-    """Endless batches as `WindowWalk` describes them."""
-    walk = WindowWalk(reader, encode, settings, rank=rank, world=world)
-    while True:
-        yield walk.next()
+    def close(self) -> None:
+        """Let go of what is loaded and being loaded; the walk can go on, and loads it again."""
+        if isinstance(self._loaded, Generator):
+            self._loaded.close()
+        self._loaded, self._held = None, {}
 
 
 def held_out_batches(
@@ -138,7 +126,11 @@ def held_out_batches(
 ) -> Iterator[Batch]:
     """Every decision of `episodes` once, in order, unaugmented, with T = 1: for validation.
 
-    Groups of up to `streams` episodes walk side by side; rows of an episode that has ended are fully masked.
+    Groups of up to `streams` episodes walk side by side; rows of an episode that has ended are fully masked. The keys
+    are those of `WindowWalk`, but for the counts.
+
+    Args:
+        prepare: stored pictures (T, V, H, W, 3) uint8 -> as the policy takes them; None leaves them.
     """
     text = _TextCache(encode)
     for first in range(0, len(episodes), streams):
@@ -147,15 +139,13 @@ def held_out_batches(
             for index in episodes[first : first + streams]
         ]
         for turn in range(max(len(steps) for _, steps in group)):
-            rows = []
-            for index, steps in group:
-                visit = Visit(index, steps[min(turn, len(steps) - 1)], turn == 0)
-                row = _gather(reader, text, [visit], chunk)
-                row["mask"] &= turn < len(steps)
-                if prepare is not None:
-                    row["images"] = prepare(row["images"])
-                rows.append(row)
-            yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            rows = _Rows(text, len(group))
+            for row, (index, steps) in enumerate(group):
+                decision = stored_decision(reader, index, steps[min(turn, len(steps) - 1)], chunk)
+                images = decision.images if prepare is None else prepare(decision.images[None])[0]
+                mask = decision.mask & (turn < len(steps))
+                rows.add(row, decision._replace(images=images, mask=mask), turn == 0)
+            yield rows.batch()
 
 
 def prefetch(walk: WindowWalk, depth: int = 2) -> Generator[tuple[Batch, dict[str, Any]], None, None]:
@@ -192,19 +182,6 @@ def prefetch(walk: WindowWalk, depth: int = 2) -> Generator[tuple[Batch, dict[st
         thread.join()
 
 
-def augment(images: np.ndarray, shift: int, brightness: float, random: np.random.Generator) -> np.ndarray:
-    """Move pictures (..., H, W, 3) by up to `shift` pixels (edges repeat) and scale their brightness."""
-    if shift:
-        down, right = random.integers(-shift, shift + 1, size=2)
-        rows = np.clip(np.arange(images.shape[-3]) + down, 0, images.shape[-3] - 1)
-        columns = np.clip(np.arange(images.shape[-2]) + right, 0, images.shape[-2] - 1)
-        images = images[..., rows[:, None], columns[None, :], :]
-    if brightness:
-        factor = 1 + random.uniform(-brightness, brightness)
-        images = np.clip(images.astype(np.float32) * factor, 0, 255).astype(np.uint8)
-    return images
-
-
 class _TextCache:
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
@@ -216,21 +193,20 @@ class _TextCache:
         return self._known[instruction]
 
 
-def _gather(reader: EpisodeReader, text: _TextCache, visits: list[Visit], chunk: int) -> Batch:
-    """One stream's window: the arrays of `WindowWalk` without B."""
-    statistics = reader.metadata.statistics
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("images", "text", "proprio", "actions", "mask")}
-    for visit in visits:
-        proprio, actions = reader.numbers(visit.episode)
-        coming = actions[visit.step : visit.step + chunk]
-        padded = np.zeros((chunk, actions.shape[1]), np.float32)
-        padded[: len(coming)] = statistics.action.normalise(coming)
-        parts["images"].append(reader.images(visit.episode, [visit.step])[0])
-        parts["text"].append(text(reader.metadata.episodes[visit.episode].instruction))
-        parts["proprio"].append(statistics.proprio.normalise(proprio[visit.step]))
-        parts["actions"].append(padded)
-        parts["mask"].append(np.arange(chunk) < len(coming))
-    return {
-        **{name: np.stack(arrays) for name, arrays in parts.items()},
-        "starts": np.array([visit.start for visit in visits]),
-    }
+class _Rows:
+    """A window in the making: decisions of each stream, in order."""
+
+    def __init__(self, text: _TextCache, count: int) -> None:
+        self._text = text
+        self._rows: list[list[tuple[np.ndarray, ...]]] = [[] for _ in range(count)]
+
+    def add(self, row: int, decision: Decision, start: bool) -> None:
+        images, instruction, proprio, actions, mask = decision
+        self._rows[row].append((images, self._text(instruction), proprio, actions, mask, np.array(start)))
+
+    def batch(self) -> Batch:
+        batch = {}
+        for place, name in enumerate(("images", "text", "proprio", "actions", "mask", "starts")):
+            flat = np.stack([parts[place] for row in self._rows for parts in row])
+            batch[name] = flat.reshape(len(self._rows), -1, *flat.shape[1:])
+        return batch

@@ -13,13 +13,6 @@ from avavla_ray.dimensions import dimension_names as names_of
 from avavla_ray.training.objective import CloningObjective, to_tensors
 
 
-def split(episodes: int, share: float, limit: int, seed: int) -> tuple[list[int], list[int]]:
-    """Indices to train on and to hold out: `share` of them, at most `limit`, none of fewer than five episodes."""
-    count = min(limit, round(share * episodes)) if episodes >= 5 else 0
-    order = np.random.default_rng([seed, 4]).permutation(episodes).tolist()
-    return sorted(order[count:]), sorted(order[:count])
-
-
 @torch.no_grad()
 def held_out_errors(
     objective: CloningObjective, reader: EpisodeReader, encode: Encode, episodes: Sequence[int], latent_steps: int

@@ -37,13 +37,15 @@ def make_episode(attempt: int, steps: int = 20, *, task: int = 0, size: int = 32
     return Episode(info, images, proprio, actions)
 
 
-def make_dataset(folder: Path, episodes: int = 6, steps: int = 20, size: int = 32) -> Path:
+def make_dataset(
+    folder: Path, episodes: int = 6, steps: int = 20, size: int = 32, *, name: str = "libero_object", seed: int = 0
+) -> Path:
     """A data set of `episodes` episodes whose lengths differ."""
     writer = DatasetWriter(folder)
     names = []
     for attempt in range(episodes):
-        episode = make_episode(attempt, steps + attempt % 3, size=size)
+        episode = make_episode(attempt, steps + attempt % 3, size=size, seed=seed)
         writer.write(episode)
         names.append(episode.info.episode)
-    writer.finish("libero_object", names, {"suite": "libero_object", "image_size": size, "provenance": {}})
+    writer.finish(name, names, {"suite": "libero_object", "image_size": size, "provenance": {}})
     return folder

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from avavla_ray.demonstrations.mixture import Mixture
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
 from avavla_ray.policy.config import preset
@@ -19,7 +20,7 @@ from avavla_ray.training.objective import (
     learning_parameters,
     to_tensors,
 )
-from avavla_ray.training.validation import dimension_names, held_out_errors, split
+from avavla_ray.training.validation import dimension_names, held_out_errors
 from tests.support.demonstration_data import make_dataset
 
 
@@ -40,7 +41,7 @@ def encode(text: str) -> np.ndarray:
 
 
 def window(reader: EpisodeReader, decisions: int, streams: int = 3) -> dict[str, torch.Tensor]:
-    walk = WindowWalk(reader, encode, WindowSettings(streams=streams, decisions=decisions))
+    walk = WindowWalk(Mixture((reader.metadata,)), encode, WindowSettings(streams=streams, decisions=decisions))
     return to_tensors(walk.next())
 
 
@@ -122,13 +123,3 @@ def test_held_out_errors_are_those_of_each_decision_alone(reader, policy):
             count += len(coming)
     np.testing.assert_allclose(errors, total / count, rtol=1e-4, atol=1e-5)
     assert dimension_names(errors)[-1] == "gripper"
-
-
-def test_the_split_is_disjoint_and_reproducible():
-    training, held_out = split(30, 0.1, 16, seed=1)
-    assert len(held_out) == 3
-    assert sorted(training + held_out) == list(range(30))
-    assert split(30, 0.1, 16, seed=1) == (training, held_out)
-    assert split(30, 0.1, 16, seed=2)[1] != held_out
-    assert len(split(1000, 0.1, 16, seed=1)[1]) == 16
-    assert split(4, 0.5, 16, seed=1) == ([0, 1, 2, 3], [])
