@@ -34,13 +34,14 @@ _FULL = 1 << 20  # bytes; a disk with less free space is full
 class StoredCheckpoint(NamedTuple):
     """A whole checkpoint.
 
-    path: its folder. step: optimizer steps before it. score: lower is better, None without one. facts: as given.
+    path: its folder. step: optimizer steps before it. score: lower is better, None without one. facts, stage: as given.
     """
 
     path: Path
     step: int
     score: float | None
     facts: dict[str, Any]
+    stage: int
 
 
 class RunCheckpoints:
@@ -59,7 +60,13 @@ class RunCheckpoints:
         self.folder, self.keep = Path(folder), keep
 
     def write(
-        self, step: int, fill: Callable[[Path], None], *, score: float | None = None, facts: dict[str, Any]
+        self,
+        step: int,
+        fill: Callable[[Path], None],
+        *,
+        score: float | None = None,
+        facts: dict[str, Any],
+        stage: int = 0,
     ) -> StoredCheckpoint:
         """Write a checkpoint, then remove those that need not stay. Whatever interrupts it, the older ones stay.
 
@@ -67,6 +74,7 @@ class RunCheckpoints:
             fill: writes files, in subfolders too, into the empty folder that it is given.
             score: to be minimised; None or a number that is not finite: never the best.
             facts: JSON-ready, handed back with the checkpoint.
+            stage: of training; scores of different stages are not compared.
 
         Raises:
             InputError: the disk is full, or the place cannot be written.
@@ -82,7 +90,8 @@ class RunCheckpoints:
                 members = sorted(member for member in temporary.rglob("*") if member.is_file())
                 files = {member.relative_to(temporary).as_posix(): fingerprint(member) for member in members}
                 content = {
-                    "format": FORMAT, "version": VERSION, "step": step, "score": score, "facts": facts, "files": files,
+                    "format": FORMAT, "version": VERSION, "step": step, "stage": stage, "score": score, "facts": facts,
+                    "files": files,
                 }  # fmt: skip
                 write_json(temporary / MANIFEST, content | {"seal": _seal(content)})
             except Exception as error:
@@ -92,7 +101,7 @@ class RunCheckpoints:
                     ) from error
                 raise
         self._prune()
-        return StoredCheckpoint(path, step, score, facts)
+        return StoredCheckpoint(path, step, score, facts, stage)
 
     def newest(self, verify: bool = False) -> StoredCheckpoint | None:
         """The checkpoint of the latest step that is whole; None without one.
@@ -108,12 +117,10 @@ class RunCheckpoints:
         return next((found for path in self._paths() if (found := self._read(path, verify))), None)
 
     def best(self, verify: bool = False) -> StoredCheckpoint | None:
-        """The whole checkpoint of the lowest score, the latest of equals; None where none has a score.
-
-        The rest as for `newest`.
-        """
-        scored = sorted((found for found in self._all() if found.score is not None), key=_score)
-        return next((found for found in scored if not verify or self._read(found.path, verify)), None)
+        """The whole checkpoint of the lowest score in the newest one's stage, the latest of equals; None where none
+        there has a score. The rest as for `newest`."""
+        ranked = _ranked(self._all())
+        return next((found for found in ranked if not verify or self._read(found.path, verify)), None)
 
     def _paths(self) -> list[Path]:
         """Folders with a checkpoint's name, newest first."""
@@ -155,7 +162,7 @@ class RunCheckpoints:
         for found in stored:
             latest.setdefault(found.step, found)
         staying = list(latest.values())[: self.keep]
-        staying += sorted((found for found in latest.values() if found.score is not None), key=_score)[:1]
+        staying += _ranked(list(latest.values()))[:1]
         paths = {found.path for found in staying}
         for found in stored:
             if found.path not in paths:
@@ -187,7 +194,7 @@ def _inspect(path: Path, verify: bool) -> StoredCheckpoint | str:
         for name, entry in files.items():
             if problem := damage(path / name, entry, content=content):
                 return problem
-    return StoredCheckpoint(path, manifest["step"], manifest["score"], manifest["facts"])
+    return StoredCheckpoint(path, manifest["step"], manifest["score"], manifest["facts"], manifest["stage"])
 
 
 def _seal(content: dict[str, Any]) -> str:
@@ -202,9 +209,14 @@ def _numbers(path: Path) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
-def _score(found: StoredCheckpoint) -> float:
-    assert found.score is not None
-    return found.score
+def _ranked(stored: list[StoredCheckpoint]) -> list[StoredCheckpoint]:
+    """Those of the newest one's stage that have a score, best first, the latest of equals first.
+
+    Args:
+        stored: newest first.
+    """
+    scored = [(found.score, found) for found in stored if found.score is not None and found.stage == stored[0].stage]
+    return [found for _, found in sorted(scored, key=lambda pair: pair[0])]
 
 
 def _is_full(error: BaseException, place: Path) -> bool:

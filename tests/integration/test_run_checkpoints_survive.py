@@ -15,7 +15,7 @@ from avavla_ray.training.run_checkpoints import RunCheckpoints
 from tests.support.checkpoint_writer import assert_whole
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = 15
+KILLS = 10
 
 
 def _killed_writer(folder: Path, seconds: float, again: str) -> tuple[int, list[int]]:

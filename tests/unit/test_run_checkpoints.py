@@ -19,8 +19,11 @@ def stored(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def put(run, step, score=None, facts=None):
-    return run.write(step, lambda folder: (folder / "a").write_text(f"at {step}"), score=score, facts=facts or {})
+def put(run, step, score=None, facts=None, stage=0):
+    def fill(folder):
+        (folder / "a").write_text(f"at {step}")
+
+    return run.write(step, fill, score=score, facts=facts or {}, stage=stage)
 
 
 def test_an_empty_or_absent_folder_holds_nothing(tmp_path):
@@ -47,6 +50,16 @@ def test_the_newest_and_the_best_stay(tmp_path):
         seen.append([int(name[5:]) for name in stored(tmp_path)])
     assert seen == [[1], [1, 2], [2, 3], [3, 4], [4, 5], [4, 5, 6]], "of equal scores the latest is the best"
     assert (run.newest().step, run.best().step) == (6, 4)
+
+
+def test_the_best_is_that_of_the_newest_ones_stage(tmp_path):
+    run = RunCheckpoints(tmp_path, keep=1)
+    seen = []
+    for step, (stage, score) in enumerate([(0, 1.0), (0, 2.0), (1, None), (1, 4.0), (1, 5.0)], start=1):
+        put(run, step, score, stage=stage)
+        best = run.best()
+        seen.append((best and best.step, [int(name[5:]) for name in stored(tmp_path)]))
+    assert seen == [(1, [1]), (1, [1, 2]), (None, [3]), (4, [4]), (4, [4, 5])]
 
 
 def test_without_scores_the_newest_stay_and_none_is_best(tmp_path):
