@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -89,11 +90,20 @@ class PPOObjective(nn.Module):
             metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
         if demonstration is None or not train_policy:
             return loss, metrics, None
-        cloning, belief, _ = CloningObjective(self.policy)(
-            demonstration.window, demonstration.belief, latent_steps=demonstration.latent_steps, sample=True
-        )
+        cloning, belief, _ = self._cloning_loss(demonstration)
         metrics["cloning_loss"] = cloning.detach()
         return loss + demonstration.weight * cloning, metrics, belief
+
+    def _cloning_loss(self, demonstration: Demonstration) -> tuple[Tensor, Belief, dict[str, Tensor]]:
+        """Of this rank's demonstration streams, with drawn updates; its average over the ranks is that of all."""
+        world = dist.get_world_size() if dist.is_initialized() else 1
+        rows, decisions = demonstration.window["mask"].shape[:2]
+        shape = (rows, decisions, demonstration.latent_steps, self.policy.config.latent.update_dim)
+        objective = CloningObjective(self.policy, replicas=world, streams=self.settings.demonstration_streams)
+        return objective(
+            demonstration.window, demonstration.belief, latent_steps=demonstration.latent_steps,
+            noise=torch.randn(shape, device=demonstration.window["mask"].device),
+        )  # fmt: skip
 
     def _gate_loss(self, batch: LatentBatch) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of the gate on a full-depth unroll with mean updates, as evaluation acts."""

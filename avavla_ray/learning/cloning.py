@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from avavla_ray.learning.ppo import masked_mean
 from avavla_ray.learning.rewards import latent_change
 
 
-def chunk_l1(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute error of (..., C, A) actions over the steps in mask (..., C) bool; 0 when there are none."""
-    return masked_mean((prediction - target).abs(), mask[..., None].expand_as(prediction))
+def chunk_l1(prediction: Tensor, target: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean absolute error of (..., C, A) actions over the steps in mask (..., C) bool; 0 when there are none.
+
+    Args:
+        count: of the steps that the mean is over, where those here are only some of them: the sum of all parts' results
+            is then the mean. None: those here.
+    """
+    errors = ((prediction - target).abs() * mask[..., None]).sum()
+    return errors / (prediction.shape[-1] * (mask.sum() if count is None else count).clamp_min(1))
 
 
 def latent_smoothness(z: Tensor) -> Tensor:

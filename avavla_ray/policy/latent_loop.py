@@ -50,13 +50,17 @@ class LatentLoop(nn.Module):
         return LatentContext(encoding, self.transition.project(encoding))
 
     @float32_island
-    def unroll(self, context: LatentContext, z0: Tensor, steps: int, *, sample: bool = False) -> Tensor:
-        """A fixed number of steps, differentiable: (B, steps + 1, Z). Updates are means, or reparameterised draws."""
+    def unroll(self, context: LatentContext, z0: Tensor, steps: int, *, noise: Tensor | None = None) -> Tensor:
+        """A fixed number of steps, differentiable: (B, steps + 1, Z).
+
+        Args:
+            noise: (B, steps or more, U) standard normals of reparameterised updates; None takes their means.
+        """
         shared, states = self._share(context), [z0]
-        for _ in range(steps):
+        for k in range(steps):
             u, log_std = self.update_policy(states[-1], token=shared.token)
-            if sample:
-                u = u + log_std.exp() * torch.randn_like(u)
+            if noise is not None:
+                u = u + log_std.exp() * noise[:, k]
             states.append(self.transition(states[-1], u, shared.around))
         return torch.stack(states, dim=1)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -218,14 +218,14 @@ class AvaVlaPolicy(nn.Module):
         *,
         latent_steps: int,
         temperature: float | None = None,
-        sample: bool = False,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Belief, Tensor]:
         """The differentiable decision of behaviour cloning and latent warm-up.
 
         Args:
             latent_steps: fixed number of latent steps; 0 bypasses the loop.
             temperature: of the AVA weights; None takes the final one.
-            sample: reparameterised draws of the update actions instead of their means.
+            noise: (B, latent_steps or more, U) standard normals of the update actions; None takes their means.
 
         Returns:
             chunk (B, C, A); the belief to hand on, detached (gradients stop at the decision boundary);
@@ -245,12 +245,32 @@ class AvaVlaPolicy(nn.Module):
             states = observed.z0[:, None]
         else:
             loop = self._loop()
-            states = loop.unroll(loop.context(observed.encoding), observed.z0, latent_steps, sample=sample)
+            states = loop.unroll(loop.context(observed.encoding), observed.z0, latent_steps, noise=noise)
         z = states[:, -1]
         if temperature is None:
             temperature = self.config.attention.temperature
         chunk, hidden, _ = self._decode(observed, z, temperature, keep_ratio=1.0)
         return chunk, self._hand_on(hidden.detach(), z.detach()), states
+
+    @torch.no_grad()
+    def at_every_depth(
+        self, inputs: PolicyInputs, belief: Belief, *, temperature: float | None = None
+    ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Belief]]]:
+        """One observation thought about to full depth: what exit calibration compares.
+
+        Returns:
+            z (B, K + 1, Z) under mean updates; how to act on a latent state: (B, Z) -> chunk (B, C, A), belief.
+        """
+        loop, observed = self._loop(), self._observe(inputs, belief)
+        states = loop.unroll(loop.context(observed.encoding), observed.z0, self.config.latent.max_steps)
+        final = self.config.attention.temperature if temperature is None else temperature
+
+        @torch.no_grad()
+        def act(z: Tensor) -> tuple[Tensor, Belief]:
+            chunk, hidden, _ = self._decode(observed, z, final, keep_ratio=1.0)
+            return chunk, self._hand_on(hidden, z)
+
+        return states, act
 
     def log_prob_entropy(self, z: Tensor, u: Tensor, encoding: Tensor) -> tuple[Tensor, Tensor]:
         """Replay stored latent steps: z (N, Z), u (N, U), psi (N, E) -> log-probabilities (N,) and entropies (N,)."""

@@ -19,7 +19,8 @@ from avavla_ray.training.engine import (
     save_engine,
     set_learning_rates,
 )
-from avavla_ray.training.objective import CLONING_PARTS, CloningObjective, learning_parameters
+from avavla_ray.training.objective import CloningObjective, learning_parameters
+from avavla_ray.training.stages import PARTS
 
 STEPS = 6
 
@@ -94,7 +95,7 @@ def clone_in(precision: str) -> list[float]:
     """Losses of six cloning steps of a tiny policy in one engine, the latent loop in every second."""
     torch.manual_seed(0)
     policy = AvaVlaPolicy(preset("tiny"))
-    parameters = learning_parameters(policy, CLONING_PARTS)
+    parameters = learning_parameters(policy, PARTS["cloning"])
     engine = initialise_engine(
         CloningObjective(policy), [{"params": parameters, "lr": 1e-3}], EngineSettings(precision=precision)
     )

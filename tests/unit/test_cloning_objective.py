@@ -6,21 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from avavla_ray.demonstrations.mixture import Mixture
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
-from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
 from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.policy.types import Belief, PolicyInputs
-from avavla_ray.training.objective import (
-    CLONING_PARTS,
-    WARM_UP_PARTS,
-    CloningObjective,
-    learning_parameters,
-    to_tensors,
-)
+from avavla_ray.training.exit_objective import ExitObjective
+from avavla_ray.training.objective import CloningObjective, learning_parameters
+from avavla_ray.training.settings import CALIBRATION, CLONING, WARM_UP
+from avavla_ray.training.stages import PARTS
 from avavla_ray.training.validation import dimension_names, held_out_errors
+from tests.support.cloning_batches import noise_window
 from tests.support.demonstration_data import make_dataset
 
 
@@ -40,14 +36,9 @@ def encode(text: str) -> np.ndarray:
     return make_tokenizer(config).encode(text).numpy()
 
 
-def window(reader: EpisodeReader, decisions: int, streams: int = 3) -> dict[str, torch.Tensor]:
-    walk = WindowWalk(Mixture((reader.metadata,)), encode, WindowSettings(streams=streams, decisions=decisions))
-    return to_tensors(walk.next())
-
-
-def test_the_loss_is_what_it_says(reader, policy):
-    batch = window(reader, decisions=5)
-    assert batch["starts"].sum() > 3, "some stream must begin an episode inside the window"
+def test_the_loss_is_what_it_says(policy):
+    batch = noise_window(policy.config, streams=3, decisions=5)
+    assert 3 < batch["starts"].sum() < 15
     assert not batch["mask"].all()
     loss, belief, metrics = CloningObjective(policy)(batch, policy.initial_belief(3))
     losses, beliefs = [], policy.initial_belief(3)
@@ -72,34 +63,62 @@ def test_the_loss_is_what_it_says(reader, policy):
     assert int(metrics["error_count"]) == int(batch["mask"].sum())
 
 
-def test_no_gradient_crosses_the_decision_boundary(reader, policy):
-    batch = window(reader, decisions=2)
+def test_no_gradient_crosses_the_decision_boundary(policy):
+    batch = noise_window(policy.config, streams=3, decisions=2)
+    batch["starts"][:] = torch.tensor([True, False])
     objective = CloningObjective(policy)
-    learning = learning_parameters(policy, CLONING_PARTS)
+    learning = learning_parameters(policy, PARTS[CLONING])
     loss, _, _ = objective(batch, policy.initial_belief(3))
     together = torch.autograd.grad(loss, learning, allow_unused=True)
     belief, apart = policy.initial_belief(3), []
     for t in range(2):
-        loss, belief, _ = objective({name: part[:, t : t + 1] for name, part in batch.items()}, belief)
+        loss, belief, _ = objective(
+            {name: part[t : t + 1] if name == "counts" else part[:, t : t + 1] for name, part in batch.items()}, belief
+        )
         apart.append(torch.autograd.grad(loss / 2, learning, allow_unused=True))
     for whole, first, second in zip(together, *apart, strict=True):
         if whole is not None:
             torch.testing.assert_close(whole, first + second, rtol=1e-3, atol=1e-5)
 
 
-def test_each_stage_trains_its_parts_only(reader, policy):
-    batch, objective = window(reader, decisions=2), CloningObjective(policy, smoothness=0.5)
-    for parts, depth in ((CLONING_PARTS, 0), (WARM_UP_PARTS, 3)):
-        learning = {id(p) for p in learning_parameters(policy, parts)}
-        policy.zero_grad()
-        loss, _, metrics = objective(batch, policy.initial_belief(3), latent_steps=depth, sample=depth > 0)
+@pytest.mark.parametrize("kind", PARTS)
+def test_each_stage_moves_its_parts_only(policy, kind):
+    batch, belief = noise_window(policy.config, streams=3, decisions=2), policy.initial_belief(3)
+    learning = learning_parameters(policy, PARTS[kind])
+    owned = {id(parameter) for parameter in learning}
+    assert owned == {id(parameter) for part in PARTS[kind] for parameter in policy.parameter_groups()[part]}
+    names = {id(parameter): name for name, parameter in policy.named_parameters()}
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    optimizer = torch.optim.SGD(learning, lr=0.1)
+    for _ in range(3):  # what begins at zero hides other parameters from the first gradients
+        optimizer.zero_grad()
+        if kind == CALIBRATION:
+            loss, _, _ = ExitObjective(policy, "imitation", delta=1.0)(batch, belief)
+        else:
+            loss, _, _ = CloningObjective(policy)(batch, belief, latent_steps=3 if kind == WARM_UP else 0)
         loss.backward()
-        moved = {name: any(p.grad is not None and p.grad.any() for p in group) for name, group in
-                 policy.parameter_groups().items()}  # fmt: skip
-        assert {name for name, has in moved.items() if has} == set(parts)
-        assert all((p.grad is not None) <= (id(p) in learning) for p in policy.parameters())
-        assert ("smoothness" in metrics) == (depth > 0)
+        optimizer.step()
+    for part, parameters in policy.parameter_groups().items():
+        for parameter in parameters:
+            name = names[id(parameter)]
+            assert parameter.grad is None or part in PARTS[kind], name
+            assert torch.equal(parameter, before[name]) or part in PARTS[kind], name
+    for part in PARTS[kind]:
+        moved = [not torch.equal(p, before[names[id(p)]]) for p in policy.parameter_groups()[part]]
+        assert any(moved), part
+
+
+def test_noise_spreads_the_updates_and_smoothness_is_added(policy):
+    batch, belief = noise_window(policy.config, streams=3, decisions=2), policy.initial_belief(3)
+    objective = CloningObjective(policy, smoothness=0.5)
+    noise = torch.randn(3, 2, 4, policy.config.latent.update_dim, generator=torch.manual_seed(1))
+    loss, _, metrics = objective(batch, belief, latent_steps=3, noise=noise)
     torch.testing.assert_close(loss, metrics["l1"] + 0.5 * metrics["smoothness"])
+    assert torch.equal(objective(batch, belief, latent_steps=3, noise=noise[:, :, :3])[0], loss)
+    means, _, _ = objective(batch, belief, latent_steps=3)
+    torch.testing.assert_close(objective(batch, belief, latent_steps=3, noise=0 * noise)[0], means)
+    assert (means - loss).abs() > 1e-4
+    assert "smoothness" not in objective(batch, belief)[2]
 
 
 def test_held_out_errors_are_those_of_each_decision_alone(reader, policy):

@@ -194,7 +194,7 @@ def test_updates_start_at_mean_zero_and_their_deviation_is_bounded():
 def test_unroll_carries_gradients_through_every_step_and_sampling_reaches_the_deviation(loop):
     context, z0 = start(loop)
     z0 = z0.requires_grad_()
-    loop.unroll(context, z0, 3, sample=True)[:, -1].sum().backward()
+    loop.unroll(context, z0, 3, noise=torch.randn(len(z0), K, loop.config.update_dim))[:, -1].sum().backward()
     assert z0.grad.abs().sum() > 0
     reached = {name for name, parameter in loop.named_parameters() if parameter.grad is not None}
     assert "update_policy.log_std.weight" in reached

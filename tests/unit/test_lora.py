@@ -17,7 +17,9 @@ from avavla_ray.policy.lora import adapt, fold, frozen_parameters, is_merged, lo
 from avavla_ray.policy.openvla.exchange import export_checkpoint
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import PolicyInputs
-from avavla_ray.training.objective import CLONING_PARTS, WARM_UP_PARTS, learning_parameters, train_only
+from avavla_ray.training.objective import learning_parameters, train_only
+from avavla_ray.training.settings import CLONING, WARM_UP
+from avavla_ray.training.stages import PARTS
 from tests.support.openvla_folder import import_and_load, write_published
 from tests.support.openvla_policies import chunk_of, openvla_config, openvla_inputs, openvla_policy
 from tests.support.policies import stirred_policy, tiny
@@ -84,7 +86,7 @@ def test_fresh_adapters_change_no_bit_of_what_the_policy_does(precision: str) ->
 
 def test_adapters_heads_and_adaptive_parts_learn_and_the_published_weights_do_not() -> None:
     policy = openvla_policy(LORA)
-    learning = {id(parameter) for parameter in learning_parameters(policy, CLONING_PARTS)}
+    learning = {id(parameter) for parameter in learning_parameters(policy, PARTS[CLONING])}
     names = {name for name, parameter in policy.named_parameters() if id(parameter) in learning}
     assert names == {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     assert all(
@@ -102,7 +104,7 @@ def test_adapters_heads_and_adaptive_parts_learn_and_the_published_weights_do_no
     assert {id(parameter) for parameter in groups["frozen"]} == frozen
     assert sum(map(len, groups.values())) == len(list(policy.parameters()))
     assert not openvla_policy().parameter_groups()["frozen"]
-    for parts in (WARM_UP_PARTS, ("backbone",)):
+    for parts in (PARTS[WARM_UP], ("backbone",)):
         assert not frozen & {id(parameter) for parameter in learning_parameters(policy, parts)}
     for cloning in (False, True):
         owned = {id(p) for group in PPOObjective(policy, PPOSettings()).optimizer_groups(cloning=cloning)
@@ -115,7 +117,7 @@ def test_adapters_heads_and_adaptive_parts_learn_and_the_published_weights_do_no
 def test_cloning_with_adapters_fits_a_batch_and_leaves_the_base_as_it_was(precision: str) -> None:
     policy = openvla_policy(LORA).train()
     policy.set_precision(precision)
-    learning = learning_parameters(policy, CLONING_PARTS)
+    learning = learning_parameters(policy, PARTS[CLONING])
     assert {parameter.dtype for parameter in learning} == {torch.float32}
     assert {parameter.dtype for parameter in frozen_parameters(policy.backbone)} == {getattr(torch, precision)}
     before = _backbone_bits(policy)

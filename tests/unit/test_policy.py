@@ -45,7 +45,8 @@ def test_acts_and_learns_with_every_switch(changes):
     assert [part.shape for part in decision.belief] == [part.shape for part in belief]
     assert all(torch.isfinite(part).all() for part in (decision.chunk, *decision.belief, decision.trace.z))
 
-    chunk, handed_on, states = policy.clone(inputs, belief, latent_steps=K if config.latent.enabled else 0, sample=True)
+    noise, depth = torch.randn(3, K, config.latent.update_dim), K if config.latent.enabled else 0
+    chunk, handed_on, states = policy.clone(inputs, belief, latent_steps=depth, noise=noise)
     assert not any(part.requires_grad for part in handed_on)
     (chunk.square().sum() + states.square().sum()).backward()
     parameters = dict(policy.named_parameters())
