@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from avavla_ray.errors import InputError
+from avavla_ray.policy.config import BackboneConfig
 from avavla_ray.policy.crop import crop_and_resize
+from avavla_ray.policy.openvla.config import OpenVlaConfig
+from avavla_ray.policy.pictures import prepare_pictures
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,37 @@ class Augmentation:
 
 
 OPENVLA = Augmentation(crop=0.9, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
+
+
+def check_augmentation(settings: Augmentation, backbone: BackboneConfig | OpenVlaConfig) -> None:
+    """Raise InputError when pictures would be cropped otherwise than the policy's are when it acts.
+
+    Without a random crop, training sees the policy's own centre crop.
+    """
+    if settings.crop not in (1.0, backbone.crop):
+        raise InputError(
+            f"augmentation.crop {settings.crop} is not the policy's {backbone.crop}, which it acts with: give both the "
+            "same, or augmentation.crop 1"
+        )
+
+
+def training_pictures(
+    images: np.ndarray,
+    settings: Augmentation,
+    random: np.random.Generator,
+    backbone: BackboneConfig | OpenVlaConfig | None = None,
+) -> np.ndarray:
+    """One decision's stored pictures (cameras, H, W, 3) uint8 as training sees them.
+
+    They are prepared for the policy and then changed, as in OpenVLA's loader; a random crop stands in for the policy's
+    centre crop.
+
+    Args:
+        backbone: the policy's; None leaves the pictures as they are stored before they are changed.
+    """
+    if backbone is not None:
+        images = prepare_pictures(images[None], backbone, crop=settings.crop == 1.0)[0]
+    return augment(images, settings, random)
 
 
 def augment(images: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:

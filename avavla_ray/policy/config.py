@@ -27,6 +27,7 @@ class BackboneConfig:
         keypoints: spatial-softmax keypoints read off each camera's last feature map.
         max_text_tokens: L; instructions are padded or refused beyond it.
         dropout: of the transformer's residual branches, training only.
+        crop: share of the area at the centre that the policy sees, resized back; as its training's random crop kept.
     """
 
     width: int = 128
@@ -39,6 +40,7 @@ class BackboneConfig:
     num_cameras: int = 2
     max_text_tokens: int = 24
     dropout: float = 0.0
+    crop: float = 1.0
 
     @property
     def camera_size(self) -> int:
@@ -301,6 +303,8 @@ def _check_backbone(backbone: BackboneConfig) -> None:
         raise InputError(
             f"backbone.layers {backbone.layers}: the belief is read before the last layer, give at least 2"
         )
+    if not 0.0 < backbone.crop <= 1.0:
+        raise InputError(f"backbone.crop {backbone.crop} is outside (0, 1]: give the share of the area that is kept")
 
 
 def _check_lora(lora: LoraConfig) -> None:

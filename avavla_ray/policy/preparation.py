@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
-from avavla_ray.policy.config import BackboneConfig, PolicyConfig
+from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.pictures import prepare_picture, prepare_pictures
 from avavla_ray.policy.text import make_tokenizer
 
 _SMALLEST_IMAGE = 16
@@ -32,7 +32,7 @@ class Preparation:
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """One (H, W, 3) uint8 RGB picture a camera -> (V, S, S, 3) uint8, S = the backbone's image_size.
 
-        OpenVLA's pictures are resized and cropped as in its training; others are resized if they must be.
+        They are resized and cropped as `prepare_picture` says.
 
         Raises:
             InputError: another number of pictures, or one of another type, shape or order of channels.
@@ -44,21 +44,11 @@ class Preparation:
             raise InputError(f"images: expected {backbone.num_cameras}, one a camera, got {len(images)}")
         for index, image in enumerate(images):
             _check_image(f"images[{index}]", image)
-        if not isinstance(backbone, BackboneConfig):
-            from avavla_ray.policy.openvla.images import prepare_images
-
-            return np.stack([prepare_images(image, backbone) for image in images])
-        return np.stack([_resized(image, backbone.image_size) for image in images])
+        return np.stack([prepare_picture(image, backbone) for image in images])
 
     def pictures(self, images: np.ndarray) -> np.ndarray:
-        """Demonstrations' (T, cameras, H, W, 3) uint8 as `images` would prepare each; the small presets resize on their
-        own. Of more cameras than the policy has, the first ones are taken."""
-        images = images[:, : self.config.backbone.num_cameras]
-        if isinstance(self.config.backbone, BackboneConfig):
-            return images
-        from avavla_ray.policy.openvla.images import prepare_images
-
-        return prepare_images(images, self.config.backbone)
+        """Demonstrations' pictures, see `prepare_pictures`."""
+        return prepare_pictures(images, self.config.backbone)
 
     def text(self, instruction: str) -> Tensor:
         """(L,) int64 token ids.
@@ -120,10 +110,3 @@ def _check_image(field: str, image: np.ndarray) -> None:
         raise InputError(f"{field}: expected uint8 in 0..255, got {image.dtype}")
     if min(image.shape[:2]) < _SMALLEST_IMAGE:
         raise InputError(f"{field}: expected at least {_SMALLEST_IMAGE} pixels a side, got {image.shape[:2]}")
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    if image.shape[:2] == (size, size):
-        return image
-    # As the vision encoder would on its own, but before pictures of several sizes are put into one batch.
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

@@ -21,13 +21,14 @@ from avavla_ray.policy.openvla.config import OpenVlaConfig
 _LANCZOS_RADIUS = 3.0
 
 
-def prepare_images(images: np.ndarray, config: OpenVlaConfig, *, jpeg: bool = True) -> np.ndarray:
+def prepare_images(images: np.ndarray, config: OpenVlaConfig, *, jpeg: bool = True, crop: bool = True) -> np.ndarray:
     """Pictures as the policy was trained on them.
 
     Args:
         images: (..., H, W, 3) uint8, already upright.
         jpeg: pass pictures of another size through JPEG first, as the reference does because its training data were
             stored so.
+        crop: take the centre crop; off where training takes a random one.
 
     Returns:
         (..., S, S, 3) uint8, S = config.image_size.
@@ -45,7 +46,7 @@ def prepare_images(images: np.ndarray, config: OpenVlaConfig, *, jpeg: bool = Tr
     for index, image in enumerate(flat):
         if image.shape[:2] != (size, size):
             image = resize(_through_jpeg(image) if jpeg else image, size)
-        prepared[index] = centre_crop(image, config.crop) if config.crop < 1 else image
+        prepared[index] = centre_crop(image, config.crop) if crop and config.crop < 1 else image
     return prepared.reshape(*images.shape[:-3], size, size, 3)
 
 
