@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from avavla_ray.demonstrations.augmentation import Augmentation, augment
+from avavla_ray.demonstrations.augmentation import Augmentation, training_pictures
 from avavla_ray.demonstrations.mixture import Mixture
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.schedule import Draw, Request, decision_steps
@@ -159,12 +159,7 @@ class DrawLoader:
         index, steps = self._place(draw)
         stored = stored_decision(reader, index, steps[position], settings.chunk, images)
         random = np.random.default_rng([settings.seed, 2, draw.number, position])
-        pictures = augment(stored.images, settings.augmentation, random)
-        if self._backbone is not None:
-            from avavla_ray.policy.pictures import prepare_pictures
-
-            # A random crop stands in for the centre crop.
-            pictures = prepare_pictures(pictures[None], self._backbone, crop=settings.augmentation.crop == 1.0)[0]
+        pictures = training_pictures(stored.images, settings.augmentation, random, self._backbone)
         proprio = stored.proprio
         if settings.proprio_noise:
             proprio = proprio + random.normal(0.0, settings.proprio_noise, proprio.shape).astype(np.float32)
