@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 
 import pytest
 import torch
@@ -14,12 +13,7 @@ from torch import nn
 from avavla_ray.errors import InputError
 from avavla_ray.training.engine import EngineSettings, initialise_engine
 from tests.support import engine_ranks
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.support.ports import free_port
 
 
 @pytest.mark.timeout(180)

@@ -1,0 +1,216 @@
+"""What the ranks of the engine state's test do; importable, so that spawned processes find it."""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avavla_ray.errors import InputError
+from avavla_ray.training.engine import EngineSettings, full_state, initialise_engine, set_learning_rates
+from avavla_ray.training.engine_state import load_optimizer_state, optimizer_state
+from avavla_ray.training.weight_average import WeightAverage
+
+STEPS, HALF, DECAY, CLIP = 6, 3, 0.2, 0.5
+SETTINGS = {
+    name: EngineSettings(gradient_clip=CLIP, weight_decay=0.01, **chosen)
+    for name, chosen in {
+        "0": {"zero_stage": 0}, "1": {"zero_stage": 1}, "2": {"zero_stage": 2}, "3": {"zero_stage": 3},
+        "1-optimizer": {"zero_stage": 1, "offload": "optimizer"},
+        "2-optimizer": {"zero_stage": 2, "offload": "optimizer"},
+        "3-optimizer": {"zero_stage": 3, "offload": "optimizer"},
+        "3-all": {"zero_stage": 3, "offload": "all"},
+        "2-bfloat16": {"zero_stage": 2, "precision": "bfloat16"},
+        "3-bfloat16": {"zero_stage": 3, "precision": "bfloat16"},
+    }.items()
+}  # fmt: skip
+
+
+# Every stage to every other; each further setting to the next.
+FURTHER = [name for name in SETTINGS if "-" in name]
+PAIRS = [*product("0123", "0123"), *zip(FURTHER, FURTHER[1:] + FURTHER[:1], strict=True)]
+
+
+class Policy(nn.Module):
+    """Sizes that no number of ranks divides, a frozen bfloat16 weight and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 7), nn.LayerNorm(7), nn.Tanh(), nn.Linear(7, 1))
+        self.table = nn.Parameter(torch.tensor([0.3, 0.7, 1.1], dtype=torch.bfloat16), requires_grad=False)
+        self.register_buffer("scale", torch.tensor([2.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.table.float().sum() * self.layers(x)
+
+
+class Regression(nn.Module):
+    """Fits y = sum(x)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.policy = Policy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.policy(x) - x.sum(1, keepdim=True)).square().mean()
+
+    def groups(self) -> list[dict[str, Any]]:
+        first, *rest = self.policy.layers
+        return [{"params": first.parameters(), "lr": 0.0}, {"params": nn.Sequential(*rest).parameters(), "lr": 0.0}]
+
+
+def rates(step: int) -> list[float]:
+    return [1e-2, 3e-3 * (step + 1)]
+
+
+def batches() -> list[Tensor]:
+    """The same rows whatever the number of ranks."""
+    source = torch.Generator().manual_seed(1)
+    return [torch.randn(8, 4, generator=source) for _ in range(STEPS)]
+
+
+class Run:
+    """One rank's engine and average in one of `SETTINGS`."""
+
+    def __init__(self, name: str, rank: int, world: int, weights: dict[str, Tensor] | None = None) -> None:
+        objective = Regression()
+        if weights is not None:
+            objective.policy.load_state_dict(weights)
+        self.engine = initialise_engine(objective, objective.groups(), SETTINGS[name])
+        self.average = WeightAverage(self.engine, DECAY)
+        self.rows = slice(rank, None, world)
+
+    def train(self, first: int, last: int) -> None:
+        for step in range(first, last):
+            set_learning_rates(self.engine, rates(step))
+            self.engine.backward(self.engine(batches()[step][self.rows]))
+            self.engine.step()
+            self.average.update()
+
+    def weights(self) -> dict[str, Tensor]:
+        state = full_state(self.engine, everywhere=True, dtype=None)
+        assert state is not None
+        return state
+
+    def state(self) -> dict[str, Any]:
+        """Everything that training goes on from; the optimizer's part at rank 0 only."""
+        before = self.weights()
+        with self.average.swapped():
+            average = self.weights()
+            loss = float(self.engine(batches()[0]).detach())
+        after = self.weights()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        averaged = Regression()
+        averaged.policy.load_state_dict(average)
+        assert loss == pytest.approx(float(averaged(batches()[0]).detach()), rel=0.02 if self._rounds else 1e-5)
+        return {
+            "weights": before, "average": average, "count": self.average.count,
+            "optimizer": dict(optimizer_state(self.engine)),
+        }  # fmt: skip
+
+    @property
+    def _rounds(self) -> bool:
+        return bool(self.engine.torch_autocast_enabled())
+
+
+def resume(name: str, rank: int, world: int, state: dict[str, Any]) -> Run:
+    run = Run(name, rank, world, state["weights"])
+    load_optimizer_state(run.engine, state["optimizer"].__getitem__)
+    run.average.load(state["average"].__getitem__)
+    run.average.count = state["count"]
+    return run
+
+
+def check_equal(found: dict[str, Any], expected: dict[str, Any], label: str) -> None:
+    """Bit by bit; `found` may be of a rank without the optimizer's part."""
+    assert found["count"] == expected["count"]
+    for part in ("weights", "average", "optimizer"):
+        assert found[part].keys() == expected[part].keys() or (part == "optimizer" and not found[part]), label
+        for name, value in found[part].items():
+            assert value.dtype == expected[part][name].dtype, (label, part, name)
+            assert torch.equal(value, expected[part][name]), (label, part, name)
+
+
+def join(rank: int, world: int, port: int) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+
+
+def write(rank: int, world: int, port: int, folder: str) -> None:
+    """Train half-way in every setting, keep the state, train on; resumed it must end bit for bit alike."""
+    join(rank, world, port)
+    for name in SETTINGS:
+        run = Run(name, rank, world)
+        check_blank(run, rank)
+        run.train(0, HALF)
+        state = run.state()
+        if rank == 0:
+            torch.save(state, Path(folder) / f"half-{name}.pt")
+        run.train(HALF, STEPS)
+        end = run.state()
+        run.engine.destroy()
+        if rank == 0:
+            torch.save(end, Path(folder) / f"end-{name}.pt")
+        torch.distributed.barrier()
+        again = resume(name, rank, world, torch.load(Path(folder) / f"half-{name}.pt"))
+        check_equal(again.state(), torch.load(Path(folder) / f"half-{name}.pt"), name)
+        again.train(HALF, STEPS)
+        check_equal(again.state(), end if rank == 0 else torch.load(Path(folder) / f"end-{name}.pt"), name)
+        again.engine.destroy()
+    check_refusals(rank, torch.load(Path(folder) / "half-0.pt"), world)
+    torch.distributed.destroy_process_group()
+
+
+def check_blank(run: Run, rank: int) -> None:
+    """Before its first step an optimizer has no state: it reads as zeros, and loading zeros changes nothing."""
+    blank = dict(optimizer_state(run.engine))
+    assert len(blank) == (3 * 6 if rank == 0 else 0)
+    assert not any(value.any() for value in blank.values())
+    zeros = {
+        f"{name}.{key}": torch.zeros(p.shape)
+        for name, p in Policy().named_parameters()
+        for key in ("exp_avg", "exp_avg_sq")
+    }
+    load_optimizer_state(run.engine, lambda name: zeros.get(name, torch.zeros(())))
+
+
+def check_refusals(rank: int, state: dict[str, Any], world: int) -> None:
+    """A tensor that one rank cannot read is reported by all; none is left waiting."""
+    name = "layers.3.weight.exp_avg"
+    for wrong, message in (
+        (None, f"lacks {name}"),
+        (torch.zeros(7, 1), rf"{name} .*shape \(7, 1\) instead of \(1, 7\)"),
+    ):
+        optimizer = dict(state["optimizer"])
+        if rank == world - 1:
+            optimizer |= {name: wrong}
+            if wrong is None:
+                del optimizer[name]
+        for setting in ("0", "2", "3"):
+            run = Run(setting, rank, world)
+            with pytest.raises(InputError, match=message):
+                load_optimizer_state(run.engine, optimizer.__getitem__)
+            run.engine.destroy()
+
+
+def read(rank: int, world: int, port: int, folder: str) -> None:
+    """Resume states in other settings with another number of ranks; keep where each ends."""
+    join(rank, world, port)
+    for source, name in PAIRS:
+        half = torch.load(Path(folder) / f"half-{source}.pt")
+        run = resume(name, rank, world, half)
+        check_equal(run.state(), half, f"{source} -> {name}")
+        run.train(HALF, STEPS)
+        end = run.state()
+        run.engine.destroy()
+        if rank == 0:
+            torch.save(end, Path(folder) / f"end-{source}-{name}-{world}.pt")
+    torch.distributed.destroy_process_group()
