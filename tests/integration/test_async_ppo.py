@@ -24,12 +24,8 @@ from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
 from avavla_ray.policy.weights import WeightBuffer, flatten
 from avavla_ray.simulators.base import SimulatorConfig
 from tests.support.lost_objects import lost_reference
-from tests.support.point_simulator import (
-    make_point_simulator,
-    point_statistics,
-    refuse_point_simulator,
-    responsive_policy,
-)
+from tests.support.point_simulator import make_point_simulator, point_statistics, refuse_point_simulator
+from tests.support.policies import responsive_policy
 
 pytestmark = pytest.mark.ray
 

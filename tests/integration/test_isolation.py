@@ -26,8 +26,8 @@ from avavla_ray.simulators.isolated.faults import FaultPlan, make_faulty
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from benchmarks.isolation import Settings, demonstrate, mismatches
 from tests.support.failing_simulators import breaks_at
-from tests.support.point_simulator import make_point_simulator, point_statistics, responsive_policy
-from tests.support.policies import stirred_policy, tiny
+from tests.support.point_simulator import make_point_simulator, point_statistics
+from tests.support.policies import responsive_policy, stirred_policy, tiny
 from tests.support.processes import wait_until_gone
 
 POINT = SimulatorConfig(suite="point", image_size=32)
@@ -90,6 +90,7 @@ def test_an_aborted_episode_keeps_its_whole_decisions_and_is_not_reported(tmp_pa
     rollout.close()
 
 
+@pytest.mark.alone
 @pytest.mark.libero
 @pytest.mark.timeout(240)
 def test_faults_in_libero_cost_their_episodes_and_leave_nothing_behind() -> None:

@@ -17,7 +17,8 @@ from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.policy import AvaVlaPolicy
 from tests.support.fragments import rollout_fragments
 from tests.support.lost_objects import lost_reference
-from tests.support.point_simulator import point_statistics, responsive_policy
+from tests.support.point_simulator import point_statistics
+from tests.support.policies import responsive_policy
 
 pytestmark = pytest.mark.ray
 

@@ -18,6 +18,7 @@ from tests.support.fake_calvin import FAKE_ROOT, calvin_env_at
 pytestmark = pytest.mark.libero
 
 
+@pytest.mark.alone
 def test_ours_is_stock_in_state_and_reference_picture_and_cheaper() -> None:
     both, decisions = Mode(2, 8), Mode(1, 1)
     found = take_turns("libero_object", 0, "bundled", (128,), (both, decisions), seconds=0, least=3)

@@ -1,21 +1,17 @@
 """A point that has to reach a mark: a whole `Simulator` that steps in microseconds, for tests of what drives it.
 
-It is not LIBERO and says so in its provenance; tests that need physics use the real one.
+It is not LIBERO and says so in its provenance; tests that need physics use the real one. Nothing here imports torch,
+which would cost every process that a simulator is isolated in two seconds.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import FieldStatistics, Statistics
-from avavla_ray.policy.agent import Agent
-from avavla_ray.policy.config import preset
-from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure, SuiteSpec
 
 POINT_SUITE = SuiteSpec(
@@ -110,28 +106,3 @@ def point_statistics() -> Statistics:
         return FieldStatistics(-ones, ones, 0 * ones, ones, -ones, ones, mask)
 
     return Statistics("point", field(7, True), field(8, False), episodes=1, steps=1)
-
-
-def responsive_policy(max_steps: int = 1) -> AvaVlaPolicy:
-    """An untrained tiny policy whose latent updates move its actions visibly, around standing still.
-
-    Fresh weights answer to the latent by a hundredth of an action only, so there would be nothing for PPO to find
-    within seconds. Weights on the way from the update action to the action chunk are scaled up instead of cloned.
-    """
-    torch.manual_seed(0)
-    tiny = preset("tiny")
-    latent = replace(tiny.latent, action_scale=4.0, max_steps=max_steps, early_exit=False)
-    policy = AvaVlaPolicy(replace(tiny, latent=latent)).eval()
-    simulator = PointSimulator(SimulatorConfig(suite="point", image_size=32))
-    inputs = Agent(policy, point_statistics()).inputs([simulator.reset(0, seed=seed) for seed in range(256)])
-    with torch.no_grad():
-        for weights, factor in (
-            (policy.backbone.head.layers[2].weight, 10.0),
-            (policy.loop.transition.hidden.weight, 4.0),
-            (policy.loop.transition.delta.weight, 4.0),
-        ):
-            weights.mul_(factor)
-        noise = torch.Generator().manual_seed(0)
-        chunk = policy.decide(inputs, policy.initial_belief(256), sample=True, generator=noise).chunk
-        policy.backbone.head.layers[2].bias.sub_(chunk.mean((0, 1)))
-    return policy

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from avavla_ray.normalisation import FieldStatistics, Statistics
+from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import PolicyConfig, preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, PolicyInputs
+from avavla_ray.simulators.base import SimulatorConfig
+from tests.support.point_simulator import PointSimulator, point_statistics
 
 
 def tiny(**changes: object) -> PolicyConfig:
@@ -66,3 +69,28 @@ def some_statistics(action_dim: int = 7, proprio_dim: int = 8) -> Statistics:
         episodes=4,
         steps=64,
     )
+
+
+def responsive_policy(max_steps: int = 1) -> AvaVlaPolicy:
+    """An untrained tiny policy whose latent updates move its actions visibly, around standing still.
+
+    Fresh weights answer to the latent by a hundredth of an action only, so there would be nothing for PPO to find
+    within seconds. Weights on the way from the update action to the action chunk are scaled up instead of cloned.
+    """
+    torch.manual_seed(0)
+    config = preset("tiny")
+    latent = dataclasses.replace(config.latent, action_scale=4.0, max_steps=max_steps, early_exit=False)
+    policy = AvaVlaPolicy(dataclasses.replace(config, latent=latent)).eval()
+    simulator = PointSimulator(SimulatorConfig(suite="point", image_size=32))
+    inputs = Agent(policy, point_statistics()).inputs([simulator.reset(0, seed=seed) for seed in range(256)])
+    with torch.no_grad():
+        for weights, factor in (
+            (policy.backbone.head.layers[2].weight, 10.0),
+            (policy.loop.transition.hidden.weight, 4.0),
+            (policy.loop.transition.delta.weight, 4.0),
+        ):
+            weights.mul_(factor)
+        noise = torch.Generator().manual_seed(0)
+        chunk = policy.decide(inputs, policy.initial_belief(256), sample=True, generator=noise).chunk
+        policy.backbone.head.layers[2].bias.sub_(chunk.mean((0, 1)))
+    return policy
