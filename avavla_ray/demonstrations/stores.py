@@ -44,11 +44,20 @@ def scheme_of(where: str) -> str | None:
 
 
 def without_secrets(uri: str) -> str:
-    """The URI without a password before its host and without keys in its query."""
-    parts = urlsplit(uri)
+    """The URI without a password before its host and without keys in its query.
+
+    Raises:
+        InputError: it is malformed.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InputError(f"a {scheme_of(uri)}:// address is malformed ({error}): correct it") from error
     user, at, host = parts.netloc.rpartition("@")
-    query = [(name, value) for name, value in parse_qsl(parts.query) if not _SECRET.search(name)]
-    netloc = host if ":" in user else user + at + host
+    name = user.partition(":")[0]
+    # Of a key and its secret the key is not shown either; before an "@" alone stands a container or a user.
+    netloc = host if not name or parts.scheme == "s3" else name + at + host
+    query = [(option, value) for option, value in parse_qsl(parts.query) if not _SECRET.search(option)]
     return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, safe=":/")))
 
 
@@ -72,7 +81,8 @@ def connect(where: str) -> tuple[fs.FileSystem, str]:
             return fs.FileSystem.from_uri(where)
         return _fsspec(where, scheme, shown)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{shown} is no address that can be read ({first_line(error)}): correct it") from error
+        detail = first_line(error).replace(urlsplit(where).netloc, urlsplit(shown).netloc)
+        raise InputError(f"{shown} is no address that can be read ({detail}): correct it") from error
     except OSError as error:
         raise explain(error, shown, scheme) or InputError(
             f"{shown}: the scheme {scheme} cannot be used here ({first_line(error)}): install what it needs"
