@@ -12,6 +12,13 @@ def test_l1_averages_over_the_masked_steps_only():
     torch.testing.assert_close(chunk_l1(prediction, target, mask), torch.tensor((1 + 3 + 2 + 2 + 4 + 4) / 6))
 
 
+def test_parts_of_a_mean_sum_to_it():
+    torch.manual_seed(0)
+    prediction, target, mask = torch.randn(5, 3, 2), torch.randn(5, 3, 2), torch.rand(5, 3) < 0.5
+    parts = (chunk_l1(prediction[i::2], target[i::2], mask[i::2], mask.sum()) for i in range(2))
+    torch.testing.assert_close(sum(parts), chunk_l1(prediction, target, mask))
+
+
 def test_l1_of_an_empty_mask_is_zero_with_zero_gradient():
     prediction = torch.randn(1, 2, 2, requires_grad=True)
     loss = chunk_l1(prediction, torch.randn(1, 2, 2), torch.zeros(1, 2, dtype=torch.bool))

@@ -12,7 +12,7 @@ from avavla_ray.training.stages import PARTS
 from tests.support.cloning_batches import noise_window, rows_of
 from tests.support.policies import random_belief, stirred_policy, tiny
 
-STREAMS, DECISIONS, DEPTH = 8, 3, 2
+STREAMS, DECISIONS, DEPTH = 8, 2, 2
 SPLITS = {
     "two workers": [range(0, 8, 2), range(1, 8, 2)],
     "three uneven workers": [range(rank, 8, 3) for rank in range(3)],
