@@ -36,7 +36,8 @@ class Place:
         hdfs://, abfs://, file://, or any scheme that an installed fsspec package knows.
 
         Credentials are those of the environment (for S3 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), of the store's
-        configuration files, or of the machine; `anonymous=true` asks S3 without.
+        configuration files, or of the machine; `anonymous=true` asks S3 without. AWS_ENDPOINT_URL names another S3
+        store than AWS's where the URI does not.
 
         Raises:
             InputError: an unknown scheme or option, a library that is missing, a malformed URI.

@@ -122,15 +122,15 @@ def _s3(where: str, shown: str) -> tuple[fs.FileSystem, str]:
     options |= {
         name: given[name].lower() == "true" for name in ("anonymous", "force_virtual_addressing") if name in given
     }
-    if "endpoint_override" in given:
-        scheme, separated, host = given["endpoint_override"].rpartition("://")
-        options["endpoint_override"] = host
+    endpoint = given.get("endpoint_override") or _first_of("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    if endpoint:
+        scheme, separated, host = endpoint.rpartition("://")
+        options["endpoint_override"] = host.rstrip("/")
         if separated:
             options.setdefault("scheme", scheme)
     if user:
         options["access_key"], _, options["secret_key"] = (unquote(part) for part in user.partition(":"))
-    elsewhere = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-    if not options.keys() & {"endpoint_override", "region"} and not any(name in os.environ for name in elsewhere):
+    if not endpoint and "region" not in options and not _first_of("AWS_REGION", "AWS_DEFAULT_REGION"):
         options["region"] = _region(bucket)
     system = fs.S3FileSystem(
         connect_timeout=CONNECT_SECONDS, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS), **options
@@ -140,7 +140,16 @@ def _s3(where: str, shown: str) -> tuple[fs.FileSystem, str]:
 
 @functools.lru_cache(maxsize=64)
 def _region(bucket: str) -> str:
-    return fs.resolve_s3_region(bucket)
+    try:
+        return fs.resolve_s3_region(bucket)
+    except OSError as error:
+        if "not found" not in first_line(error):
+            raise
+        raise InputError(f"there is no bucket {bucket!r} in S3: correct its name, or give endpoint_override") from error
+
+
+def _first_of(*names: str) -> str | None:
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)
 
 
 def _fsspec(where: str, scheme: str, shown: str) -> tuple[fs.FileSystem, str]:

@@ -73,6 +73,15 @@ def test_a_data_set_in_a_store_is_the_one_on_the_disk(store, folder):
             np.testing.assert_array_equal(reader.images(2, steps), here.images(2, steps))
 
 
+def test_the_stores_address_may_come_from_the_environment(store, folder, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{store}")
+    metadata = read_metadata("s3://robots/data/demos")
+    assert metadata.episodes == read_metadata(folder).episodes
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    with_scheme = read_metadata(f"s3://robots/data/demos?endpoint_override=http://{store}")
+    assert with_scheme.episodes == metadata.episodes
+
+
 def test_keys_in_an_address_are_used_and_never_shown(store, monkeypatch):
     for name in KEYS:
         monkeypatch.delenv(name)
