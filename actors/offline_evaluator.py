@@ -36,25 +36,30 @@ class Walk(NamedTuple):
 class OfflineEvaluator:
     """Walks demonstrations; decodes each once for all its settings.
 
-    Args:
-        data: a reference to the data sets by name, in a list so that Ray hands it on as it is.
+    The policy comes with the first demonstration, not into the constructor: Ray warns of every large argument that a
+    restart needs again.
     """
 
-    def __init__(self, data: list[ray.ObjectRef]) -> None:
+    def __init__(self) -> None:
         torch.set_num_threads(1)
-        units: dict[str, DataUnits] = ray.get(data[0])
-        self._data = {
-            name: (EpisodeReader(metadata, cache_megabytes=0), agent) for name, (metadata, agent) in units.items()
-        }
-        self._warm = False
+        self._data: dict[str, tuple[EpisodeReader, Agent]] = {}
 
-    def walk(self, task: Walk) -> list[OfflineRecord]:
-        """The records of one demonstration, one a setting."""
+    def walk(self, data: list[ray.ObjectRef], task: Walk) -> list[OfflineRecord]:
+        """The records of one demonstration, one a setting.
+
+        Args:
+            data: a reference to the data sets by name, in a list so that Ray does not read it at every call.
+        """
+        cold = not self._data
+        if cold:
+            units: dict[str, DataUnits] = ray.get(data[0])
+            self._data = {
+                name: (EpisodeReader(metadata, cache_megabytes=0), agent) for name, (metadata, agent) in units.items()
+            }
         reader, agent = self._data[task.dataset]
         demonstration = load_demonstration(reader, task.episode, agent.policy.config.chunk)
-        if not self._warm:  # the first decision of a process allocates and chooses kernels: no robot's latency
+        if cold:  # the first decision of a process allocates and chooses kernels: no robot's latency
             walk(agent, demonstration._replace(observations=demonstration.observations[:1]), task.settings[0])
-            self._warm = True
         return [walk(agent, demonstration, setting) for setting in task.settings]
 
 
@@ -75,10 +80,10 @@ def walk_demonstrations(
         InputError: a demonstration that can't be read, or that the policy can't take.
         RayActorError: a demonstration's actor died at every attempt.
     """
-    held = [ray.put(dict(data))]  # until the last actor may have been restarted
-    actors = [RemoteOfflineEvaluator.remote(held) for _ in range(max(1, min(num_actors, len(walks))))]
+    held = [ray.put(dict(data))]
+    actors = [RemoteOfflineEvaluator.remote() for _ in range(max(1, min(num_actors, len(walks))))]
     try:
-        for records in ActorPool(actors).map_unordered(lambda actor, each: actor.walk.remote(each), walks):
+        for records in ActorPool(actors).map_unordered(lambda actor, each: actor.walk.remote(held, each), walks):
             for record in records:
                 finished(record)
     except ray.exceptions.RayTaskError as error:
