@@ -114,7 +114,8 @@ class DrawLoader:
         self.episodes = [list(range(len(each.episodes))) for each in mixture.datasets] if episodes is None else episodes
         self._backbone = backbone
         sizes = {each.manifest.get("image_size") for each in mixture.datasets}
-        if len(sizes) > 1 and not isinstance(backbone, OpenVlaConfig):
+        resized = isinstance(backbone, OpenVlaConfig) or (backbone is not None and backbone.crop < 1)
+        if len(sizes) > 1 and not resized:
             found = ", ".join(f"{each.folder} {each.manifest.get('image_size')}" for each in mixture.datasets)
             raise InputError(f"pictures of several sizes ({found} pixels): collect or import them in one size")
 
@@ -139,6 +140,10 @@ class DrawLoader:
         return Decisions(
             request, np.stack(images), instructions[0], np.stack(proprio), np.stack(actions), np.stack(mask)
         )
+
+    def instruction(self, draw: Draw) -> str:
+        """What the robot was told in a draw's episode."""
+        return self.mixture.datasets[draw.dataset].episodes[self._place(draw)[0]].instruction
 
     def one_by_one(self, requests: Iterator[Request], cache_megabytes: int = 1024) -> Iterator[DrawnDecisions]:
         """Load each decision when it is asked for; decoded pictures are kept as `EpisodeReader` does."""

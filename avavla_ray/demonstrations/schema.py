@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from avavla_ray.errors import InputError
 
@@ -105,7 +105,9 @@ def decode_image(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except UnidentifiedImageError as error:  # its message is an address in memory
+        raise InputError("a demonstration holds bytes that are no picture: collect or import it again") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them Pillow's
         raise InputError(f"a demonstration holds a broken picture ({error}): collect or import it again") from error
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
-from avavla_ray.demonstrations.schema import decode_image
+from avavla_ray.demonstrations.schema import decode_image, encode_image
 from avavla_ray.demonstrations.writer import DatasetWriter, statistics_of
 from avavla_ray.errors import InputError
 from tests.support.demonstration_data import INSTRUCTION, make_dataset, make_episode
@@ -127,3 +127,13 @@ def test_the_writer_refuses_numbers_that_are_not_finite(tmp_path):
     with pytest.raises(InputError, match="differ in length"):
         DatasetWriter(tmp_path).write(replace(episode, images=episode.images[:-1]))
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("place", [10, 14, 20, 40, 90])
+def test_a_damaged_picture_is_refused_wherever_the_damage_lies(place):
+    good = encode_image(np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8))
+    assert decode_image(good).shape == (16, 16, 3)
+    with pytest.raises(InputError, match="a demonstration holds"):
+        decode_image(good[:place] + bytes([good[place] ^ 0x51]) + good[place + 1 :])
+    with pytest.raises(InputError, match="a demonstration holds"):
+        decode_image(good[:place])

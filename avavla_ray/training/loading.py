@@ -1,0 +1,191 @@
+"""Demonstrations loaded by Ray Data: what a walk requests is read, decoded and augmented in other processes.
+
+Ray Data runs a finite pipeline, a walk has no end. So requests are cut into legs, each a pipeline of its own over a
+list of draws; the next leg is started while the present one still delivers.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPoolStrategy
+
+from avavla_ray.demonstrations.decisions import Decisions, DrawLoader
+from avavla_ray.demonstrations.schedule import Request
+from avavla_ray.errors import InputError
+
+_ARRAYS = ("images", "proprio", "actions", "mask")
+_NUMBER, _ERROR = "number", "error"
+_QUEUED = 2  # blocks that are taken out of the object store before they are asked for
+
+
+class RayDataSource:
+    """Loads requests for a `WindowWalk` in Ray Data tasks: in order, ahead of their use, in bounded memory.
+
+    The decisions are those that the loader would make in this process. A draw that cannot be loaded raises the loader's
+    InputError when it, or one that is loaded in the same task, is asked for. Ray repeats tasks whose process or node
+    dies.
+    """
+
+    def __init__(
+        self,
+        loader: DrawLoader,
+        *,
+        cpus: float = 1.0,
+        draws_per_task: int = 4,
+        tasks_per_leg: int = 64,
+        megabytes: int = 256,
+        patience: float = 300.0,
+    ) -> None:
+        """
+        Args:
+            cpus: that a leg's tasks may hold at a time, of those that training workers leave free: one task up to 1,
+                above that as many as there are whole ones.
+            draws_per_task, tasks_per_leg: how requests are cut.
+            megabytes: of decisions that a leg may keep in the object store.
+            patience: seconds without any decision after which the cluster counts as too small.
+
+        Raises:
+            InputError: numbers that make no sense.
+        """
+        if cpus <= 0 or megabytes <= 0:
+            raise InputError(f"{cpus} CPUs and {megabytes} MB to load demonstrations with: give more than 0")
+        self.loader, self.cpus, self.patience = loader, cpus, patience
+        self._draws_per_task, self._tasks_per_leg, self._megabytes = draws_per_task, tasks_per_leg, megabytes
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # each leg would announce itself
+
+    def __call__(self, requests: Iterator[Request]) -> Generator[Decisions, None, None]:
+        """The decisions of each request, in order. Closing the generator ends what is under way."""
+        loader = ray.put(self.loader)
+        length = self._draws_per_task * self._tasks_per_leg
+        legs: deque[_Leg] = deque()
+
+        def start() -> None:
+            coming = list(itertools.islice(requests, length))
+            if coming:
+                legs.append(_Leg(coming, self, loader))
+
+        try:
+            start()
+            while legs:
+                for place, decisions in enumerate(legs[0].decisions()):
+                    if place == length // 2:
+                        start()
+                    yield decisions
+                legs.popleft().close()
+        finally:
+            for leg in legs:
+                leg.close()
+
+    def _pipeline(self, requests: Sequence[Request], loader: Any) -> ray.data.Dataset:
+        """One block for `draws_per_task` requests."""
+        size = self._draws_per_task
+        tasks = [requests[first : first + size] for first in range(0, len(requests), size)]
+        together = max(1, int(self.cpus))
+        context = DataContext.get_current().copy()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.execution_options = ExecutionOptions(
+            preserve_order=True,
+            resource_limits=ExecutionResources.for_limits(cpu=self.cpus, object_store_memory=self._megabytes * 2**20),
+        )
+        with DataContext.current(context):
+            return ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(
+                functools.partial(_load, tasks=tasks, loader=loader),
+                batch_size=None, num_cpus=min(1.0, self.cpus), compute=TaskPoolStrategy(together),
+            )  # fmt: skip
+
+
+class _Leg:
+    """A pipeline over some requests, and the thread that empties it."""
+
+    def __init__(self, requests: list[Request], source: RayDataSource, loader: Any) -> None:
+        self._requests, self._source = requests, source
+        self._blocks: queue.Queue[dict[str, np.ndarray] | Exception | None] = queue.Queue(_QUEUED)
+        self._ended = threading.Event()
+        pipeline = source._pipeline(requests, loader)
+        self._thread = threading.Thread(target=self._work, args=(pipeline,), name="demonstrations", daemon=True)
+        self._thread.start()
+
+    def _work(self, pipeline: ray.data.Dataset) -> None:
+        blocks = iter(pipeline.iter_batches(batch_size=None, batch_format="numpy"))
+        try:
+            for block in blocks:
+                self._put(block)
+                if self._ended.is_set():
+                    return
+            self._put(None)
+        except Exception as error:  # noqa: BLE001 - raised again in the consumer's thread
+            self._put(error)
+        finally:
+            blocks.close()
+
+    def _put(self, item: dict[str, np.ndarray] | Exception | None) -> None:
+        while not self._ended.is_set():
+            try:
+                self._blocks.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def decisions(self) -> Iterator[Decisions]:
+        waiting = iter(self._requests)
+        while (block := self._next_block()) is not None:
+            if _ERROR in block:
+                raise InputError(str(block[_ERROR][0]))
+            begins = np.flatnonzero(np.diff(block[_NUMBER], prepend=-1))
+            for begin, end in itertools.pairwise([*begins, len(block[_NUMBER])]):
+                request = next(waiting)
+                if block[_NUMBER][begin] != request.draw.number:
+                    raise RuntimeError(f"Ray Data delivered draw {block[_NUMBER][begin]} for {request.draw}")
+                # Copied, or one draw that is still walked through would keep the whole block in the object store.
+                arrays = {name: block[name][begin:end].copy() for name in _ARRAYS}
+                yield Decisions(request, instruction=self._source.loader.instruction(request.draw), **arrays)
+        if (missing := next(waiting, None)) is not None:
+            raise RuntimeError(f"Ray Data ended before {missing.draw}")
+
+    def _next_block(self) -> dict[str, np.ndarray] | None:
+        try:
+            block = self._blocks.get(timeout=self._source.patience)
+        except queue.Empty:
+            free = ray.available_resources().get("CPU", 0)
+            raise InputError(
+                f"no demonstration was loaded in {self._source.patience:g} s: Ray Data needs {self._source.cpus:g} "
+                f"CPUs beside the workers' and the cluster has {free:g} free: take fewer workers, or fewer CPUs for data"
+            ) from None
+        if isinstance(block, Exception):
+            raise block
+        return block
+
+    def close(self) -> None:
+        """End the pipeline. Its tasks are not waited for long: without a free CPU they may never begin."""
+        self._ended.set()
+        self._thread.join(timeout=2)
+
+
+@functools.lru_cache(maxsize=2)
+def _fetch(loader: Any) -> DrawLoader:
+    return ray.get(loader)
+
+
+def _load(batch: dict[str, np.ndarray], tasks: Sequence[Sequence[Request]], loader: Any) -> dict[str, Any]:
+    """Runs in Ray's processes: numbers of tasks -> all decisions of their requests, one below the other.
+
+    What is wrong with the demonstrations comes as data, too: an exception would lose its type on the way.
+    """
+    try:
+        loaded = [_fetch(loader)(request) for task in batch["id"] for request in tasks[task]]
+    except InputError as error:
+        return {_ERROR: [str(error)]}
+    columns = {name: np.concatenate([getattr(each, name) for each in loaded]) for name in _ARRAYS}
+    numbers = [each.request.draw.number for each in loaded]
+    return {_NUMBER: np.repeat(numbers, [len(each.mask) for each in loaded]), **columns}
