@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from avavla_ray.demonstrations.schema import (
     check_schema,
     decode_image,
 )
-from avavla_ray.demonstrations.stores import first_line
+from avavla_ray.demonstrations.stores import StoreUnreachable, first_line
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import FILE_NAME, Statistics
 
@@ -112,12 +113,14 @@ def _statistics(folder: Place) -> Statistics:
 class EpisodeReader:
     """Random access to the steps of a data set.
 
-    Decoded pictures stay in memory until `cache_megabytes` are full; the rest is decoded again at each use.
+    Decoded pictures stay in memory until `cache_megabytes` are full; the rest is decoded again at each use. A store
+    that stops answering is asked again for `patience` seconds before `StoreUnreachable` is raised.
     """
 
-    def __init__(self, metadata: DatasetMetadata, cache_megabytes: int = 1024) -> None:
+    def __init__(self, metadata: DatasetMetadata, cache_megabytes: int = 1024, patience: float = 600.0) -> None:
         self.metadata = metadata
         self._room = cache_megabytes * 2**20
+        self._patience = patience
         self._frames: dict[tuple[int, int], np.ndarray] = {}
         self._numbers: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -127,20 +130,15 @@ class EpisodeReader:
     def numbers(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Proprio (T, P) and actions (T, A) of an episode, float32, in the data set's units."""
         if index not in self._numbers:
-            with _open(self.place(index), STEP_SCHEMA) as file:
-                self._numbers[index] = self._read_numbers(index, file)
+            self._read(index, set())
         return self._numbers[index]
 
     def load(self, index: int, steps: Sequence[int]) -> np.ndarray:
         """(len(steps), V, H, W, 3) uint8, decoded anew and not kept.
 
-        The file is opened once; its `numbers` are read along with the pictures.
+        The file is opened once; its `numbers` come along with the pictures.
         """
-        with _open(self.place(index), STEP_SCHEMA) as file:
-            if index not in self._numbers:
-                self._numbers[index] = self._read_numbers(index, file)
-            encoded = self._read_pictures(index, file, set(steps))
-        frames = {step: self._decode(index, pictures) for step, pictures in encoded.items()}
+        frames = {step: self._decode(index, pictures) for step, pictures in self._read(index, set(steps)).items()}
         return np.stack([frames[step] for step in steps])
 
     def images(self, index: int, steps: Sequence[int]) -> np.ndarray:
@@ -148,14 +146,28 @@ class EpisodeReader:
         found = {step: self._frames[index, step] for step in steps if (index, step) in self._frames}
         missing = set(steps) - found.keys()
         if missing:
-            with _open(self.place(index), STEP_SCHEMA) as file:
-                encoded = self._read_pictures(index, file, missing)
-            for step, pictures in encoded.items():
+            for step, pictures in self._read(index, missing).items():
                 frame = found[step] = self._decode(index, pictures)
                 if frame.nbytes <= self._room:
                     self._room -= frame.nbytes
                     self._frames[index, step] = frame
         return np.stack([found[step] for step in steps])
+
+    def _read(self, index: int, steps: set[int]) -> dict[int, list[bytes]]:
+        """The PNGs of some steps. The episode's numbers are kept if they are not known yet."""
+        wait, deadline = 1.0, time.monotonic() + self._patience
+        while True:
+            try:
+                with _open(self.place(index), STEP_SCHEMA) as file:
+                    if index not in self._numbers:
+                        self._numbers[index] = self._read_numbers(index, file)
+                    return self._read_pictures(index, file, steps)
+            except StoreUnreachable as error:
+                if time.monotonic() + wait > deadline:
+                    raise
+                print(f"{error}; asking again in {wait:.0f} s", flush=True)
+                time.sleep(wait)
+                wait = min(2 * wait, 60.0)
 
     def _read_numbers(self, index: int, file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
         expected = self.metadata.episodes[index].steps
@@ -172,8 +184,10 @@ class EpisodeReader:
     def _read_pictures(self, index: int, file: pq.ParquetFile, wanted: set[int]) -> dict[int, list[bytes]]:
         """The PNGs of some steps; only the row groups that hold them are read."""
         found: dict[int, list[bytes]] = {}
+        if not wanted:
+            return found
         ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
-        if wanted and not 0 <= min(wanted) <= max(wanted) < file.metadata.num_rows:
+        if not 0 <= min(wanted) <= max(wanted) < file.metadata.num_rows:
             lacking = min(step for step in wanted if not 0 <= step < file.metadata.num_rows)
             raise InputError(f"{self.place(index)} has no step {lacking}: {COLLECT} again")
         groups = sorted({int(np.searchsorted(ends, step, side="right")) for step in wanted})

@@ -24,7 +24,10 @@ CONNECT_SECONDS = 5.0
 ATTEMPTS = 3
 RETRY_SECONDS = 30
 
-_UNREACHABLE = re.compile(r"NETWORK_CONNECTION|UNAVAILABLE|Could not (?:connect|resolve)|Connection refused|timed out")
+_UNREACHABLE = re.compile(
+    r"NETWORK_CONNECTION|UNAVAILABLE|SLOW_DOWN|THROTTLING|INTERNAL_FAILURE|REQUEST_TIMEOUT|HTTP status 5\d\d"
+    r"|Could not (?:connect|resolve)|Connection refused|timed out"
+)
 _REFUSED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|UNRECOGNIZED_CLIENT|MISSING_AUTHENTICATION"
     r"|INVALID_CLIENT_TOKEN|UNAUTHENTICATED|PERMISSION_DENIED|HTTP status 40[13]"
@@ -37,8 +40,12 @@ _KEYS = {
 }
 
 
+class StoreUnreachable(InputError):
+    """A store that does not answer: it may do so again later."""
+
+
 def scheme_of(where: str) -> str | None:
-    """ "s3" of "s3://..."; None of a local path."""
+    """What stands before "://", in small letters; None of a local path."""
     match = SCHEME.match(where)
     return match[1].lower() if match else None
 
@@ -81,7 +88,7 @@ def connect(where: str) -> tuple[fs.FileSystem, str]:
             return fs.FileSystem.from_uri(where)
         return _fsspec(where, scheme, shown)
     except pa.ArrowInvalid as error:
-        detail = first_line(error).replace(urlsplit(where).netloc, urlsplit(shown).netloc)
+        detail = first_line(error).replace(where, shown).replace(urlsplit(where).netloc, urlsplit(shown).netloc)
         raise InputError(f"{shown} is no address that can be read ({detail}): correct it") from error
     except OSError as error:
         raise explain(error, shown, scheme) or InputError(
@@ -92,15 +99,17 @@ def connect(where: str) -> tuple[fs.FileSystem, str]:
 def explain(error: Exception, shown: str, scheme: str | None) -> InputError | None:
     """What a store's error means; None where it is not the store's, but of what was read."""
     text = first_line(error)
+    if isinstance(error, PermissionError):
+        return InputError(f"{shown} may not be read by this user: make it readable")
+    if scheme is None:
+        return None
     if _UNREACHABLE.search(text):
         cause = re.search(r"(?:curlCode: \d+, |CURL error \[\d+\]=)([^;\])]+?)(?:;| error_info|$)", text)
-        return InputError(
+        return StoreUnreachable(
             f"{shown}: the store does not answer ({cause[1] if cause else text}): check its address and the network"
         )
     if _REFUSED.search(text):
-        return InputError(f"{shown}: the store refuses access: {_KEYS.get(scheme or '', 'give it your credentials')}")
-    if isinstance(error, PermissionError):
-        return InputError(f"{shown} may not be read by this user: make it readable")
+        return InputError(f"{shown}: the store refuses access: {_KEYS.get(scheme, 'give it your credentials')}")
     if _STORE.search(text):
         return InputError(f"{shown} cannot be read ({text}): check the address, or try again")
     return None

@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,3 +190,33 @@ def test_a_host_that_never_answers_is_given_up_soon(monkeypatch):
         message, seconds = refused(address(f"127.0.0.1:{silent.getsockname()[1]}"))
     assert "the store does not answer (Timeout was reached)" in message
     assert seconds < 20
+
+
+def test_a_store_that_comes_back_is_waited_for(store, folder, monkeypatch, capsys):
+    from moto.server import ThreadedMotoServer
+
+    monkeypatch.setattr(stores, "ATTEMPTS", 1)
+    first = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)  # with the same buckets
+    first.start()
+    host, port = first.get_host_and_port()
+    metadata = read_metadata(address(f"{host}:{port}"))
+    first.stop()
+    reader, impatient = EpisodeReader(metadata), EpisodeReader(metadata, patience=0)
+    with pytest.raises(stores.StoreUnreachable, match="the store does not answer"):
+        impatient.load(0, [3])
+    again, waits = ThreadedMotoServer(ip_address=host, port=port, verbose=False), []
+
+    def come_back(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            again.start()
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=come_back)
+    monkeypatch.setattr("avavla_ray.demonstrations.reader.time", clock)
+    try:
+        found = reader.load(0, [3])
+    finally:
+        again.stop()
+    np.testing.assert_array_equal(found, EpisodeReader(read_metadata(folder)).load(0, [3]))
+    assert waits == [1.0, 2.0]
+    assert capsys.readouterr().out.count("the store does not answer") == 2
