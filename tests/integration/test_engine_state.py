@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.multiprocessing as mp
@@ -10,8 +12,8 @@ from tests.support import engine_state_ranks as ranks
 from tests.support.ports import free_port
 
 
-def plain_run() -> dict[str, dict[str, torch.Tensor]]:
-    """The same training without DeepSpeed, its average kept in float64."""
+def plain_states() -> dict[int, dict[str, Any]]:
+    """State half-way and at the end of the same training without DeepSpeed; its average is computed in float64."""
     objective = ranks.Regression()
     chosen = ranks.SETTINGS["0"]
     optimizer = torch.optim.AdamW(
@@ -20,6 +22,7 @@ def plain_run() -> dict[str, dict[str, torch.Tensor]]:
     )  # fmt: skip
     learning = {name: p for name, p in objective.policy.named_parameters() if p.requires_grad}
     average = {name: p.detach().double() for name, p in learning.items()}
+    states = {}
     for step, x in enumerate(ranks.batches()):
         for group, rate in zip(optimizer.param_groups, ranks.rates(step), strict=True):
             group["lr"] = rate
@@ -29,28 +32,33 @@ def plain_run() -> dict[str, dict[str, torch.Tensor]]:
         optimizer.step()
         decay = min(ranks.DECAY, (1 + step) / (10 + step))
         average = {name: decay * average[name] + (1 - decay) * p.detach() for name, p in learning.items()}
-    moments = {
-        f"{n}.{k}": optimizer.state[p][k] for n, p in learning.items() for k in ("exp_avg", "exp_avg_sq", "step")
-    }
-    weights = dict(objective.policy.state_dict())
-    return {
-        "weights": weights, "average": {**weights, **{n: a.float() for n, a in average.items()}}, "optimizer": moments
-    }  # fmt: skip
+        weights = {name: value.clone() for name, value in objective.policy.state_dict().items()}
+        moments = {
+            f"{name}.{key}": optimizer.state[p][key].clone()
+            for name, p in learning.items()
+            for key in ("exp_avg", "exp_avg_sq", "step")
+        }
+        states[step + 1] = {
+            "weights": weights, "average": {**weights, **{name: value.float() for name, value in average.items()}},
+            "optimizer": moments, "count": step + 1,
+        }  # fmt: skip
+    return states
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_training_continues_at_any_stage_world_and_offload(tmp_path):
-    mp.spawn(ranks.write, (2, free_port(), str(tmp_path)), nprocs=2)
-    for world in (1, 4):
-        mp.spawn(ranks.read, (world, free_port(), str(tmp_path)), nprocs=world)
+    plain = plain_states()
+    torch.save(plain[ranks.HALF], tmp_path / f"half-{ranks.PLAIN}.pt")
+    mp.spawn(ranks.work, ({world: free_port() for world in ranks.WORLDS}, str(tmp_path)), nprocs=max(ranks.WORLDS))
     ends = {path.stem: torch.load(path) for path in tmp_path.glob("end-*.pt")}
-    assert len(ends) == len(ranks.SETTINGS) + 2 * len(ranks.PAIRS)
-    expected = plain_run()
+    assert len(ends) == 2 * len(ranks.WORLDS) * len(ranks.SETTINGS)
+    expected = plain[ranks.STEPS]
     for label, end in ends.items():
         assert end["weights"]["table"].dtype == torch.bfloat16
+        assert end["count"] == expected["count"]
         rtol, atol = (0.05, 0.02) if "bfloat16" in label else (1e-5, 1e-6)
-        for part, tensors in expected.items():
-            assert end[part].keys() == tensors.keys(), (label, part)
-            for name, tensor in tensors.items():
+        for part in ("weights", "average", "optimizer"):
+            assert end[part].keys() == expected[part].keys(), (label, part)
+            for name, tensor in expected[part].items():
                 message = f"{label}: {part} of {name}"
                 torch.testing.assert_close(end[part][name], tensor, rtol=rtol, atol=atol, msg=message)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from itertools import product
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import pytest
 import torch
 from torch import Tensor, nn
 
 from avavla_ray.errors import InputError
-from avavla_ray.training.engine import EngineSettings, full_state, initialise_engine, set_learning_rates
+from avavla_ray.training.engine import (
+    EngineSettings,
+    full_state,
+    initialise_engine,
+    set_learning_rates,
+    start_process_group,
+)
 from avavla_ray.training.engine_state import load_optimizer_state, optimizer_state
 from avavla_ray.training.weight_average import WeightAverage
 
@@ -31,9 +38,9 @@ SETTINGS = {
 }  # fmt: skip
 
 
-# Every stage to every other; each further setting to the next.
-FURTHER = [name for name in SETTINGS if "-" in name]
-PAIRS = [*product("0123", "0123"), *zip(FURTHER, FURTHER[1:] + FURTHER[:1], strict=True)]
+# Ranks leave as the world shrinks: DeepSpeed wants every rank to have built the same engines before.
+WORLDS = (4, 2, 1)
+PLAIN = "plain"
 
 
 class Policy(nn.Module):
@@ -142,31 +149,60 @@ def join(rank: int, world: int, port: int) -> None:
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     torch.set_num_threads(1)
+    start_process_group(EngineSettings())
 
 
-def write(rank: int, world: int, port: int, folder: str) -> None:
+def work(rank: int, ports: dict[int, int], folder: str) -> None:
+    """The same processes, which start slowly, regroup into ever smaller worlds."""
+    gc.freeze()  # DeepSpeed collects garbage at every engine: not among the objects of its own imports
+    larger = None
+    for world, port in ports.items():
+        if rank < world:
+            join(rank, world, port)
+            write(rank, world, Path(folder))
+            read(rank, world, larger, Path(folder))
+            if world == 2:
+                check_refusals(rank, torch.load(Path(folder) / f"half-{PLAIN}.pt"), world)
+            deepspeed.comm.destroy_process_group()
+        larger = world
+
+
+def write(rank: int, world: int, folder: Path) -> None:
     """Train half-way in every setting, keep the state, train on; resumed it must end bit for bit alike."""
-    join(rank, world, port)
     for name in SETTINGS:
+        half, end = folder / f"half-{name}-{world}.pt", folder / f"end-{name}-{world}.pt"
         run = Run(name, rank, world)
         check_blank(run, rank)
         run.train(0, HALF)
-        state = run.state()
-        if rank == 0:
-            torch.save(state, Path(folder) / f"half-{name}.pt")
+        save(run, half)
         run.train(HALF, STEPS)
-        end = run.state()
+        save(run, end)
         run.engine.destroy()
-        if rank == 0:
-            torch.save(end, Path(folder) / f"end-{name}.pt")
-        torch.distributed.barrier()
-        again = resume(name, rank, world, torch.load(Path(folder) / f"half-{name}.pt"))
-        check_equal(again.state(), torch.load(Path(folder) / f"half-{name}.pt"), name)
-        again.train(HALF, STEPS)
-        check_equal(again.state(), end if rank == 0 else torch.load(Path(folder) / f"end-{name}.pt"), name)
-        again.engine.destroy()
-    check_refusals(rank, torch.load(Path(folder) / "half-0.pt"), world)
-    torch.distributed.destroy_process_group()
+        if world > 1:
+            again = resume(name, rank, world, torch.load(half))
+            again.train(HALF, STEPS)
+            check_equal(again.state(), torch.load(end), name)
+            again.engine.destroy()
+
+
+def save(run: Run, file: Path) -> None:
+    state = run.state()
+    if run.engine.global_rank == 0:
+        torch.save(state, file)
+    torch.distributed.barrier()
+
+
+def read(rank: int, world: int, larger: int | None, folder: Path) -> None:
+    """Resume, in every setting, what a larger world wrote in another one; in the largest, what plain PyTorch did."""
+    names = list(SETTINGS)
+    for i, name in enumerate(names):
+        source = PLAIN if larger is None else f"{names[i - world]}-{larger}"
+        half = torch.load(folder / f"half-{source}.pt")
+        run = resume(name, rank, world, half)
+        check_equal(run.state(), half, f"{source} -> {name}")
+        run.train(HALF, STEPS)
+        save(run, folder / f"end-{source}-{name}-{world}.pt")
+        run.engine.destroy()
 
 
 def check_blank(run: Run, rank: int) -> None:
@@ -199,18 +235,3 @@ def check_refusals(rank: int, state: dict[str, Any], world: int) -> None:
             with pytest.raises(InputError, match=message):
                 load_optimizer_state(run.engine, optimizer.__getitem__)
             run.engine.destroy()
-
-
-def read(rank: int, world: int, port: int, folder: str) -> None:
-    """Resume states in other settings with another number of ranks; keep where each ends."""
-    join(rank, world, port)
-    for source, name in PAIRS:
-        half = torch.load(Path(folder) / f"half-{source}.pt")
-        run = resume(name, rank, world, half)
-        check_equal(run.state(), half, f"{source} -> {name}")
-        run.train(HALF, STEPS)
-        end = run.state()
-        run.engine.destroy()
-        if rank == 0:
-            torch.save(end, Path(folder) / f"end-{source}-{name}-{world}.pt")
-    torch.distributed.destroy_process_group()
