@@ -81,15 +81,17 @@ def read_metadata(where: str | Path | Place) -> DatasetMetadata:
     """
     folder = Place.of(where)
     path = folder / MANIFEST
+    # Collecting and importing write to this machine's disks only.
+    fix = f"--output {folder}" if folder.local else "and copy it there"
     if not folder.is_folder():
-        raise InputError(f"no demonstrations at {folder}: {COLLECT} --output {folder}")
+        raise InputError(f"no demonstrations at {folder}: {COLLECT} {fix}")
     if not path.is_file():
         state = f"holds none: {COLLECT}"
         if (folder / IMPORT_JOURNAL).is_file():
             state = "is an unfinished import: repeat jobs/import_demos.py"
         elif (folder / STEPS).is_folder():
             state = "is an unfinished collection: repeat jobs/collect_demos.py"
-        raise InputError(f"{folder} {state} --output {folder}")
+        raise InputError(f"{folder} {state} {fix}")
     try:
         manifest = json.loads(path.read_bytes())
         version, name = manifest["format"], manifest["name"]
@@ -167,7 +169,7 @@ class EpisodeReader:
                     raise
                 print(f"{error}; asking again in {wait:.0f} s", flush=True)
                 time.sleep(wait)
-                wait = min(2 * wait, 60.0)
+                wait = min(2 * wait, 15.0)
 
     def _read_numbers(self, index: int, file: pq.ParquetFile) -> tuple[np.ndarray, np.ndarray]:
         expected = self.metadata.episodes[index].steps
