@@ -1,4 +1,4 @@
-"""Random changes to a decision's pictures while training: OpenVLA's crop and colour jitter, and a plain shift.
+"""Random changes to a decision's pictures while training: a plain shift, then OpenVLA's crop and colour jitter.
 
 The definitions are those of `tf.image`, in the order in which OpenVLA's data loader (dlimp) applies them: crop,
 brightness, contrast, saturation, hue, on floats in [0, 1] that are clipped after each, and rounded down to bytes at the

@@ -1,9 +1,9 @@
 """A camera's picture to the model's: the resizing and the centre crop that OpenVLA's evaluation does with TensorFlow.
 
-`resize` is TensorFlow's antialiased Lanczos-3 up to one level in a few pixels of 10,000; Pillow's own LANCZOS is
-not, since it rounds and clips to bytes between its two passes (a fifth of the pixels differ, by tens of levels next to
-hard edges). The JPEG step writes the same bytes, but TensorFlow reads them with the fast inverse DCT,
-which Pillow does not offer: pictures that take this step differ by about one level, at most ten.
+`resize` is TensorFlow's antialiased Lanczos-3 up to one level in a few pixels of 10,000; Pillow's own LANCZOS is not,
+since it rounds and clips to bytes between its two passes (a fifth of the pixels differ, by tens of levels next to hard
+edges). The JPEG step writes the same bytes, but TensorFlow reads them with the fast inverse DCT, which Pillow does not
+offer: pictures that take this step differ by about one level, at most ten.
 """
 
 from __future__ import annotations
