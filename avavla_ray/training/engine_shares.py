@@ -3,8 +3,8 @@
 DeepSpeed's optimizer steps "masters": float32 tensors of this rank. At stage 0 they are the parameters themselves, at
 1 and 2 this rank's part of each group's parameters laid end to end (padded), at 3 this rank's part of every parameter,
 laid end to end. With offload they lie in CPU memory. DeepSpeed's own accessors (`deepspeed.utils.safe_get_*` and
-`safe_set_*`) return nothing at stage 0, need a step before they find optimizer state, and at stage 3 refuse to set a
-parameter that does not divide evenly among the ranks.
+`safe_set_*`, 0.19.8) are no help: at stage 0 they do nothing, before the first step they raise, at 1 and 2 they miss
+the state of every group but the first, and at 3 they can't set a parameter that the ranks don't divide evenly.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def publish(engine: Any) -> None:
     if stage in (1, 2):
         optimizer.update_lp_params()
     elif stage == 3:
-        engine.empty_partition_cache()  # small parameters stay gathered between steps: drop those copies
+        optimizer.empty_partition_cache()  # small parameters stay gathered between steps: drop those copies
         for weights, master in zip(
             optimizer.fp16_partitioned_groups_flat, optimizer.fp32_partitioned_groups_flat, strict=True
         ):

@@ -86,6 +86,7 @@ class Run:
     """One rank's engine and average in one of `SETTINGS`."""
 
     def __init__(self, name: str, rank: int, world: int, weights: dict[str, Tensor] | None = None) -> None:
+        gc.freeze()  # DeepSpeed collects garbage at every engine: not among the objects of its imports
         objective = Regression()
         if weights is not None:
             objective.policy.load_state_dict(weights)
@@ -154,7 +155,6 @@ def join(rank: int, world: int, port: int) -> None:
 
 def work(rank: int, ports: dict[int, int], folder: str) -> None:
     """The same processes, which start slowly, regroup into ever smaller worlds."""
-    gc.freeze()  # DeepSpeed collects garbage at every engine: not among the objects of its own imports
     larger = None
     for world, port in ports.items():
         if rank < world:
