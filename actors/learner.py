@@ -36,6 +36,7 @@ from avavla_ray.training.engine import (
     save_engine,
     set_learning_rates,
 )
+from avavla_ray.training.engine_shares import masters
 
 EngineFiles = dict[str, np.ndarray]
 
@@ -245,7 +246,7 @@ class Learner:
 
     def _check_weights(self) -> str | None:
         """A finite loss can still have had a gradient that is not."""
-        finite = all(bool(parameter.isfinite().all()) for parameter in self._objective.parameters())
+        finite = all(bool(master.isfinite().all()) for master in masters(self._engine))
         return None if self._all_agree(finite) else "the gradient was not finite"
 
     def _facts(self, fragments: list[Fragment], sums: dict[str, Tensor], version: int) -> dict[str, float]:

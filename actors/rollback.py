@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avavla_ray.training.engine_shares import masters, publish
+
 
 class Rollback:
     """Remembers this rank's share of a DeepSpeed engine's weights and optimizer state; `restore` puts it back.
@@ -15,21 +17,20 @@ class Rollback:
     """
 
     def __init__(self, engine: Any) -> None:
-        optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
-        shards = [getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters()]
-        masters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self._optimizer = optimizer
-        self._weights: list[tuple[Tensor, Tensor]] = [(t, t.detach().clone()) for t in [*shards, *masters]]
+        self._engine = engine
+        self._masters = [master.detach().clone() for master in masters(engine)]
         self._state = {
             parameter: {name: _copy(value) for name, value in entries.items()}
-            for parameter, entries in optimizer.state.items()
+            for parameter, entries in engine.optimizer.state.items()
         }
 
     @torch.no_grad()
     def restore(self) -> None:
-        for tensor, saved in self._weights:
-            tensor.copy_(saved)
-        state = self._optimizer.state
+        """Collective."""
+        for master, saved in zip(masters(self._engine), self._masters, strict=True):
+            master.copy_(saved)
+        publish(self._engine)
+        state = self._engine.optimizer.state
         for parameter in list(state):
             if parameter not in self._state:
                 del state[parameter]

@@ -117,7 +117,8 @@ def initialise_engine(objective: nn.Module, groups: Iterable[Mapping[str, Any]],
 
     Args:
         objective: holds the policy; its forward returns the loss. Parameters that `groups` leave out must not
-            require gradients.
+            require gradients. Every other must take part in every loss, if only times 0: DeepSpeed 0.19.8 steps one
+            that does not with its last gradient, under ZeRO 3 and with offload.
         groups: optimizer groups: "params" and "lr" each; `engine.optimizer.param_groups` keeps their order.
 
     Raises:

@@ -59,7 +59,14 @@ def test_parameters_must_be_accounted_for():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"zero_stage": 4}, "ZeRO stage 4"), ({"precision": "float8"}, "float8"), ({"accumulation": 0}, "0 accumulation")],
+    [
+        ({"zero_stage": 4}, "ZeRO stage 4"),
+        ({"precision": "float8"}, "float8"),
+        ({"accumulation": 0}, "0 accumulation"),
+        ({"offload": "disk"}, "unknown offload 'disk'"),
+        ({"offload": "optimizer", "zero_stage": 0}, "'optimizer' at ZeRO stage 0: it needs stage 1 or more"),
+        ({"offload": "all", "zero_stage": 2}, "'all' at ZeRO stage 2: it needs stage 3"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):

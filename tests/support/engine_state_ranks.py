@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from actors.rollback import Rollback
 from avavla_ray.errors import InputError
 from avavla_ray.training.engine import (
     EngineSettings,
@@ -162,6 +163,7 @@ def work(rank: int, ports: dict[int, int], folder: str) -> None:
             write(rank, world, Path(folder))
             read(rank, world, larger, Path(folder))
             if world == 2:
+                check_rollback(rank, world)
                 check_refusals(rank, torch.load(Path(folder) / f"half-{PLAIN}.pt"), world)
             deepspeed.comm.destroy_process_group()
         larger = world
@@ -235,3 +237,20 @@ def check_refusals(rank: int, state: dict[str, Any], world: int) -> None:
             with pytest.raises(InputError, match=message):
                 load_optimizer_state(run.engine, optimizer.__getitem__)
             run.engine.destroy()
+
+
+def check_rollback(rank: int, world: int) -> None:
+    """What was learned since is forgotten, at the first step and later, and training goes on as if it had not been."""
+    for name in ("0", "1", "2", "3", "3-all"):
+        run = Run(name, rank, world)
+        for first in (0, HALF):
+            before = run.state()
+            rollback = Rollback(run.engine)
+            run.train(first, first + 1)
+            assert any(not torch.equal(value, before["weights"][key]) for key, value in run.weights().items())
+            rollback.restore()
+            back = run.state()
+            for part in ("weights", "optimizer"):
+                assert all(torch.equal(back[part][key], value) for key, value in before[part].items()), (name, part)
+            run.train(first, first + HALF)
+        run.engine.destroy()
