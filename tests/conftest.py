@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from actors.cluster import PROCESS_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A property is no less true on a busy machine; pytest's own timeout ends what hangs.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
 
 # The test process itself steps simulators and trains as the actors do.
 for _name, _value in PROCESS_ENVIRONMENT.items():
