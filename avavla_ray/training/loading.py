@@ -42,8 +42,8 @@ class RayDataSource:
         loader: DrawLoader,
         *,
         cpus: float = 1.0,
-        draws_per_task: int = 4,
-        tasks_per_leg: int = 64,
+        draws_per_task: int = 8,
+        tasks_per_leg: int = 16,
         megabytes: int = 256,
         patience: float = 300.0,
     ) -> None:
@@ -51,8 +51,9 @@ class RayDataSource:
         Args:
             cpus: that a leg's tasks may hold at a time, of those that training workers leave free: one task up to 1,
                 above that as many as there are whole ones.
-            draws_per_task, tasks_per_leg: how requests are cut.
-            megabytes: of decisions that a leg may keep in the object store.
+            draws_per_task, tasks_per_leg: how requests are cut. A leg under way costs this process a tenth of a core,
+                which polls, one that waits in memory nothing: so legs are short.
+            megabytes: of decisions that a leg may keep in the object store, of two legs at a time.
             patience: seconds without any decision after which the cluster counts as too small.
 
         Raises:
@@ -99,7 +100,11 @@ class RayDataSource:
             resource_limits=ExecutionResources.for_limits(cpu=self.cpus, object_store_memory=self._megabytes * 2**20),
         )
         with DataContext.current(context):
-            return ray.data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(
+            # Not `range`, whose own tasks would want a whole CPU each.
+            numbers = ray.data.from_items(
+                [{"task": task} for task in range(len(tasks))], override_num_blocks=len(tasks)
+            )
+            return numbers.map_batches(
                 functools.partial(_load, tasks=tasks, loader=loader),
                 batch_size=None, num_cpus=min(1.0, self.cpus), compute=TaskPoolStrategy(together),
             )  # fmt: skip
@@ -160,7 +165,7 @@ class _Leg:
             free = ray.available_resources().get("CPU", 0)
             raise InputError(
                 f"no demonstration was loaded in {self._source.patience:g} s: Ray Data needs {self._source.cpus:g} "
-                f"CPUs beside the workers' and the cluster has {free:g} free: take fewer workers, or fewer CPUs for data"
+                f"CPUs beside the workers' and the cluster has {free:g} free: take fewer workers or data CPUs"
             ) from None
         if isinstance(block, Exception):
             raise block
@@ -183,7 +188,7 @@ def _load(batch: dict[str, np.ndarray], tasks: Sequence[Sequence[Request]], load
     What is wrong with the demonstrations comes as data, too: an exception would lose its type on the way.
     """
     try:
-        loaded = [_fetch(loader)(request) for task in batch["id"] for request in tasks[task]]
+        loaded = [_fetch(loader)(request) for task in batch["task"] for request in tasks[task]]
     except InputError as error:
         return {_ERROR: [str(error)]}
     columns = {name: np.concatenate([getattr(each, name) for each in loaded]) for name in _ARRAYS}

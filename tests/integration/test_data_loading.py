@@ -52,7 +52,7 @@ def test_in_a_worker_batches_are_those_of_the_process_also_after_an_interruption
     for found, batch in zip(batches, expected, strict=False):
         assert_equal(found, batch)
     assert sum(state["handed"]) > 2 * 6, "the walk must have gone through more than two legs"
-    parts = ray.get([walk.remote(*given, state, rank, 2, 4) for rank in range(2)])
+    parts = [ray.get(walk.remote(*given, state, rank, 2, 4)) for rank in range(2)]
     for index, batch in enumerate(expected[8:]):
         for name in batch.keys() - {"counts"}:
             for stream in range(3):
@@ -112,20 +112,26 @@ def test_what_waits_in_memory_is_bounded(mixture, tmp_path):
     assert before > 4, "nothing was loaded ahead"
 
 
-def test_a_cluster_without_a_free_cpu_is_named(mixture):
-    @ray.remote(num_cpus=4)
-    class Everything:
+def test_half_a_free_cpu_is_enough_and_none_is_named(mixture):
+    @ray.remote
+    class Holder:
         def ready(self) -> bool:
             return True
 
-    holder = Everything.remote()
-    assert ray.get(holder.ready.remote())
-    source = RayDataSource(DrawLoader(mixture, SETTINGS), cpus=0.5, patience=2.0)
+    holders = [Holder.options(num_cpus=cpus).remote() for cpus in (3.5, 0.5)]
+    assert ray.get(holders[0].ready.remote())
+    assert ray.get(holders[1].ready.remote())
+    source = RayDataSource(DrawLoader(mixture, SETTINGS), cpus=0.5, patience=1.0)
     walk = WindowWalk(mixture, word_lengths, SETTINGS, source=source)
-    with pytest.raises(InputError, match=r"no demonstration was loaded in 2 s: Ray Data needs 0.5 CPUs .* 0 free"):
+    with pytest.raises(InputError, match=r"no demonstration was loaded in 1 s: Ray Data needs 0.5 CPUs .* 0 free"):
         walk.next()
-    ray.kill(holder)
     walk.close()
+    ray.kill(holders[1])
+    source.patience = 60.0
+    walk.restore(WindowWalk(mixture, word_lengths, SETTINGS).state())
+    assert_equal(walk.next(), WindowWalk(mixture, word_lengths, SETTINGS).next())
+    walk.close()
+    ray.kill(holders[0])
 
 
 def test_sizes_that_make_no_sense_are_refused(mixture):
