@@ -108,7 +108,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
-    from avavla_ray.training.behaviour_cloning import check_output
+    from avavla_ray.training.output import check_output
 
     # Everything that can be wrong is looked at before anything slow starts.
     ppo = recipe(settings.recipe, **{name: getattr(settings, name) for name in PPO_FIELDS})
@@ -127,7 +127,7 @@ def main(settings: Settings) -> None:
         check_trainable(given.policy.config, settings.checkpoint)
         statistics = given.statistics_of(settings.unnorm_key)
         if metadata is not None:
-            check_units(metadata.folder, metadata.statistics, statistics)
+            check_units(str(metadata.folder), metadata.statistics, statistics)
     elif metadata is not None:
         raise InputError("--demos goes with the --checkpoint that was cloned from them: give that too")
     elif settings.unnorm_key is not None:
@@ -215,7 +215,7 @@ def clone_first(settings: Settings, uri: str) -> tuple[Path, Path]:
         )  # fmt: skip
         bc_libero.main(
             bc_libero.Settings(
-                demos=demos, preset=settings.preset, recipe="demo", minutes=settings.cloning_minutes, workers=1,
+                demos=(str(demos),), preset=settings.preset, recipe="demo", minutes=settings.cloning_minutes, workers=1,
                 output=cloned, resume=(cloned / "settings.json").is_file(), seed=settings.seed, tracking_uri=uri,
                 run_id=f"{settings.run_id or settings.output.name}/cloning",
             )

@@ -175,6 +175,17 @@ def empty_policy(config: PolicyConfig) -> AvaVlaPolicy:
     return AvaVlaPolicy(config, backbone)
 
 
+def policy_of(config: PolicyConfig, state: Mapping[str, Tensor]) -> AvaVlaPolicy:
+    """A policy whose weights are the CPU tensors of a state dict themselves, not copies of them."""
+    policy = empty_policy(config)
+    policy.load_state_dict(dict(state), assign=True)
+    if isinstance(config.backbone, OpenVlaConfig):
+        from avavla_ray.policy.openvla.shapes import fill_buffers
+
+        fill_buffers(policy.backbone.model, "cpu")
+    return policy
+
+
 def _with_unused(
     tensors: Iterable[tuple[str, Tensor]], before: CheckpointFolder | None
 ) -> Iterator[tuple[str, Tensor]]:

@@ -89,10 +89,13 @@ class SteadyInputCell(nn.GRUCell):
 
     def steady(self, tail: Tensor) -> Tensor:
         """The input's last columns (B, T) -> their share of the gates, biases included (B, 3H)."""
-        return F.linear(tail, self.weight_ih[:, -tail.shape[1] :], self.bias_ih)
+        # As a call of the module: under ZeRO 3 it has its weights only then.
+        return self(tail, None, None)
 
-    def forward(self, head: Tensor, hidden: Tensor, steady: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, head: Tensor, hidden: Tensor | None, steady: Tensor | None) -> Tensor:  # type: ignore[override]
         """The input's first columns (B, I - T), hidden (B, H), steady (B, 3H) -> (B, H), as nn.GRUCell."""
+        if hidden is None or steady is None:
+            return F.linear(head, self.weight_ih[:, -head.shape[1] :], self.bias_ih)
         H = self.hidden_size
         given = steady + F.linear(head, self.weight_ih[:, : head.shape[1]])
         kept = F.linear(hidden, self.weight_hh, self.bias_hh)

@@ -1,80 +1,58 @@
-"""Behaviour cloning as a Ray Train job: checks, the trainer, and the final checkpoint.
+"""Behaviour cloning as a Ray Train job: checks, the trainer, and the final checkpoints.
 
-    OUTPUT/
-      settings.json      what the run was started with; --resume must agree
-      train/             Ray Train's checkpoints: DeepSpeed shards, beliefs, the policy
-      checkpoint/        the final policy, in the one format of policy/checkpoint.py
-
-Every worker reads the Parquet files itself: consecutive decisions of a stream must reach the same worker in order,
-which a shuffling data pipeline would undo.
+OUTPUT/
+  settings.json      what the run was started with; --resume must agree
+  checkpoints/       what the run resumes from: the newest few and the best (training/cloning_state.py)
+  checkpoint/        the final policy, in the one format of policy/checkpoint.py
+  best/              the policy of the lowest held-out error in the last stage
+  launch             which start of the job may write here
+  ray/               Ray Train's own notes
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from avavla_ray.demonstrations.reader import DatasetMetadata, read_metadata
+from avavla_ray.demonstrations.augmentation import check_augmentation
+from avavla_ray.demonstrations.mixture import Mixture, open_mixture
+from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path, write_json
-from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint
+from avavla_ray.files import atomic_path, remove_temporaries, write_text
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.text import make_tokenizer
+from avavla_ray.training.cloning_start import check_start
+from avavla_ray.training.cloning_state import POLICY
+from avavla_ray.training.output import CHECKPOINTS, LAUNCH, check_output
+from avavla_ray.training.run_checkpoints import RunCheckpoints
 from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.stages import check_stages
 
-SETTINGS, TRAIN, CHECKPOINT = "settings.json", "train", "checkpoint"
+CHECKPOINT, BEST, RAY = "checkpoint", "best", "ray"
+# A run may go on with another number of workers, or sharded otherwise: what is learned does not depend on these.
+FREE = (
+    "workers", "min_workers", "threads", "data_cpus", "zero_stage", "offload", "recompute", "max_failures", "keep",
+    "checkpoint_minutes", "checkpoints", "validations", "gpus",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CloningResult:
-    """checkpoint: folder of the final policy. metrics: last position and validation."""
+    """checkpoint: folder of the final policy. best: of the one with the lowest held-out error, None without
+    validation. metrics: last position, validation and speed."""
 
     checkpoint: Path
+    best: Path | None
     metrics: dict[str, Any]
 
 
-def check_output(output: Path, identity: dict[str, Any], resume: bool) -> None:
-    """Refuse to mix runs: a fresh run wants an empty folder, a resumed one the settings it began with.
-
-    Raises:
-        InputError: names the folder, or the settings that differ.
-    """
-    path = output / SETTINGS
-    if not path.is_file():
-        if resume:
-            raise InputError(f"{output} holds no run to resume: leave --resume out, or give the run's --output")
-        write_json(path, identity)
-        return
-    check_unused(output, resume)
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not readable ({error}): give another --output") from error
-    now = json.loads(json.dumps(identity))
-    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if differing:
-        changes = ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in differing)
-        raise InputError(
-            f"{output} was begun with other settings ({changes}): resume with those, or give another --output"
-        )
-
-
-def check_unused(output: Path, resume: bool) -> None:
-    """Raise InputError when `output` holds a run that nobody asked to resume. Writes nothing."""
-    if (output / SETTINGS).is_file() and not resume:
-        raise InputError(f"{output} holds a run already: add --resume to continue it, or give another --output")
-
-
 def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
-    """Raise InputError when a policy can't learn from a data set: another width of actions or proprioception, or an
-    instruction too long for it."""
+    """Raise InputError when a policy can't learn from a data set: another width of actions or proprioception, too few
+    cameras, or an instruction too long for it."""
     statistics = metadata.statistics
     for kind, found, wanted in (
         ("actions", len(statistics.action.mask), policy.action_dim),
@@ -90,7 +68,7 @@ def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
 def train(
     settings: CloningSettings,
     policy: PolicyConfig,
-    demonstrations: str | Path,
+    demonstrations: str | Path | Sequence[str | Path],
     output: str | Path,
     *,
     initial: str | Path | None = None,
@@ -102,100 +80,120 @@ def train(
 
     Args:
         policy: with `lora` and an `initial` that has no adapters, they are added to it.
+        demonstrations: one data set or several, as `open_mixture` takes them.
+        output: folder on a file system that all machines of the cluster share.
         initial: checkpoint folder to start from instead of fresh weights; its configuration must be `policy`, but for
             the adapters, and the gripper of an OpenVLA import, which is turned into the demonstrations'.
+        resume: continue the run in `output` from its newest checkpoint, on any number of workers.
         provenance: of this run, for its checkpoints. tracking: (absolute store URI, run id) for metrics.
 
     Raises:
-        InputError: what was given is wrong. ray.train.TrainingFailedError: workers failed too often.
+        InputError: what was given is wrong, or became so (a picture that cannot be read, a full disk).
+        ray.train.TrainingFailedError: workers failed too often.
     """
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from avavla_ray.training.cloning_worker import POLICY, CloningWork, work
+    from avavla_ray.training.cloning_worker import CloningWork, work
 
-    demonstrations, output = Path(demonstrations).absolute(), Path(output).absolute()
-    metadata = read_metadata(demonstrations)
-    check_fit(metadata, policy)
+    given = [demonstrations] if isinstance(demonstrations, (str, Path)) else list(demonstrations)
+    mixture, output = open_mixture(given), Path(output).absolute()
+    for metadata in mixture.datasets:
+        check_fit(metadata, policy)
+    check_augmentation(settings.augmentation, policy.backbone)
     if settings.recompute and isinstance(policy.backbone, BackboneConfig):
         raise InputError(f"recompute: preset {policy.preset} keeps few activations, only OpenVLA can do without them")
-    weights = None
-    if initial is not None:
-        weights = initial_weights(initial, policy, settings.seed)
+    start = None if initial is None else check_start(initial, policy)
+    check_stages(settings, latent_loop=policy.latent.enabled, valued=start is not None and start.stage == "ppo")
     identity = {
-        **asdict(settings), "policy": policy.preset, "demonstrations": str(demonstrations),
-        "lora": policy.lora and asdict(policy.lora),
-        "initial": None if initial is None else str(Path(initial).absolute()),
+        **{name: value for name, value in asdict(settings).items() if name not in FREE},
+        "policy": policy.preset, "lora": policy.lora and asdict(policy.lora), "initial": start and start.digest,
+        "demonstrations": _identity(mixture),
     }  # fmt: skip
     check_output(output, identity, resume)
-    trained_on = {
-        "demonstrations": {
-            "name": metadata.name, "episodes": len(metadata.episodes), "steps": metadata.steps,
-            **metadata.manifest.get("provenance", {}),
-        },
-        "cloning": asdict(settings),
-    }  # fmt: skip
+    launch = uuid.uuid4().hex
+    write_text(output / LAUNCH, launch)
+    gpus = gpus_each(settings)
     trainer = TorchTrainer(
         work,
         train_loop_config=CloningWork(
-            settings,
-            policy,
-            demonstrations,
-            {**(provenance or {}), **trained_on},
-            weights,
-            tracking,
+            settings, policy, mixture, output, launch,
+            {**(provenance or {}), "demonstrations": _described(mixture), "cloning": asdict(settings)},
+            None if initial is None else Path(initial).absolute(), tracking,
         ),
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=settings.workers, resources_per_worker={"CPU": settings.threads}),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=(settings.min_workers, settings.workers) if settings.min_workers else settings.workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": settings.threads, **({"GPU": gpus} if gpus else {})},
+        ),
         run_config=RunConfig(
-            name=TRAIN,
+            name=RAY,
             storage_path=str(output),
             failure_config=FailureConfig(max_failures=settings.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=settings.keep),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
+    )  # fmt: skip
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        reason = _wrong_input(error)
+        if reason is not None:
+            raise InputError(f"{reason} (what was finished is kept: add --resume once it is mended)") from error
+        raise
+    return _finish(output)
+
+
+def gpus_each(settings: CloningSettings) -> float:
+    """GPUs of a worker: as set, else one each where the cluster has enough of them."""
+    import ray
+
+    if settings.gpus is not None:
+        return settings.gpus
+    return float(ray.cluster_resources().get("GPU", 0) >= settings.workers)
+
+
+def _described(mixture: Mixture) -> list[dict[str, Any]]:
+    weights = mixture.weights or (None,) * len(mixture.datasets)
+    return [
+        {
+            "name": data.name, "episodes": len(data.episodes), "steps": data.steps, "weight": weight,
+            **data.manifest.get("provenance", {}),
+        }
+        for data, weight in zip(mixture.datasets, weights, strict=True)
+    ]  # fmt: skip
+
+
+def _identity(mixture: Mixture) -> list[list[Any]]:
+    return [[str(data.folder), data.name, len(data.episodes), data.steps] for data in mixture.datasets] + (
+        [list(mixture.weights)] if mixture.weights else []
     )
-    result = trainer.fit()
-    with result.checkpoint.as_directory() as folder, atomic_path(output / CHECKPOINT) as temporary:
-        shutil.copytree(Path(folder) / POLICY, temporary)
-    return CloningResult(output / CHECKPOINT, dict(result.metrics or {}))
 
 
-def initial_weights(checkpoint: str | Path, policy: PolicyConfig, seed: int) -> dict[str, np.ndarray]:
-    """What training starts from, by parameter name, all float32.
-
-    Raises:
-        InputError: the checkpoint's configuration is another one, or its gripper cannot be turned into the policy's.
-    """
-    loaded = load_checkpoint(checkpoint)
-    start = loaded.policy
-    if policy.lora is not None and start.config.lora is None:
-        from avavla_ray.policy.lora import adapt
-
-        torch.manual_seed(seed)
-        adapt(start, policy.lora)
-    turned = start.config.gripper == "open_fraction" and policy.gripper == "signed"
-    if (replace(start.config, gripper="signed") if turned else start.config) != policy:
-        raise InputError(f"checkpoint {checkpoint} has another configuration than the policy to train")
-    weights = {name: tensor.float() for name, tensor in start.state_dict().items()}
-    if turned:
-        weights = _signed_gripper(weights, loaded)
-    return {name: tensor.numpy() for name, tensor in weights.items()}
+def _wrong_input(error: BaseException) -> str | None:
+    """What a worker found wrong with its input, from Ray Train's record of how the workers failed."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "_base_exc", failure)
+        while cause is not None:
+            if isinstance(cause, (InputError, FloatingPointError)):
+                return str(cause)
+            cause = cause.__cause__
+    return None
 
 
-def _signed_gripper(weights: dict[str, Tensor], start: Checkpoint) -> dict[str, Tensor]:
-    """The same openings of the gripper, commanded as the demonstrations do."""
-    from avavla_ray.policy.openvla.gripper import signed_weights
-
-    if start.policy.seam.head is None or isinstance(start.policy.config.backbone, BackboneConfig):
-        raise InputError(
-            f"checkpoint {start.path} reads the gripper off no L1 head, which alone can be turned into the "
-            "demonstrations' units: import it with --parallel"
-        )
-    if all(each.action.mask[-1] for each in start.all_statistics.values()):
-        raise InputError(
-            f"checkpoint {start.path} normalises the gripper, the demonstrations' is left as it is: start from weights "
-            "whose statistics leave it so too"
-        )
-    prefix = "backbone.model."
-    return {name: signed_weights(name.removeprefix(prefix), tensor) for name, tensor in weights.items()}
+def _finish(output: Path) -> CloningResult:
+    """Put the last policy and the best one where other jobs look for them."""
+    remove_temporaries(output)  # of an earlier start that was killed here
+    store = RunCheckpoints(output / CHECKPOINTS)
+    last, best = store.newest(), store.best()
+    if last is None:
+        raise InputError(f"{output / CHECKPOINTS} holds no checkpoint any more: was it removed while training?")
+    for stored, name in ((last, CHECKPOINT), (best, BEST)):
+        if stored is not None:
+            with atomic_path(output / name) as temporary:
+                shutil.copytree(stored.path / POLICY, temporary)
+    facts = last.facts
+    return CloningResult(
+        output / CHECKPOINT, output / BEST if best else None,
+        {**facts["position"], **facts["validation"], **facts["speed"]},
+    )  # fmt: skip

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import random
-import tempfile
+import socket
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,35 +14,40 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
-from avavla_ray.demonstrations.windows import Batch, WindowSettings, WindowWalk, prefetch
-from avavla_ray.normalisation import Statistics
-from avavla_ray.policy.attention import temperature_at
-from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.demonstrations.decisions import DrawLoader, WindowSettings
+from avavla_ray.demonstrations.mixture import Mixture, split
+from avavla_ray.demonstrations.reader import EpisodeReader
+from avavla_ray.demonstrations.windows import Source, WindowWalk, prefetch
+from avavla_ray.errors import InputError
+from avavla_ray.policy.checkpoint import load_checkpoint, policy_of, save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.types import Belief
 from avavla_ray.progress import Progress
 from avavla_ray.tracking import attach
-from avavla_ray.training.budget import Position, cloned, passed, rate_factor, stage_at, used
-from avavla_ray.training.engine import (
-    EngineSettings,
-    full_state,
-    initialise_engine,
-    load_engine,
-    save_engine,
-    set_learning_rates,
-    start_process_group,
+from avavla_ray.training.budget import Position, cloned, passed, stage_at, used
+from avavla_ray.training.cloning_start import set_types, start_policy
+from avavla_ray.training.cloning_state import (
+    POLICY,
+    exhaust,
+    gather_beliefs,
+    learner_reader,
+    read_beliefs,
+    write_beliefs,
+    write_learner,
 )
+from avavla_ray.training.engine import start_process_group
 from avavla_ray.training.meter import Meter
-from avavla_ray.training.objective import CloningObjective, learning_parameters, to_tensors
-from avavla_ray.training.settings import WARM_UP, CloningSettings
-from avavla_ray.training.stages import PARTS
-from avavla_ray.training.validation import dimension_names, held_out_errors, split
+from avavla_ray.training.output import CHECKPOINTS, LAUNCH
+from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
+from avavla_ray.training.run_lock import RunLock
+from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.stage_run import RAW, StageRun, engine_settings
+from avavla_ray.training.validation import dimension_names, held_out_errors
 
-POLICY, POSITION = "policy", "position.json"
 LOG_EVERY = 10
+Load = Callable[[DrawLoader], Source]
 
 
 @dataclass(frozen=True)
@@ -52,237 +55,278 @@ class CloningWork:
     """Everything a worker needs to know; picklable.
 
     Attributes:
-        demonstrations: folder that every worker can read.
-        initial: weights to start from, None for fresh ones. provenance: written into checkpoints.
+        mixture: data sets that every worker can read.
+        output: folder that every worker can read and write. launch: what the driver wrote into its file LAUNCH.
+        initial: checkpoint to start from, None for fresh weights. provenance: written into checkpoints.
         tracking: (store, run id) of the MLflow run that rank 0 logs to, None for none.
     """
 
     settings: CloningSettings
     policy: PolicyConfig
-    demonstrations: Path
+    mixture: Mixture
+    output: Path
+    launch: str
     provenance: dict[str, Any]
-    initial: dict[str, np.ndarray] | None = None
+    initial: Path | None = None
     tracking: tuple[str, str] | None = None
 
 
 def work(what: CloningWork) -> None:
-    """Train to the end of the budget, from the latest checkpoint that Ray Train hands us if there is one."""
+    """Train to the end of the budget, from the newest complete checkpoint in the output folder if there is one."""
     import ray.train
 
-    context, checkpoint = ray.train.get_context(), ray.train.get_checkpoint()
-    logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs every report at INFO
+    from avavla_ray.training.loading import RayDataSource
+
+    context = ray.train.get_context()
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs at INFO
     torch.set_num_threads(what.settings.threads)
-    worker = _Worker(what, context.get_world_rank(), context.get_world_size())
-    if checkpoint is None:
-        worker.begin(what.initial)
-    else:
-        with checkpoint.as_directory() as folder:
-            worker.resume(Path(folder))
-    worker.train()
+    _check_shared(what)
+    start_process_group(engine_settings(what.settings))
+    rank, world = context.get_world_rank(), context.get_world_size()
+    worker = Worker(what, rank, world, lambda loader: RayDataSource(loader, cpus=what.settings.data_cpus / world))
+    if rank > 0:
+        worker.start()
+        worker.train()
+        return
+    with RunLock(what.output / CHECKPOINTS):  # whoever is still dying must not write beside us
+        worker.start()
+        worker.train()
 
 
-class _Worker:
-    def __init__(self, what: CloningWork, rank: int, world: int) -> None:
-        self.what, self.settings, self.rank, self.world = what, what.settings, rank, world
-        self.engine_settings = EngineSettings(
-            zero_stage=what.settings.zero_stage,
-            gradient_clip=what.settings.gradient_clip,
-            accumulation=what.settings.accumulation,
-            precision=what.settings.precision,
-            weight_decay=what.settings.weight_decay,
+def _check_shared(what: CloningWork) -> None:
+    """A machine with a folder of its own under this name would begin anew, or keep checkpoints where nobody looks."""
+    path = what.output / LAUNCH
+    if not path.is_file() or path.read_text(encoding="utf-8") != what.launch:
+        raise InputError(
+            f"{what.output} on {socket.gethostname()} is not the folder that the job was started with: give an "
+            "--output on a file system that all machines share"
         )
-        start_process_group(self.engine_settings)
-        config, chosen = what.policy, what.settings
-        metadata = read_metadata(what.demonstrations)
-        self.statistics: Statistics = metadata.statistics
-        self.reader = EpisodeReader(metadata)
+
+
+class Worker:
+    """The share of one training process; needs a process group and no Ray."""
+
+    def __init__(self, what: CloningWork, rank: int, world: int, load: Load | None = None) -> None:
+        """
+        Args:
+            load: makes the source of the demonstrations; None loads them in this process.
+        """
+        self.what, self.settings, self.rank, self.world = what, what.settings, rank, world
+        chosen, config = what.settings, what.policy
+        self.mixture = what.mixture
+        training, self.held_out = split(self.mixture, chosen.held_out, chosen.held_out_limit, chosen.seed)
         self.preparation = Preparation(config)
-        training, self.held_out = split(len(metadata.episodes), chosen.held_out, chosen.held_out_limit, chosen.seed)
+        windows = WindowSettings(
+            streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, augmentation=chosen.augmentation,
+            proprio_noise=chosen.proprio_noise, seed=chosen.seed,
+        )  # fmt: skip
+        loader = DrawLoader(self.mixture, windows, episodes=training, backbone=config.backbone)
         self.walk = WindowWalk(
-            self.reader, self._tokens,
-            WindowSettings(
-                streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, shift=chosen.augmentation.shift,
-                proprio_noise=chosen.proprio_noise, seed=chosen.seed,
-            ),
-            episodes=training, prepare=self.preparation.pictures, rank=rank, world=world,
+            self.mixture, self._tokens, windows, episodes=training, rank=rank, world=world, backbone=config.backbone,
+            source=load and load(loader),
         )  # fmt: skip
         self.position = Position()
-        self.run = attach(*what.tracking) if what.tracking and rank == 0 else None
-        self.engine: Any = None
+        self.store = RunCheckpoints(what.output / CHECKPOINTS, chosen.keep)
+        self.tracked = attach(*what.tracking) if what.tracking and rank == 0 else None
         self.belief: Belief
+        self.stage: StageRun
         self.validation: dict[str, float] = {}
+        self.validated_at = -1
 
     def _tokens(self, instruction: str) -> np.ndarray:
         return self.preparation.text(instruction).numpy()
 
     # Beginning, resuming, changing stage
 
-    def begin(self, initial: dict[str, np.ndarray] | None) -> None:
-        torch.manual_seed(self.settings.seed)
-        policy = self._new_policy()
-        if initial is not None:
-            policy.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in initial.items()})
+    def start(self) -> None:
+        """From the newest checkpoint that rank 0 sees, else from the beginning."""
+        found = [self.store.newest(verify=True) if self.rank == 0 else None]
+        if self.world > 1:
+            dist.broadcast_object_list(found, src=0)
+        if found[0] is None:
+            if self.rank == 0 and any(self.store.folder.glob("damaged-*")):
+                raise InputError(
+                    f"{self.store.folder} holds damaged checkpoints only: restore one, or give another --output"
+                )
+            self._begin()
+        else:
+            self._resume(found[0])
+            index, _ = stage_at(self.settings, self.position.fraction, self.what.policy.latent.enabled)
+            if index != self.position.stage:
+                self._enter(index)
+
+    def _begin(self) -> None:
+        policy = start_policy(
+            self.what.policy, seed=self.settings.seed, initial=self.what.initial, precision=self.settings.precision
+        )
         self.position.stage, _ = stage_at(self.settings, 0.0, self.what.policy.latent.enabled)
-        self._build_engine(policy)
-        self.belief = self._policy.initial_belief(self.settings.streams // self.world, self.engine.device)
-        self._seed_draws()
+        self.stage = self._run_stage(policy)
+        self.belief = self.stage.policy.initial_belief(len(self.walk.mine), self.stage.engine.device)
 
-    def resume(self, folder: Path) -> None:
-        self.position = Position(**json.loads((folder / POSITION).read_text(encoding="utf-8")))
-        torch.manual_seed(self.settings.seed)
-        self._build_engine(self._new_policy())
-        state = load_engine(self.engine, folder)
-        self.walk.restore(state["walk"])
-        mine = torch.load(folder / f"rank_{self.rank}.pt", weights_only=True)
-        self.belief = Belief(*(part.to(self.engine.device) for part in mine["belief"]))
-        torch.set_rng_state(mine["random"])
+    def _resume(self, stored: StoredCheckpoint) -> None:
+        facts = stored.facts
+        self.position = Position(**facts["position"])
+        self.validation = facts["validation"]
+        self.walk.restore(facts["walk"])
+        policy = load_checkpoint(stored.path / POLICY, verify=False).policy.train()
+        result = dict(policy.state_dict()) if self.settings.average else {}
+        read = learner_reader(stored.path)
+        if self.settings.average:
+            raw = {name: read(name + RAW) for name in facts["learning"]}
+            result = {name: result[name].clone() for name in raw}
+            policy.load_state_dict(raw, strict=False)
+        self.stage = self._run_stage(set_types(policy, self.settings.precision))
+        self.stage.load_learner(read, result.__getitem__, facts["averaged"])
+        self.belief = read_beliefs(stored.path, self.walk.mine, self.stage.engine.device)
         if self.rank == 0:
-            print(f"resumed at step {self.position.step} ({self._kind})", flush=True)
+            print(
+                f"resumed at step {self.position.step} ({self.stage.stage.kind}), saved by {facts['world']} worker(s), "
+                f"on {self.world}",
+                flush=True,
+            )
 
-    def _seed_draws(self) -> None:
-        """Ranks start from equal weights and must then draw different noise."""
-        torch.manual_seed(1 + self.settings.seed * 1000 + self.rank)
+    def _run_stage(self, policy: AvaVlaPolicy) -> StageRun:
+        return StageRun(policy, self.settings, self.position.stage, rank=self.rank, world=self.world)
 
-    def _new_policy(self) -> AvaVlaPolicy:
-        policy = AvaVlaPolicy(self.what.policy)
-        if self.settings.precision == "bfloat16":
-            # Autocast would make a bfloat16 copy of every frozen weight in every forward pass, and keep it.
-            for parameter in policy.parameter_groups()["frozen"]:
-                parameter.data = parameter.data.bfloat16()
-        return policy
-
-    def _build_engine(self, policy: AvaVlaPolicy) -> None:
-        parameters = learning_parameters(policy, PARTS[self._kind])
-        if self.settings.recompute:
-            policy.backbone.model.set_gradient_checkpointing(True)
-        objective = CloningObjective(policy, self.settings.smoothness)
-        self.engine = initialise_engine(objective, [{"params": parameters, "lr": 0.0}], self.engine_settings)
-        self.engine.train()
-
-    @property
-    def _kind(self) -> str:
-        return self.settings.stages[self.position.stage].kind
-
-    @property
-    def _policy(self) -> AvaVlaPolicy:
-        return self.engine.module.policy
-
-    def _enter(self, stage: int) -> None:
-        """The next stage trains other parts: a fresh engine on a fresh module with the weights of this one."""
-        state = full_state(self.engine, everywhere=True)
+    def _enter(self, index: int) -> None:
+        """The next stage trains other parts: a fresh engine on a fresh module with the result of this one."""
+        state = self.stage.weights(everywhere=True)
         assert state is not None
-        self.engine.destroy()
-        policy = self._new_policy()
-        policy.load_state_dict(state)
-        self.position.stage = stage
-        self._build_engine(policy)
-        self._seed_draws()
+        self.stage.close()
+        self.position.stage = index
+        self.stage = self._run_stage(policy_of(self.what.policy, state).train())
 
     # The loop
 
     def train(self) -> None:
-        settings, position = self.settings, self.position
+        settings, position, thinks = self.settings, self.position, self.what.policy.latent.enabled
         begun = time.monotonic() - position.elapsed
+        saved = time.monotonic()
         total, unit = (settings.steps, "steps") if settings.minutes is None else (round(60 * settings.minutes), "s")
-        done = position.step if settings.minutes is None else int(position.elapsed)
-        progress = Progress(total or 0, "clone", unit, done=done) if self.rank == 0 else None
+        at = position.step if settings.minutes is None else int(position.elapsed)
+        progress = Progress(total or 0, "clone", unit, done=at) if self.rank == 0 else None
         batches = prefetch(self.walk)
         meter = Meter()
         while position.fraction < 1.0:
             asked = time.perf_counter()
             batch, walk_state = next(batches)
             waited = time.perf_counter() - asked
-            metrics = self._step(batch)
+            _, done = stage_at(settings, position.fraction, thinks)
+            self.belief, metrics = self.stage.step(
+                batch, self.belief, step=position.step, done=done, cloned=cloned(settings, position.fraction, thinks),
+                mine=self.walk.mine,
+            )  # fmt: skip
             position.step += 1
             meter.add(settings.streams * settings.decisions, waited, time.perf_counter() - asked)
             before, position.elapsed = position.fraction, time.monotonic() - begun
-            position.fraction = self._agree(used(settings, position.step, position.elapsed))
-            if position.step % LOG_EVERY == 0 or position.fraction >= 1.0:
-                numbers = {**metrics, **meter.recent(), "fraction": position.fraction}
+            position.fraction, unsaved = self._agree(
+                used(settings, position.step, position.elapsed), time.monotonic() - saved
+            )
+            ended = position.fraction >= 1.0
+            if position.step % LOG_EVERY == 0 or ended:
+                numbers = {**metrics, **meter.recent(), "fraction": position.fraction, "stage": position.stage}
                 self._log({f"train/{name}": value for name, value in numbers.items()})
                 if progress is not None:
                     seen = position.step if settings.minutes is None else min(int(position.elapsed), total or 0)
-                    notes = {"step": position.step, "l1": numbers["l1"], "decisions/s": numbers["decisions_per_s"]}
-                    progress.advance(seen - progress.count, stage=self._kind, **notes, **self.validation)
-            stage, _ = stage_at(settings, position.fraction, self.what.policy.latent.enabled)
-            changing = stage != position.stage
+                    notes = {"step": position.step, "loss": metrics["loss"], "decisions/s": numbers["decisions_per_s"]}
+                    progress.advance(seen - progress.count, stage=self.stage.stage.kind, **notes, **self.validation)
+            index, _ = stage_at(settings, position.fraction, thinks)
+            changing = index != position.stage and not ended
             if passed(before, position.fraction, settings.validations) or changing:
                 self._validate()
+            if passed(before, position.fraction, settings.checkpoints) or changing or unsaved > self._patience:
+                self._save(walk_state, meter.total(), last=ended)
+                saved = time.monotonic()
             if changing:
-                self._enter(stage)
-            if passed(before, position.fraction, settings.checkpoints) or changing:
-                self._save(walk_state, meter.total())
+                self._enter(index)
         batches.close()
+        self.walk.close()
         if progress is not None:
             progress.close()
-        self.engine.destroy()
+        self.stage.close()
 
-    def _agree(self, fraction: float) -> float:
-        """Rank 0's clock decides, so that all ranks change stage and stop at the same step."""
+    @property
+    def _patience(self) -> float:
+        return 60 * self.settings.checkpoint_minutes
+
+    def _agree(self, *numbers: float) -> list[float]:
+        """Rank 0's clock decides, so that all ranks save, change stage and stop at the same step."""
         if self.world == 1:
-            return fraction
-        shared = torch.tensor([fraction], dtype=torch.float64, device=self.engine.device)
+            return list(numbers)
+        shared = torch.tensor(numbers, dtype=torch.float64, device=self.stage.engine.device)
         dist.broadcast(shared, src=0)
-        return float(shared)
-
-    def _step(self, batch: Batch) -> dict[str, float]:
-        settings, position, config = self.settings, self.position, self.what.policy
-        stage, done = stage_at(settings, position.fraction, config.latent.enabled)
-        warm = self._kind == WARM_UP
-        peak = settings.stages[position.stage].learning_rate
-        rate = peak * rate_factor(settings, done if stage == position.stage else 1.0)
-        set_learning_rates(self.engine, [rate])
-        temperature = temperature_at(config.attention, cloned(settings, position.fraction, config.latent.enabled))
-        # Every depth at which the gate may stop has to act well, so the warm-up visits them all.
-        depth = random.Random(f"{settings.seed}/{position.step}").randint(1, config.latent.max_steps) if warm else 0
-        loss, self.belief, metrics = self.engine(
-            to_tensors(batch, self.engine.device), self.belief,
-            latent_steps=depth, temperature=temperature, sample=warm,
-        )  # fmt: skip
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss became {float(loss)} at step {position.step}: lower the learning rate")
-        self.engine.backward(loss)
-        self.engine.step()
-        shown = {name: float(metrics[name]) for name in ("l1", "smoothness") if name in metrics}
-        return {**shown, "loss": float(loss), "learning_rate": rate, "temperature": temperature}
+        return shared.tolist()
 
     def _validate(self) -> None:
-        """L1 on held-out episodes at depth 0 and, once the loop learns, at full depth."""
-        if not self.held_out:
+        """L1 on held-out episodes, by action dimension, of what the stage has come to at the depth that it trains."""
+        if not any(self.held_out):
             return
-        config = self.what.policy
-        depths = [0] + ([config.latent.max_steps] if self._kind == WARM_UP else [])
-        self.validation = {}
-        for depth in depths:
-            errors = held_out_errors(self.engine.module, self.reader, self._tokens, self.held_out, depth)
-            name = "val_l1" if depth == depths[-1] else f"val_l1_depth_{depth}"
-            self.validation[name] = float(errors.mean())
-        details = {f"val/l1_{name}": float(error) for name, error in zip(dimension_names(errors), errors, strict=True)}
-        self._log({**{f"val/{key.removeprefix('val_')}": value for key, value in self.validation.items()}, **details})
+        position, depth = self.position, self.stage.depth
+        errors, weights = [], []
+        with self.stage.result() as objective:
+            for metadata, episodes in zip(self.mixture.datasets, self.held_out, strict=True):
+                if episodes:
+                    reader = EpisodeReader(metadata)
+                    errors.append(held_out_errors(objective, reader, self._tokens, episodes, depth, self.stage.engine))
+                    weights.append(sum(metadata.episodes[index].steps for index in episodes))
+        mean = np.average(errors, axis=0, weights=weights)
+        self.validation, self.validated_at = {"val_l1": float(mean.mean())}, position.step
+        self._log(
+            {"val/l1": float(mean.mean())}
+            | {f"val/l1_{name}": float(error) for name, error in zip(dimension_names(mean), mean, strict=True)}
+        )
+        if len(errors) > 1:
+            names = [data.name for data, chosen in zip(self.mixture.datasets, self.held_out, strict=True) if chosen]
+            self._log({f"val/{name}/l1": float(each.mean()) for name, each in zip(names, errors, strict=True)})
 
     def _log(self, metrics: dict[str, float]) -> None:
-        if self.run is not None:
-            self.run.log_metrics(metrics, step=self.position.step)
+        if self.tracked is not None:
+            self.tracked.log_metrics(metrics, step=self.position.step)
 
-    def _save(self, walk_state: dict[str, Any], speed: dict[str, float]) -> None:
-        """Engine state and belief of every rank, and the whole policy in our own format, as one Ray checkpoint."""
-        import ray.train
+    def _save(self, walk_state: dict[str, Any], speed: dict[str, float], *, last: bool) -> None:
+        """Everything that resuming needs, on any number of workers. Collective; rank 0 writes.
 
-        with tempfile.TemporaryDirectory(prefix="cloning-") as temporary:
-            folder = Path(temporary)
-            save_engine(self.engine, folder, {"walk": walk_state})
-            torch.save(
-                {"belief": [part.cpu() for part in self.belief], "random": torch.get_rng_state()},
-                folder / f"rank_{self.rank}.pt",
+        A full disk does not end training, unless it is the last checkpoint: the older ones stay, and the next attempt
+        may find room.
+        """
+        state = self.stage.weights()
+        beliefs = gather_beliefs(self.belief, self.walk.mine, self.settings.streams, self.world)
+        learner = self.stage.learner()
+        if state is None:
+            exhaust(learner)
+            return
+        position = asdict(self.position)
+        facts = {
+            "position": position, "walk": walk_state, "validation": self.validation, "world": self.world,
+            "speed": speed, "averaged": self.stage.averaged,
+            "learning": self.stage.learning if self.settings.average else [],
+        }  # fmt: skip
+        held_out = {
+            data.name: [data.episodes[index].episode for index in chosen]
+            for data, chosen in zip(self.mixture.datasets, self.held_out, strict=True)
+        }
+
+        def fill(folder: Path) -> None:
+            write_learner(folder, learner)
+            write_beliefs(folder, beliefs)
+            save_checkpoint(
+                folder / POLICY, policy_of(self.what.policy, state), self.mixture.statistics, stage="bc",
+                provenance=self.what.provenance, origin=self.what.initial,
+                extra={"training": position, "validation": self.validation, "held_out": held_out},
+            )  # fmt: skip
+
+        fresh = self.validated_at == self.position.step
+        try:
+            self.store.write(
+                self.position.step,
+                fill,
+                score=self.validation["val_l1"] if fresh else None,
+                facts=facts,
+                stage=self.position.stage,
             )
-            state = full_state(self.engine)
-            if state is not None:
-                policy = self._new_policy()
-                policy.load_state_dict(state)
-                save_checkpoint(
-                    folder / POLICY, policy, self.statistics, stage="bc", provenance=self.what.provenance,
-                    extra={"training": asdict(self.position), "validation": self.validation},
-                )  # fmt: skip
-                (folder / POSITION).write_text(json.dumps(asdict(self.position)), encoding="utf-8")
-            report = {**asdict(self.position), **self.validation, **speed}
-            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(os.fspath(folder)))
+        except InputError as error:
+            if last:
+                raise
+            print(f"no checkpoint at step {self.position.step}: {error}; training goes on", flush=True)
+        finally:
+            exhaust(learner)

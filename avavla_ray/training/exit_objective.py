@@ -16,7 +16,7 @@ from avavla_ray.learning.exit_labels import exit_labels
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.reasoning import ExitGate
 from avavla_ray.policy.types import Belief, PolicyInputs
-from avavla_ray.training.objective import fresh_belief, row_weight
+from avavla_ray.training.objective import CloningObjective, fresh_belief, row_weight
 from avavla_ray.training.settings import EXIT_TARGETS
 
 # Smallest gain that is worth thinking on for. Of value: the paper's. Of the action: a four-hundredth of the range of a
@@ -39,6 +39,7 @@ class ExitObjective(nn.Module):
 
     Attributes:
         SHARED_METRICS: see `CloningObjective`.
+        actions: the error of the policy's actions.
     """
 
     SHARED_METRICS = frozenset({"gate_loss", "exit_share", "accuracy", "mean_depth"})
@@ -66,24 +67,34 @@ class ExitObjective(nn.Module):
         self.policy, self.target, self.lookahead = policy, target, lookahead
         self.delta = DELTAS[target] if delta is None else delta
         self.replicas, self.streams = replicas, streams
+        self.actions = CloningObjective(policy)
 
     def train(self, mode: bool = True) -> ExitObjective:
         """Stay in evaluation mode whatever the engine asks for: labels are about the policy that acts."""
         return super().train(False)
 
     def forward(
-        self, batch: Mapping[str, Tensor], belief: Belief, *, temperature: float | None = None
+        self,
+        batch: Mapping[str, Tensor],
+        belief: Belief,
+        *,
+        temperature: float | None = None,
+        latent_steps: int | None = None,
     ) -> tuple[Tensor, Belief, dict[str, Tensor]]:
         """
         Args:
             batch: a window of demonstrations/windows.py. belief: of each stream before it.
             temperature: see `AvaVlaPolicy.clone`.
+            latent_steps: the error of the actions at this depth is wanted instead, as `actions` gives it: through here,
+                because ZeRO 3 gathers weights for its own module only.
 
         Returns:
             loss; belief after the window; metrics, over all decisions: "gate_loss"; "exit_share" of labels that say
             exit; "accuracy", how often the gate says the same at the policy's threshold; "mean_depth" that it stops at.
         """
         self.eval()
+        if latent_steps is not None:
+            return self.actions(batch, belief, latent_steps=latent_steps, temperature=temperature)
         found: list[Tensor] = []
         for t in range(batch["mask"].shape[1]):
             belief = fresh_belief(belief, batch["starts"][:, t])

@@ -16,16 +16,16 @@ from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import LoraConfig, PolicyConfig, preset
 from avavla_ray.policy.openvla.gripper import open_fraction_weights, signed_weights
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.training.behaviour_cloning import initial_weights
+from avavla_ray.training.cloning_start import check_start, start_policy
 from tests.support.openvla_policies import chunk_of, openvla_inputs, openvla_policy
 from tests.support.policies import some_statistics, stirred_policy
 
 
 def started(folder: Path, config: PolicyConfig) -> AvaVlaPolicy:
     """The policy of `config` as training would start it from a checkpoint."""
-    policy = AvaVlaPolicy(config).eval()
-    weights = initial_weights(folder, config, seed=0)
-    policy.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    check_start(folder, config)
+    policy = start_policy(config, seed=0, initial=folder).eval()
+    assert policy.config == config
     return policy
 
 
@@ -60,23 +60,23 @@ def test_cloning_from_an_import_starts_with_the_same_openings(lora: LoraConfig |
 def test_a_start_in_the_same_units_stays_as_it_is(tmp_path: Path) -> None:
     start = openvla_policy()
     start.config = dataclasses.replace(start.config, gripper="signed")
-    weights = initial_weights(save(tmp_path / "start", start, some_statistics()), start.config, seed=0)
+    weights = started(save(tmp_path / "start", start, some_statistics()), start.config).state_dict()
     for name, tensor in start.state_dict().items():
-        np.testing.assert_array_equal(weights[name], tensor.numpy())
+        assert torch.equal(weights[name], tensor), name
 
 
 def test_what_cannot_be_turned_is_refused(tmp_path: Path) -> None:
     words = stirred_policy(preset("openvla_tiny"))
     config = dataclasses.replace(words.config, gripper="signed")
     with pytest.raises(InputError, match="no L1 head.*--parallel"):
-        initial_weights(save(tmp_path / "words", words, some_statistics()), config, seed=0)
+        check_start(save(tmp_path / "words", words, some_statistics()), config)
     policy = openvla_policy()
     config = dataclasses.replace(policy.config, gripper="signed")
     with pytest.raises(InputError, match="normalises the gripper"):
-        initial_weights(save(tmp_path / "scaled", policy, normalised(some_statistics())), config, seed=0)
+        check_start(save(tmp_path / "scaled", policy, normalised(some_statistics())), config)
     policy.config = config
     with pytest.raises(InputError, match="another configuration"):  # no data set of ours counts openness
-        initial_weights(save(tmp_path / "signed", policy, some_statistics()), openvla_policy().config, seed=0)
+        check_start(save(tmp_path / "signed", policy, some_statistics()), openvla_policy().config)
 
 
 def test_turning_there_and_back_changes_nothing() -> None:
