@@ -95,6 +95,7 @@ class RayDataSource:
         together = max(1, int(self.cpus))
         context = DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
+        context.target_max_block_size = None  # a draw must not be cut in two
         context.execution_options = ExecutionOptions(
             preserve_order=True,
             resource_limits=ExecutionResources.for_limits(cpu=self.cpus, object_store_memory=self._megabytes * 2**20),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import ray.data
 
 from avavla_ray.demonstrations.augmentation import OPENVLA
 from avavla_ray.demonstrations.decisions import DrawLoader
@@ -93,6 +94,15 @@ def test_a_killed_task_is_repeated(mixture, tmp_path):
         assert_equal(walk.next(), plain.next())
     walk.close()
     assert loader.grave.exists(), "no task was killed"
+
+
+def test_a_draw_that_is_larger_than_rays_blocks_stays_whole(mixture, monkeypatch):
+    monkeypatch.setattr(ray.data.DataContext.get_current(), "target_max_block_size", 10_000)
+    plain = WindowWalk(mixture, word_lengths, SETTINGS)
+    walk = WindowWalk(mixture, word_lengths, SETTINGS, source=RayDataSource(DrawLoader(mixture, SETTINGS), **SHORT))
+    for _ in range(3):
+        assert_equal(walk.next(), plain.next())
+    walk.close()
 
 
 def test_what_waits_in_memory_is_bounded(mixture, tmp_path):
