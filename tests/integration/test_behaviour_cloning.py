@@ -81,7 +81,7 @@ def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, 
     assert checkpoint.stage == "bc"
     assert checkpoint.extra["training"]["step"] == 400
     assert checkpoint.extra["training"]["stage"] == 1
-    assert checkpoint.provenance["demonstrations"]["episodes"] == 8
+    assert checkpoint.provenance["demonstrations"][0]["episodes"] == 8
     assert checkpoint.provenance["cloning"]["workers"] == 2
     assert checkpoint.statistics.name == "libero_object"
     (found,) = find_runs(uri=uri, kind="bc")
