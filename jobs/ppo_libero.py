@@ -22,8 +22,8 @@ class Settings:
     """Policy to start from, as bc_libero wrote it."""
     unnorm_key: str | None = None
     """Data set whose units are meant, where the checkpoint knows several."""
-    demos: Path | None = None
-    """Demonstrations that the policy was cloned from: they keep its action head in step."""
+    demos: str | None = None
+    """Demonstrations that the policy was cloned from, a folder or a URI: they keep its action head in step."""
     suite: str = "libero_object"
     tasks: tuple[int, ...] = ()
     """Task indices, played in turn; all when left out."""
@@ -102,6 +102,7 @@ def main(settings: Settings) -> None:
     from actors.cloning_stream import check_units
     from actors.learner_group import check_trainable
     from actors.settings import recipe
+    from avavla_ray.demonstrations.place import Place, absolute
     from avavla_ray.demonstrations.reader import read_metadata
     from avavla_ray.errors import InputError, check_fraction
     from avavla_ray.policy.checkpoint import load_checkpoint
@@ -163,7 +164,7 @@ def main(settings: Settings) -> None:
         .debugging(seed=settings.seed)
         .training(
             **asdict(ppo), checkpoint=str(checkpoint.absolute()), unnorm_key=settings.unnorm_key,
-            demonstrations=demos and str(demos.absolute()),
+            demonstrations=demos and absolute(demos),
             simulator=replace(simulator, image_size=start.policy.config.backbone.camera_size),
             exit_threshold=settings.exit_threshold, run_name=settings.run_id or settings.output.name,
             engine=EngineSettings(zero_stage=settings.zero_stage),
@@ -172,7 +173,7 @@ def main(settings: Settings) -> None:
     print(
         f"PPO from {checkpoint} ({start.stage}) on {settings.suite}, {settings.num_runners} runner(s) x "
         f"{settings.simulators} simulators, {settings.learners} learner rank(s), {ppo.update_decisions} decisions an "
-        f"update{'' if demos is None else f', cloning {demos} beside it'}",
+        f"update{'' if demos is None else f', cloning {Place.of(demos)} beside it'}",
         flush=True,
     )
     with track(
@@ -190,7 +191,7 @@ def main(settings: Settings) -> None:
             run.log_file(settings.output / name)
 
 
-def clone_first(settings: Settings, uri: str) -> tuple[Path, Path]:
+def clone_first(settings: Settings, uri: str) -> tuple[Path, str]:
     """A policy to start from when none was given: collect a few demonstrations and clone them for a little while.
 
     Returns:
@@ -200,7 +201,7 @@ def clone_first(settings: Settings, uri: str) -> tuple[Path, Path]:
     import collect_demos
 
     folder = settings.output / "cloning"
-    demos, cloned = folder / "demos", folder / "bc"
+    demos, cloned = str(folder / "demos"), folder / "bc"
     if not (cloned / "checkpoint").is_dir():
         print(
             f"no --checkpoint: collecting {settings.cloning_episodes} demonstrations a task and cloning them for "
@@ -210,12 +211,12 @@ def clone_first(settings: Settings, uri: str) -> tuple[Path, Path]:
         collect_demos.main(
             collect_demos.Settings(
                 suite=settings.suite, tasks=settings.tasks, episodes=settings.cloning_episodes, assets=settings.assets,
-                render=settings.render, output=demos, seed=settings.seed, num_runners=settings.num_runners,
+                render=settings.render, output=Path(demos), seed=settings.seed, num_runners=settings.num_runners,
             )
         )  # fmt: skip
         bc_libero.main(
             bc_libero.Settings(
-                demos=(str(demos),), preset=settings.preset, recipe="demo", minutes=settings.cloning_minutes, workers=1,
+                demos=(demos,), preset=settings.preset, recipe="demo", minutes=settings.cloning_minutes, workers=1,
                 output=cloned, resume=(cloned / "settings.json").is_file(), seed=settings.seed, tracking_uri=uri,
                 run_id=f"{settings.run_id or settings.output.name}/cloning",
             )

@@ -13,6 +13,11 @@ from avavla_ray.demonstrations.stores import connect, explain, first_line, schem
 from avavla_ray.errors import InputError
 
 
+def absolute(where: str | Path) -> str:
+    """The same place, named so that processes in other working folders find it too."""
+    return str(where) if scheme_of(str(where)) else str(Path(where).absolute())
+
+
 class Place:
     """A folder or file to read. Make one with `of`; a pickled copy opens a connection of its own.
 
@@ -46,7 +51,7 @@ class Place:
             return where
         if scheme_of(str(where)) is None:
             # Absolute, since a worker may run in another folder.
-            return cls(str(Path(where).absolute()), str(where))
+            return cls(absolute(where), str(where))
         place = cls(str(where), without_secrets(str(where)))
         _ = place._connection  # what is wrong with the address is said now
         return place

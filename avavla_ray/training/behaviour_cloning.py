@@ -20,6 +20,7 @@ from typing import Any
 
 from avavla_ray.demonstrations.augmentation import check_augmentation
 from avavla_ray.demonstrations.mixture import Mixture, open_mixture
+from avavla_ray.demonstrations.place import absolute
 from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
@@ -165,7 +166,7 @@ def _described(mixture: Mixture) -> list[dict[str, Any]]:
 
 
 def _identity(mixture: Mixture) -> list[list[Any]]:
-    return [[str(data.folder), data.name, len(data.episodes), data.steps] for data in mixture.datasets] + (
+    return [[absolute(str(data.folder)), data.name, len(data.episodes), data.steps] for data in mixture.datasets] + (
         [list(mixture.weights)] if mixture.weights else []
     )
 
