@@ -125,6 +125,8 @@ class Worker:
             self.mixture, self._tokens, windows, episodes=training, rank=rank, world=world, backbone=config.backbone,
             source=load and load(loader),
         )  # fmt: skip
+        # Kept, with the pictures that they have decoded: every validation reads the same.
+        self.readers = [EpisodeReader(data) for data in self.mixture.datasets]
         self.position = Position()
         self.store = RunCheckpoints(what.output / CHECKPOINTS, chosen.keep)
         self.tracked = attach(*what.tracking) if what.tracking and rank == 0 else None
@@ -264,11 +266,10 @@ class Worker:
         position, depth = self.position, self.stage.depth
         errors, weights = [], []
         with self.stage.result() as objective:
-            for metadata, episodes in zip(self.mixture.datasets, self.held_out, strict=True):
+            for reader, episodes in zip(self.readers, self.held_out, strict=True):
                 if episodes:
-                    reader = EpisodeReader(metadata)
                     errors.append(held_out_errors(objective, reader, self._tokens, episodes, depth, self.stage.engine))
-                    weights.append(sum(metadata.episodes[index].steps for index in episodes))
+                    weights.append(sum(reader.metadata.episodes[index].steps for index in episodes))
         mean = np.average(errors, axis=0, weights=weights)
         self.validation, self.validated_at = {"val_l1": float(mean.mean())}, position.step
         self._log(
