@@ -52,7 +52,7 @@ class Settings:
     data_cpus: float | None = None
     """CPUs that read and decode demonstrations, for all workers together."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
-    """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters."""
+    """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters. By default 2 on several workers."""
     offload: Literal["none", "optimizer", "all"] | None = None
     """What DeepSpeed keeps in main memory instead of the GPU's: all are optimizer and parameters (ZeRO 3)."""
     precision: Literal["float32", "bfloat16"] | None = None
@@ -106,7 +106,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     for data in mixture.datasets:
         print(f"cloning {len(data.episodes)} episodes ({data.steps} steps) of {data.name} from {data.folder}")
     print(
-        f"policy {policy.preset}, {chosen.workers} worker(s), ZeRO stage {chosen.zero_stage}, "
+        f"policy {policy.preset}, {chosen.workers} worker(s), ZeRO stage {chosen.sharding(chosen.workers)}, "
         f"{chosen.steps or 'any number of'} steps, {chosen.minutes or 'any number of'} minutes, stages "
         + ", ".join(f"{stage.kind} {stage.share:g}" for stage in chosen.stages),
         flush=True,

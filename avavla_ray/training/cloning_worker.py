@@ -81,8 +81,8 @@ def work(what: CloningWork) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs at INFO
     torch.set_num_threads(what.settings.threads)
     _check_shared(what)
-    start_process_group(engine_settings(what.settings))
     rank, world = context.get_world_rank(), context.get_world_size()
+    start_process_group(engine_settings(what.settings, world))
     worker = Worker(what, rank, world, lambda loader: RayDataSource(loader, cpus=what.settings.data_cpus / world))
     if rank > 0:
         worker.start()

@@ -79,7 +79,8 @@ class CloningSettings:
         keep: checkpoints kept for resuming, besides the best.
         workers: training processes. min_workers: with fewer machines the run goes on with as few as this; None wants
             all of them. threads: compute threads of each. data_cpus: CPUs that load data, for all workers together.
-        zero_stage, offload, gradient_clip, accumulation, precision: see engine.py. weight_decay: of AdamW.
+        zero_stage: see engine.py; None: as `sharding` chooses.
+        offload, gradient_clip, accumulation, precision: see engine.py. weight_decay: of AdamW.
         average: decay of the exponential moving average of the weights, which is then validated and kept; 0 for none.
         recompute: an OpenVLA backbone's activations in the backward pass, instead of keeping them.
         gpus: of each worker; None: one where the cluster has one for every worker, else none.
@@ -111,7 +112,7 @@ class CloningSettings:
     threads: int = 1
     data_cpus: float = 1.0
     gpus: float | None = None
-    zero_stage: int = 2
+    zero_stage: int | None = None
     offload: str = "none"
     gradient_clip: float = 1.0
     accumulation: int = 1
@@ -153,6 +154,18 @@ class CloningSettings:
                 f"{self.streams} streams are too few for {self.workers} workers with {self.accumulation} batches each: "
                 f"give at least {self.workers * self.accumulation}"
             )
+
+    def sharding(self, world: int) -> int:
+        """The ZeRO stage with `world` workers.
+
+        A worker alone has nobody to share with: ZeRO 1 and 2 would copy its gradients and weights to and fro, and keep
+        the weights twice.
+        """
+        if self.zero_stage is not None:
+            return self.zero_stage
+        if self.offload == "all":
+            return 3
+        return 0 if world == 1 and self.offload == "none" else 2
 
 
 RECIPES: dict[str, dict[str, Any]] = {

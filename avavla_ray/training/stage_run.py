@@ -56,7 +56,8 @@ class StageRun:
             )
         else:
             objective = CloningObjective(policy, settings.smoothness, **shares)
-        self.engine: Any = initialise_engine(objective, [{"params": parameters, "lr": 0.0}], engine_settings(settings))
+        groups = [{"params": parameters, "lr": 0.0}]
+        self.engine: Any = initialise_engine(objective, groups, engine_settings(settings, world))
         self.engine.train()
         # Names of the parameters that learn, as the policy's state dict has them.
         named = self.engine.module.named_parameters()
@@ -103,7 +104,7 @@ class StageRun:
         parts: list[Tensor] = []
         after = [torch.empty_like(part) for part in belief]
         sums: dict[str, Tensor] = {}
-        for rows in _micro_batches(len(mine), settings.accumulation, device):
+        for rows in _micro_batches(len(mine), settings.accumulation):
             micro = {name: value if name == "counts" else value[rows] for name, value in tensors.items()}
             if noise is not None:
                 options["noise"] = noise[rows]
@@ -193,16 +194,17 @@ class StageRun:
         self.engine.destroy()
 
 
-def engine_settings(settings: CloningSettings) -> EngineSettings:
+def engine_settings(settings: CloningSettings, world: int) -> EngineSettings:
     """Of the engine of any stage."""
     return EngineSettings(
-        zero_stage=settings.zero_stage, offload=settings.offload, gradient_clip=settings.gradient_clip,
+        zero_stage=settings.sharding(world), offload=settings.offload, gradient_clip=settings.gradient_clip,
         accumulation=settings.accumulation, precision=settings.precision, weight_decay=settings.weight_decay,
     )  # fmt: skip
 
 
-def _micro_batches(rows: int, count: int, device: torch.device) -> list[Tensor]:
-    return [torch.arange(first, rows, count, device=device) for first in range(count)]
+def _micro_batches(rows: int, count: int) -> list[slice]:
+    """Rows of each, as slices: what they take is not copied."""
+    return [slice(first, rows, count) for first in range(count)]
 
 
 def _finite(number: float) -> bool:

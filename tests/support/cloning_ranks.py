@@ -50,7 +50,7 @@ def work(rank: int, world: int, port: int, cases: list[tuple[CloningSettings, st
     cloning_worker.LOG_EVERY = 1
     shard_everything()
     for settings, demonstrations, output in cases:
-        start_process_group(engine_settings(settings))
+        start_process_group(engine_settings(settings, world))
         what = CloningWork(settings, preset("tiny"), open_mixture([demonstrations]), Path(output), "", {})
         worker = Worker(what, rank, world)
         losses: Any = Losses()

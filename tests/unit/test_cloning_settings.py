@@ -25,6 +25,15 @@ def test_steps_and_minutes_of_a_recipe_can_be_changed_apart():
     assert recipe("default", minutes=1.0).steps == recipe("default").steps
 
 
+@pytest.mark.parametrize(
+    ("changes", "alone", "of_two"),
+    [({}, 0, 2), ({"offload": "optimizer"}, 2, 2), ({"offload": "all"}, 3, 3), ({"zero_stage": 1}, 1, 1)],
+)
+def test_a_worker_alone_shares_nothing_unless_it_has_to(changes, alone, of_two):
+    settings = recipe("tiny", **changes)
+    assert (settings.sharding(1), settings.sharding(2)) == (alone, of_two)
+
+
 def test_an_unknown_recipe_is_answered_with_the_closest():
     with pytest.raises(InputError, match="did you mean 'demo'"):
         recipe("dmo")
