@@ -1,139 +1,175 @@
 #!/usr/bin/env python
-"""Training speed of behaviour cloning: Ray Train with DeepSpeed and Parquet against a bare PyTorch loop.
-
-Both train the same policy on the same batches with one thread. The bare loop is timed before and after ours, so that a
-machine that slows down or speeds up meanwhile does not favour either.
+"""Training speed of behaviour cloning: Ray Train with DeepSpeed and Ray Data against a bare PyTorch loop, in turns in
+one process; how fast the data come when nobody trains; two workers; on a GPU, a step of the 7B geometry with LoRA.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import statistics
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import run_job
+from avavla_ray.files import write_json
 
-EPISODES, STEPS, IMAGE_SIZE = 24, 100, 128
+if TYPE_CHECKING:
+    from avavla_ray.training.cloning_worker import CloningWork
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What to measure."""
+    """What to measure.
+
+    Attributes:
+        quick: shorter turns and one worker only; ends within 45 s on 2 cores.
+        json: file for the numbers.
+        preset: policy that both loops train. streams: decisions of a step, for each worker.
+        zero_stage: by default what jobs take, 0 on one worker.
+        data_cpus: that Ray Data may hold.
+        seconds: of a turn of the training loop; 0: 5 with `quick`, else 20.
+        gpu_preset: policy for the GPU, with LoRA of rank 32, bfloat16 and recomputed activations, where there is one.
+        gpu_streams: decisions of its step.
+        peak_tflops: dense bfloat16 of the GPU; 0 looks it up.
+    """
 
     quick: bool = False
-    """Ends within 45 s on 2 cores."""
     json: Path | None = None
-    """File for the numbers."""
     preset: str = "small"
     streams: int = 16
-    """Decisions a batch."""
-    zero_stage: int = 2
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    data_cpus: float = 1.0
+    seconds: float = 0.0
+    gpu_preset: str = "openvla_oft_7b"
+    gpu_streams: int = 16
+    peak_tflops: float = 0.0
 
 
 def main(settings: Settings) -> None:
     from actors.cluster import connect
-    from avavla_ray.files import write_json
+    from avavla_ray.demonstrations.mixture import open_mixture
     from avavla_ray.policy.config import preset
-    from avavla_ray.training.behaviour_cloning import train
+    from avavla_ray.provenance import git_commit, machine
+    from avavla_ray.training.cloning_worker import CloningWork
     from avavla_ray.training.settings import CloningSettings, Stage
+    from benchmarks.cloning_cost.demos import write_demonstrations
 
-    policy = preset(settings.preset)
-    seconds = 5.0 if settings.quick else 30.0
-    connect(address=os.environ.get("RAY_ADDRESS", "local"), cpus=1)
+    load_before = os.getloadavg()[0]
+    # Slots, not processors: the two workers and the data tasks have to fit, wherever this runs.
+    connect(address=os.environ.get("RAY_ADDRESS", "local"), cpus=round(2 + settings.data_cpus + 0.5))
     with tempfile.TemporaryDirectory(prefix="bench-bc-") as temporary:
         folder = Path(temporary)
         write_demonstrations(folder / "demos")
-        before = bare_loop(folder / "demos", policy, settings.streams, seconds)
-        ours = train(
-            CloningSettings(
-                minutes=2 * seconds / 60, streams=settings.streams, workers=1, stages=(Stage("cloning"),), held_out=0.0,
-                zero_stage=settings.zero_stage, validations=1, checkpoints=1,
-            ),
-            policy, folder / "demos", folder / "bc",
-        ).metrics  # fmt: skip
-        after = bare_loop(folder / "demos", policy, settings.streams, seconds)
-    bare = (before + after) / 2
-    numbers: dict[str, Any] = {
-        "ratio_to_bare_loop": ours["decisions_per_s"] / bare,
-        "data_wait_share": ours["data_wait_share"],
-        "decisions_per_s": ours["decisions_per_s"],
-        "bare_decisions_per_s": bare,
-        "bare_drift": after / before,
-        "steps": ours["step"],
+        cloning = CloningSettings(
+            minutes=60, streams=settings.streams, workers=1, stages=(Stage("cloning"),), held_out=0.0,
+            zero_stage=settings.zero_stage, data_cpus=settings.data_cpus,
+        )  # fmt: skip
+        work = CloningWork(cloning, preset(settings.preset), open_mixture([folder / "demos"]), folder, "", {})
+        numbers = measure_loops(work, settings)
+        if settings.quick:
+            print("two workers: left out with --quick")
+        else:
+            numbers |= measure_scaling(work, settings)
+        numbers |= measure_gpu(folder, settings)
+    numbers |= {
         "streams": settings.streams,
-        "zero_stage": settings.zero_stage,
+        "zero_stage": cloning.sharding(1),
         "preset": settings.preset,
+        "load_before": load_before,
+        "load_after": os.getloadavg()[0],
+        "machine": machine(),
+        "commit": git_commit(),
     }
     for name, value in numbers.items():
-        print(f"{name:>24} {value:.4g}" if isinstance(value, float) else f"{name:>24} {value}")
+        print(f"{name:>40} {value:.4g}" if isinstance(value, float) else f"{name:>40} {value}")
     if settings.json is not None:
         write_json(settings.json, numbers)
 
 
-def write_demonstrations(folder: Path) -> None:
-    """Episodes of LIBERO's size whose pictures are about as hard to decode as its own (18 kB a PNG)."""
-    import numpy as np
+def measure_loops(work: CloningWork, settings: Settings) -> dict[str, Any]:
+    """The training loop against the bare one, and the data alone, on one worker."""
+    from benchmarks.cloning_cost.workers import Plan, compare, fit
 
-    from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
-    from avavla_ray.demonstrations.writer import DatasetWriter
-
-    random = np.random.default_rng(0)
-    writer, names = DatasetWriter(folder), []
-    rows = np.linspace(40, 200, IMAGE_SIZE)[:, None, None]
-    # Ten pictures are shared by all steps: encoding thousands is not what is measured.
-    pictures = [
-        encode_image(np.clip(rows + random.normal(0, 3, (IMAGE_SIZE, IMAGE_SIZE, 3)), 0, 255).astype(np.uint8))
-        for _ in range(10)
-    ]
-    for number in range(EPISODES):
-        info = EpisodeInfo(f"bench-{number:03d}", "bench", 0, number, number, STEPS, 0, "pick up the bowl")
-        actions = np.clip(random.normal(0, 0.5, (STEPS, 7)), -1, 1).astype(np.float32)
-        proprio = random.normal(0, 1, (STEPS, 8)).astype(np.float32)
-        images = [[pictures[step % 10], pictures[(step + 3) % 10]] for step in range(STEPS)]
-        writer.write(Episode(info, images, proprio, actions))
-        names.append(info.episode)
-    writer.finish("bench", names, {"suite": "bench", "image_size": IMAGE_SIZE, "provenance": {}})
+    rounds, pipeline_s = (2, 2.0) if settings.quick else (4, 10.0)
+    found = fit(compare, Plan(work, rounds, _seconds(settings), pipeline_s), work.settings, work.output)
+    return summary(found["ours"], found["bare"], settings.streams) | found["pipeline"]
 
 
-def bare_loop(demonstrations: Path, config: Any, streams: int, seconds: float) -> float:
-    """Decisions a second of plain PyTorch on batches that lie ready in memory."""
-    import time
+def summary(ours: list[dict[str, float]], bares: list[dict[str, float]], streams: int) -> dict[str, Any]:
+    """What the turns come to; each of ours is compared with the bare ones before and after it."""
+    ratios, cpu_ratios = [], []
+    for turn, before, after in zip(ours, bares[:-1], bares[1:], strict=True):
+        ratios.append(2 * _rate(turn) / (_rate(before) + _rate(after)))
+        cpu_ratios.append((_cpu(before) + _cpu(after)) / (2 * _cpu(turn)))
+    steps = sum(turn["steps"] for turn in ours)
+    rates = [_rate(turn) for turn in bares]
+    return {
+        "ratio_to_bare_loop": statistics.fmean(ratios),
+        "ratio_to_bare_loop_worst_turn": min(ratios),
+        "cpu_ratio_to_bare_loop": statistics.fmean(cpu_ratios),
+        "data_wait_share": sum(turn["waited"] * turn["wall_s"] for turn in ours) / sum(turn["wall_s"] for turn in ours),
+        "decisions_per_s": streams * statistics.fmean(map(_rate, ours)),
+        "bare_decisions_per_s": streams * statistics.fmean(rates),
+        "bare_spread": max(rates) / min(rates),
+        "cpu_ms_per_step": 1e3 * statistics.fmean(map(_cpu, ours)),
+        "cpu_ms_per_step_own_thread": 1e3 * statistics.fmean(turn["main_cpu_s"] / turn["steps"] for turn in ours),
+        "bare_cpu_ms_per_step": 1e3 * statistics.fmean(map(_cpu, bares)),
+        "steps": steps,
+    }
 
-    import torch
 
-    from avavla_ray.demonstrations.mixture import open_mixture
-    from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
-    from avavla_ray.policy.policy import AvaVlaPolicy
-    from avavla_ray.policy.text import make_tokenizer
-    from avavla_ray.training.objective import CloningObjective, learning_parameters, to_tensors
-    from avavla_ray.training.stages import PARTS
+def measure_scaling(work: CloningWork, settings: Settings) -> dict[str, Any]:
+    """Two workers with as many streams each as one had, between two measurements of one."""
+    from benchmarks.cloning_cost.workers import Plan, fit, train_only
 
-    torch.set_num_threads(1)
-    tokenizer = make_tokenizer(config)
-    walk = WindowWalk(
-        open_mixture([demonstrations]), lambda text: tokenizer.encode(text).numpy(),
-        WindowSettings(streams=streams, chunk=config.chunk),
-    )  # fmt: skip
-    batches = [to_tensors(walk.next()) for _ in range(6)]
-    torch.manual_seed(0)
-    policy = AvaVlaPolicy(config)
-    parameters = learning_parameters(policy, PARTS["cloning"])
-    objective, belief = CloningObjective(policy), policy.initial_belief(streams)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
-    count, start = 0, 0.0
-    while count < 6 or time.perf_counter() - start < seconds:
-        if count == 3:
-            start = time.perf_counter()
-        loss, belief, _ = objective(batches[count % len(batches)], belief)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        count += 1
-    return (count - 3) * streams / (time.perf_counter() - start)
+    def run(workers: int) -> float:
+        cloning = dataclasses.replace(work.settings, workers=workers, streams=workers * settings.streams)
+        plan = Plan(dataclasses.replace(work, settings=cloning), rounds=1, seconds=_seconds(settings))
+        return cloning.streams * _rate(fit(train_only, plan, cloning, work.output)["ours"][0])
+
+    before, two, after = run(1), run(2), run(1)
+    return {
+        "decisions_per_s_2_workers": two,
+        "scaling_1_to_2": 2 * two / (before + after),
+        "scaling_drift": after / before,
+        "processors": len(os.sched_getaffinity(0)),
+    }
+
+
+def measure_gpu(folder: Path, settings: Settings) -> dict[str, Any]:
+    """A step of the 7B geometry; nothing where the cluster has no GPU."""
+    import ray
+
+    if not ray.cluster_resources().get("GPU"):
+        print(f"{settings.gpu_preset} with LoRA: left out, this cluster has no GPU")
+        return {}
+    from benchmarks.cloning_cost.accelerator import GpuPlan, lora_settings, measure_steps
+    from benchmarks.cloning_cost.workers import fit
+
+    cloning = lora_settings(settings.gpu_streams)
+    plan = GpuPlan(settings.gpu_preset, cloning, folder, _seconds(settings), settings.peak_tflops)
+    return fit(measure_steps, plan, cloning, folder, gpus=1.0)
+
+
+def _seconds(settings: Settings) -> float:
+    return settings.seconds or (5.0 if settings.quick else 20.0)
+
+
+def _rate(turn: dict[str, float]) -> float:
+    """Steps a second."""
+    return turn["steps"] / turn["wall_s"]
+
+
+def _cpu(turn: dict[str, float]) -> float:
+    """Processor seconds a step."""
+    return turn["cpu_s"] / turn["steps"]
 
 
 if __name__ == "__main__":
+    # Run as a script, Python looks for modules in this folder only.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     run_job(main, Settings)

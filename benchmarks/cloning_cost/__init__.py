@@ -1,0 +1,1 @@
+"""What `benchmarks/bc.py` is made of."""
