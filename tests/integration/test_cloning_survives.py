@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,13 +26,15 @@ from avavla_ray.training.run_lock import LOCK
 from avavla_ray.training.settings import recipe
 from tests.support.cloning_kills import has_open, stop_while_writing, torn_steps, wait_for, workers, writer
 from tests.support.demonstration_data import make_dataset
-from tests.support.processes import descendants, is_alive, wait_until_gone
+from tests.support.processes import adopting_orphans, descendants, wait_until_gone
+from tests.support.small_disks import NAMESPACE, REFUSED, can_mount
 
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY = 30, 3
-KEEP_ALL = STEPS
+FITTING = 3  # checkpoints that the small disk has room for
+ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
 RECIPE = f"""
 steps = {STEPS}
 streams = 4
@@ -41,7 +42,7 @@ workers = 2
 seed = 3
 validations = {STEPS // EVERY}
 checkpoints = {STEPS // EVERY}
-keep = {KEEP_ALL}
+keep = {STEPS}
 max_failures = 1
 
 [augmentation]
@@ -137,39 +138,82 @@ def test_the_newest_and_the_best_of_the_last_stage_stay(given, whole):
 def job(given: Path, output: Path, *more: str, recipe: str = "recipe.toml") -> list[str]:
     return [
         sys.executable, str(ROOT / "jobs" / "bc_libero.py"), "--demos", str(given / "demos"), "--preset", "tiny",
-        "--recipe", str(given / recipe), "--output", str(output),
-        "--tracking-uri", f"sqlite:///{given}/{output.name}.db", *more,
+        "--recipe", str(given / recipe), "--output", str(output), "--tracking-uri", store(output), *more,
     ]  # fmt: skip
 
 
-ENVIRONMENT = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(ROOT)}
+def store(output: Path) -> str:
+    """The job's MLflow store, beside its output."""
+    return f"sqlite:///{output}.db"
 
 
 @pytest.mark.timeout(400)
-def test_a_killed_driver_is_resumed_and_its_workers_write_no_more(given, whole):
+def test_a_killed_driver_is_resumed_in_its_mlflow_run_and_its_workers_write_no_more(given, whole):
+    """The dead driver's rank 0 is frozen within a checkpoint, which it goes on with when its successor is there."""
     output = given / "driven"
     checkpoints = output / CHECKPOINTS
-    driver = subprocess.Popen(job(given, output), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
-    old, step = stop_while_writing(checkpoints, after=2 * EVERY)
-    driver.kill()
-    driver.communicate()
-    before = sorted(path.name for path in checkpoints.iterdir())
-    with subprocess.Popen(
-        job(given, output, "--resume"), env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as successor:
-        def waiting() -> int | None:
-            return next((pid for pid in workers(descendants()) if has_open(pid, checkpoints / LOCK)), None)
-        waiter = wait_for(waiting, "worker that waits for the frozen one's lock")
-        time.sleep(1.0)
-        assert is_alive(waiter)
-        assert sorted(path.name for path in checkpoints.iterdir()) == before
-        os.kill(old, signal.SIGCONT)
-        wait_until_gone({old})
-        out, _ = successor.communicate()
-    print(out)
-    assert successor.returncode == 0
-    assert f"resumed at step {step - EVERY} (cloning), saved by 2 worker(s), on 2" in out
+
+    def waiting() -> int | None:
+        return next((pid for pid in workers(descendants()) - family if has_open(pid, checkpoints / LOCK)), None)
+
+    with adopting_orphans():
+        driver = subprocess.Popen(job(given, output), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        old, step = stop_while_writing(checkpoints, after=2 * EVERY)
+        family = descendants()
+        driver.kill()
+        driver.wait()
+        (begun,) = find_runs(uri=store(output), kind="bc")
+        before = sorted(path.name for path in checkpoints.iterdir())
+        resuming = job(given, output, "--resume")
+        with subprocess.Popen(resuming, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as successor:
+            waiter = wait_for(waiting, "worker that waits for the frozen one's lock")
+            time.sleep(0.5)
+            assert writer(checkpoints) == old, "the dead driver's worker is alive and may write"
+            assert sorted(path.name for path in checkpoints.iterdir()) == before, "so nobody else does"
+            os.kill(old, signal.SIGCONT)
+            wait_until_gone({old})
+            out, _ = successor.communicate()
+            assert successor.returncode == 0
+            assert f"process {waiter} " in (checkpoints / LOCK).read_text()
+    resumed = re.search(r"resumed at step (\d+) \(cloning\), saved by 2 worker\(s\), on 2", out)
+    assert int(resumed[1]) in (step - EVERY, step), "the latter if the old worker had time to finish it"
+    assert steps_in(checkpoints) == list(range(EVERY, STEPS + 1, EVERY)), "each once, by one of them"
     assert_same_end(output, whole)
-    assert steps_in(checkpoints) == list(range(EVERY, STEPS + 1, EVERY))
-    (run,) = find_runs(uri=f"sqlite:///{given}/driven.db", kind="bc")
-    assert run.info.status == "FINISHED"
+    (ended,) = find_runs(uri=store(output), kind="bc")
+    assert (begun.info.run_id, begun.info.status) == (ended.info.run_id, "RUNNING")
+    assert ended.info.status == "FINISHED"
+    assert ended.data.metrics["train/fraction"] == 1.0
+
+
+@pytest.mark.timeout(400)
+def test_a_full_disk_leaves_out_checkpoints_and_the_run_ends_once_there_is_room(given, whole):
+    output, recipe = given / "small", given / "once.toml"
+    recipe.write_text(RECIPE.replace("max_failures = 1", "max_failures = 0"))
+    if not can_mount():
+        pytest.skip(REFUSED)
+    output.mkdir()
+    command = job(given, output, recipe=recipe.name)
+    size = FITTING * sum(path.stat().st_size + 4096 for path in (given / "whole" / CHECKPOINTS).glob("*-3/**/*"))
+    script = f"""
+        mount -t tmpfs -o size={size + 200_000} tmpfs {output}
+        {shlex.join(command)} > {output}.out 2> {output}.err
+        echo $?
+        cp -a {output} {given}/full
+        mount -o remount,size=64m {output}
+        {shlex.join([*command, "--resume"])} > {output}.resumed
+        echo $?
+        cp -a {output} {given}/freed
+    """
+    done = subprocess.run([*NAMESPACE, script], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
+    out, errors = Path(f"{output}.out").read_text(), Path(f"{output}.err").read_text()
+    print(out, errors)
+    assert done.stdout.split() == ["2", "0"]
+    full = f"no space left on the disk that holds {output}/{CHECKPOINTS}: free some and resume the run"
+    failed = [int(step) for step in re.findall(rf"no checkpoint at step (\d+): {full}; training goes on", out)]
+    assert failed == list(range((FITTING + 1) * EVERY, STEPS, EVERY))
+    assert errors == f"error: {full} (what was finished is kept: add --resume once it is mended)\n"
+    assert steps_in(given / "full" / CHECKPOINTS) == list(range(EVERY, FITTING * EVERY + 1, EVERY))
+    newest = RunCheckpoints(given / "full" / CHECKPOINTS).newest(verify=True)
+    assert newest.step == FITTING * EVERY
+    assert f"resumed at step {newest.step} " in Path(f"{output}.resumed").read_text()
+    assert_same_end(given / "freed", whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from avavla_ray.training.run_checkpoints import RunCheckpoints
 from tests.support.checkpoint_writer import assert_whole
+from tests.support.small_disks import NAMESPACE, REFUSED, can_mount
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -71,9 +71,8 @@ def test_sigkill_before_every_single_change_to_the_disk_leaves_a_whole_checkpoin
 
 @pytest.mark.parametrize("way", ["plain", "nested", "torch"])
 def test_a_full_disk_is_told_of_and_leaves_the_older_ones(tmp_path, way):
-    small = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if not shutil.which("unshare") or subprocess.run([*small, "mount -t tmpfs x /mnt"], check=False).returncode:
-        pytest.skip("this machine lets nobody mount a small disk")
+    if not can_mount():
+        pytest.skip(REFUSED)
     disk = tmp_path / "disk"
     disk.mkdir()
     script = f"""
@@ -81,7 +80,7 @@ def test_a_full_disk_is_told_of_and_leaves_the_older_ones(tmp_path, way):
         {sys.executable} -m tests.support.checkpoint_writer fill {disk}/run {way} &&
         cp -a {disk}/run {tmp_path}/after && df --output=avail -B1 {disk} | tail -1
     """
-    done = subprocess.run([*small, script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([*NAMESPACE, script], cwd=ROOT, capture_output=True, text=True, check=True)
     message, free = done.stdout.splitlines()
     assert message == f"no space left on the disk that holds {disk}/run: free some and resume the run"
     names = sorted(path.name for path in (tmp_path / "after").iterdir())

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def _stat(pid: int) -> tuple[str, int] | None:
@@ -40,3 +46,25 @@ def left_behind() -> tuple[set[int], int, set[str]]:
     """What simulators could leave: processes, open files, named memory (but Ray's, whose clusters come and go)."""
     named = {name for name in os.listdir("/dev/shm") if not name.startswith("plasma")}
     return descendants(), len(os.listdir("/proc/self/fd")), named
+
+
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Inside, processes whose parents die become this one's children; those that are left at the end are killed.
+
+    Otherwise the kernel ends a frozen one with its parent, and nobody would know of the others.
+    """
+    before = descendants()
+    _set_subreaper(True)
+    try:
+        yield
+    finally:
+        for pid in descendants() - before:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _set_subreaper(False)
+
+
+def _set_subreaper(on: bool) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
