@@ -31,7 +31,7 @@ class Settings:
         preset: policy that both loops train. streams: decisions of a step, for each worker.
         zero_stage: by default what jobs take, 0 on one worker.
         data_cpus: that Ray Data may hold.
-        seconds: of a turn of the training loop; 0: 5 with `quick`, else 20.
+        seconds: of a turn of the training loop; 0: 6 with `quick`, else 20.
         gpu_preset: policy for the GPU, with LoRA of rank 32, bfloat16 and recomputed activations, where there is one.
         gpu_streams: decisions of its step.
         peak_tflops: dense bfloat16 of the GPU; 0 looks it up.
@@ -94,7 +94,7 @@ def measure_loops(work: CloningWork, settings: Settings) -> dict[str, Any]:
     """The training loop against the bare one, and the data alone, on one worker."""
     from benchmarks.cloning_cost.workers import Plan, compare, fit
 
-    rounds, pipeline_s = (2, 2.0) if settings.quick else (4, 10.0)
+    rounds, pipeline_s = (1, 1.0) if settings.quick else (4, 10.0)
     found = fit(compare, Plan(work, rounds, _seconds(settings), pipeline_s), work.settings, work.output)
     return summary(found["ours"], found["bare"], settings.streams) | found["pipeline"]
 
@@ -105,20 +105,21 @@ def summary(ours: list[dict[str, float]], bares: list[dict[str, float]], streams
     for turn, before, after in zip(ours, bares[:-1], bares[1:], strict=True):
         ratios.append(2 * _rate(turn) / (_rate(before) + _rate(after)))
         cpu_ratios.append((_cpu(before) + _cpu(after)) / (2 * _cpu(turn)))
-    steps = sum(turn["steps"] for turn in ours)
     rates = [_rate(turn) for turn in bares]
+    own = statistics.fmean(turn["main_cpu_s"] / turn["steps"] for turn in ours)
     return {
         "ratio_to_bare_loop": statistics.fmean(ratios),
         "ratio_to_bare_loop_worst_turn": min(ratios),
         "cpu_ratio_to_bare_loop": statistics.fmean(cpu_ratios),
+        "cpu_ratio_own_thread": statistics.fmean(map(_cpu, bares)) / own,
         "data_wait_share": sum(turn["waited"] * turn["wall_s"] for turn in ours) / sum(turn["wall_s"] for turn in ours),
         "decisions_per_s": streams * statistics.fmean(map(_rate, ours)),
         "bare_decisions_per_s": streams * statistics.fmean(rates),
         "bare_spread": max(rates) / min(rates),
         "cpu_ms_per_step": 1e3 * statistics.fmean(map(_cpu, ours)),
-        "cpu_ms_per_step_own_thread": 1e3 * statistics.fmean(turn["main_cpu_s"] / turn["steps"] for turn in ours),
+        "cpu_ms_per_step_own_thread": 1e3 * own,
         "bare_cpu_ms_per_step": 1e3 * statistics.fmean(map(_cpu, bares)),
-        "steps": steps,
+        "steps": sum(turn["steps"] for turn in ours),
     }
 
 
@@ -156,7 +157,7 @@ def measure_gpu(folder: Path, settings: Settings) -> dict[str, Any]:
 
 
 def _seconds(settings: Settings) -> float:
-    return settings.seconds or (5.0 if settings.quick else 20.0)
+    return settings.seconds or (6.0 if settings.quick else 20.0)
 
 
 def _rate(turn: dict[str, float]) -> float:

@@ -28,6 +28,7 @@ def test_each_turn_is_compared_with_the_bare_ones_around_it():
     assert numbers["ratio_to_bare_loop"] == pytest.approx((0.9 + 0.8) / 2)
     assert numbers["ratio_to_bare_loop_worst_turn"] == pytest.approx(0.8)
     assert numbers["cpu_ratio_to_bare_loop"] == pytest.approx((0.5 + 1.0) / 2)
+    assert numbers["cpu_ratio_own_thread"] == pytest.approx(4 / 3)
     assert numbers["data_wait_share"] == pytest.approx(0.05)
     assert numbers["decisions_per_s"] == pytest.approx(4 * 7.5)
     assert numbers["bare_spread"] == pytest.approx(2.0)
