@@ -11,6 +11,7 @@ OUTPUT/
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ from avavla_ray.training.settings import CloningSettings
 from avavla_ray.training.stages import check_stages
 
 CHECKPOINT, BEST, RAY = "checkpoint", "best", "ray"
+# Ray Train's: seconds to wait for the machines of a group of workers before it is made anew, smaller where it may be.
+PATIENCE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # A run may go on with another number of workers, or sharded otherwise: what is learned does not depend on these.
 FREE = (
     "workers", "min_workers", "threads", "data_cpus", "zero_stage", "offload", "recompute", "max_failures", "keep",
@@ -114,6 +117,8 @@ def train(
     check_output(output, identity, resume)
     launch = uuid.uuid4().hex
     write_text(output / LAUNCH, launch)
+    if settings.min_workers:
+        os.environ.setdefault(PATIENCE, "30")  # Ray Train hands the driver's value on
     gpus = gpus_each(settings)
     trainer = TorchTrainer(
         work,

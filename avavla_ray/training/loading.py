@@ -27,6 +27,7 @@ from avavla_ray.errors import InputError
 _ARRAYS = ("images", "proprio", "actions", "mask")
 _NUMBER, _ERROR = "number", "error"
 _QUEUED = 2  # blocks that are taken out of the object store before they are asked for
+_NOTICE = 30.0  # seconds without any decision after which the wait is announced
 
 
 class RayDataSource:
@@ -87,6 +88,13 @@ class RayDataSource:
         finally:
             for leg in legs:
                 leg.close()
+
+    def _shortage(self, seconds: float) -> str:
+        free = ray.available_resources().get("CPU", 0)
+        return (
+            f"no demonstration was loaded in {seconds:g} s: Ray Data needs {self.cpus:g} CPUs beside the workers' and "
+            f"the cluster has {free:g} free: take fewer workers or data CPUs"
+        )
 
     def _pipeline(self, requests: Sequence[Request], loader: Any) -> ray.data.Dataset:
         """One block for `draws_per_task` requests."""
@@ -160,14 +168,17 @@ class _Leg:
             raise RuntimeError(f"Ray Data ended before {missing.draw}")
 
     def _next_block(self) -> dict[str, np.ndarray] | None:
+        patience = self._source.patience
+        soon = min(_NOTICE, patience)
         try:
-            block = self._blocks.get(timeout=self._source.patience)
+            block = self._blocks.get(timeout=soon)
         except queue.Empty:
-            free = ray.available_resources().get("CPU", 0)
-            raise InputError(
-                f"no demonstration was loaded in {self._source.patience:g} s: Ray Data needs {self._source.cpus:g} "
-                f"CPUs beside the workers' and the cluster has {free:g} free: take fewer workers or data CPUs"
-            ) from None
+            if soon < patience:
+                print(f"{self._source._shortage(soon)}; it waits {patience:g} s", flush=True)
+            try:
+                block = self._blocks.get(timeout=max(0.0, patience - soon))
+            except queue.Empty:
+                raise InputError(self._source._shortage(patience)) from None
         if isinstance(block, Exception):
             raise block
         return block
