@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,11 +18,16 @@ from avavla_ray.errors import InputError
 
 
 def _explain(error: OSError, path: Path) -> InputError:
-    if error.errno == errno.ENOSPC:
+    number, reason = error.errno, error.strerror or str(error)
+    if isinstance(error, shutil.Error):  # copytree's list of (from, to, words), without a number
+        reason = str(error.args[0][0][-1])
+        told = re.match(r"\[Errno (\d+)\]", reason)
+        number = int(told[1]) if told else None
+    if number == errno.ENOSPC:
         return InputError(f"no space left on the disk that holds {path}: free some and repeat")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{path} cannot be written: make it writable or choose another folder")
-    return InputError(f"{path} cannot be written: {error.strerror or error}")
+    return InputError(f"{path} cannot be written: {reason}")
 
 
 def _flush(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -79,18 +80,27 @@ def work(what: CloningWork) -> None:
 
     context = ray.train.get_context()
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs at INFO
+    logging.getLogger("ray.train.v2._internal.util").addFilter(_is_unexpected)
     torch.set_num_threads(what.settings.threads)
     _check_shared(what)
     rank, world = context.get_world_rank(), context.get_world_size()
     start_process_group(engine_settings(what.settings, world))
     worker = Worker(what, rank, world, lambda loader: RayDataSource(loader, cpus=what.settings.data_cpus / world))
-    if rank > 0:
-        worker.start()
-        worker.train()
-        return
-    with RunLock(what.output / CHECKPOINTS):  # whoever is still dying must not write beside us
-        worker.start()
-        worker.train()
+    # Whoever is still dying must not write beside us.
+    with RunLock(what.output / CHECKPOINTS) if rank == 0 else contextlib.nullcontext():
+        try:
+            worker.start()
+            worker.train()
+        except InputError as error:
+            # Ray Train may start again, and the driver hears of it only in the end.
+            print(f"training stopped: {error}", flush=True)
+            raise
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Ray Train logs what a worker raises with its traceback, which wrong input does not need."""
+    last = record.getMessage().rstrip().rpartition("\n")[2]
+    return not last.startswith(f"{InputError.__module__}.{InputError.__qualname__}: ")
 
 
 def _check_shared(what: CloningWork) -> None:

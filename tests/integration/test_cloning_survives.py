@@ -126,7 +126,6 @@ def test_killed_workers_change_nothing(ray_cluster, given, whole, capsys):
 def test_the_newest_and_the_best_of_the_last_stage_stay(given, whole):
     everything = RunCheckpoints(given / "whole" / CHECKPOINTS)._all()
     assert [stored.step for stored in reversed(everything)] == list(range(EVERY, STEPS + 1, EVERY))
-    print([(stored.step, stored.stage, stored.score) for stored in everything])
     last = [stored for stored in everything if stored.stage == 1]
     best = min(last, key=lambda stored: stored.score)
     assert best.step < STEPS - EVERY, "the best one is not among the newest anyway"
@@ -193,9 +192,11 @@ def test_a_full_disk_leaves_out_checkpoints_and_the_run_ends_once_there_is_room(
         pytest.skip(REFUSED)
     output.mkdir()
     command = job(given, output, recipe=recipe.name)
-    size = FITTING * sum(path.stat().st_size + 4096 for path in (given / "whole" / CHECKPOINTS).glob("*-3/**/*"))
+    size = FITTING * sum(
+        path.stat().st_size + 4096 for path in (given / "whole" / CHECKPOINTS).glob(f"step-*{EVERY}/**/*")
+    )
     script = f"""
-        mount -t tmpfs -o size={size + 200_000} tmpfs {output}
+        mount -t tmpfs -o size={size + 64_000} tmpfs {output}
         {shlex.join(command)} > {output}.out 2> {output}.err
         echo $?
         cp -a {output} {given}/full
@@ -206,12 +207,14 @@ def test_a_full_disk_leaves_out_checkpoints_and_the_run_ends_once_there_is_room(
     """
     done = subprocess.run([*NAMESPACE, script], env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=True)
     out, errors = Path(f"{output}.out").read_text(), Path(f"{output}.err").read_text()
-    print(out, errors)
     assert done.stdout.split() == ["2", "0"]
     full = f"no space left on the disk that holds {output}/{CHECKPOINTS}: free some and resume the run"
     failed = [int(step) for step in re.findall(rf"no checkpoint at step (\d+): {full}; training goes on", out)]
     assert failed == list(range((FITTING + 1) * EVERY, STEPS, EVERY))
-    assert errors == f"error: {full} (what was finished is kept: add --resume once it is mended)\n"
+    assert f"training stopped: {full}\n" in out
+    ended = f"error: {full} (what was finished is kept: add --resume once it is mended)"
+    assert errors.splitlines()[-1] == ended
+    assert "InputError" not in errors, "no traceback of ours"
     assert steps_in(given / "full" / CHECKPOINTS) == list(range(EVERY, FITTING * EVERY + 1, EVERY))
     newest = RunCheckpoints(given / "full" / CHECKPOINTS).newest(verify=True)
     assert newest.step == FITTING * EVERY

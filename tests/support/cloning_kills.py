@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -48,6 +49,7 @@ def workers(family: set[int]) -> set[int]:
 
 
 def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open, which it may be waiting to lock."""
     try:
         return any(os.readlink(link) == str(path) for link in Path(f"/proc/{pid}/fd").iterdir())
     except (FileNotFoundError, ProcessLookupError):
@@ -69,7 +71,7 @@ def stop_while_writing(checkpoints: Path, after: int, patience: float = 120.0) -
         pid = writer(checkpoints)
         if pid is not None and any(step > after for step in torn_steps(checkpoints)):
             os.kill(pid, signal.SIGSTOP)
-            wait_for(lambda pid=pid: True if _is_frozen(pid) else None, "frozen writer", 10)
+            wait_for(functools.partial(_frozen, pid), "frozen writer", 10)
             if torn := torn_steps(checkpoints):
                 return pid, max(torn)
             os.kill(pid, signal.SIGCONT)  # it was done before the signal came
@@ -77,6 +79,7 @@ def stop_while_writing(checkpoints: Path, after: int, patience: float = 120.0) -
     raise AssertionError(f"no checkpoint after step {after} was being written in {patience:.0f} s")
 
 
-def _is_frozen(pid: int) -> bool:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return all((task / "stat").read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+def _frozen(pid: int) -> int | None:
+    """The process once all its threads stand still."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return pid if set(states) == {"T"} else None

@@ -1,10 +1,14 @@
 import errno
 import os
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, sha256, write_json, write_text
+from tests.support.small_disks import NAMESPACE, REFUSED, can_mount
 
 
 def test_text_replaces_and_leaves_nothing_else(tmp_path):
@@ -55,3 +59,26 @@ def test_an_unwritable_place_is_named(tmp_path):
 def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_folder_that_does_not_fit_is_told_of(tmp_path):
+    if not can_mount():
+        pytest.skip(REFUSED)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.bin").write_bytes(bytes(100_000))
+    (tmp_path / "disk").mkdir()
+    program = f"""
+import os
+import shutil
+from avavla_ray.files import atomic_path
+try:
+    with atomic_path("{tmp_path}/disk/copy") as temporary:
+        shutil.copytree("{tmp_path}/source", temporary)
+finally:
+    print(os.listdir("{tmp_path}/disk"))
+"""
+    script = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && {sys.executable} -c {shlex.quote(program)}"
+    done = subprocess.run([*NAMESPACE, script], capture_output=True, text=True, check=False)
+    message = f"no space left on the disk that holds {tmp_path}/disk/copy: free some and repeat"
+    assert done.stderr.splitlines()[-1] == f"avavla_ray.errors.InputError: {message}"
+    assert done.stdout == "[]\n"
