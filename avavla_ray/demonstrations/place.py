@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
-from avavla_ray.demonstrations.stores import connect, explain, first_line, scheme_of, without_secrets
+from avavla_ray.demonstrations.stores import (
+    NothingThere,
+    connect,
+    explain,
+    first_line,
+    joined,
+    scheme_of,
+    without_secrets,
+)
 from avavla_ray.errors import InputError
 
 
@@ -45,10 +53,12 @@ class Place:
         store than AWS's where the URI does not.
 
         Raises:
-            InputError: an unknown scheme or option, a library that is missing, a malformed URI.
+            InputError: an empty name, an unknown scheme or option, a library that is missing, a malformed URI.
         """
         if isinstance(where, Place):
             return where
+        if not str(where).strip():
+            raise InputError(f"{str(where)!r} names no place: give a folder or a URI")
         if scheme_of(str(where)) is None:
             # Absolute, since a worker may run in another folder.
             return cls(absolute(where), str(where))
@@ -71,7 +81,7 @@ class Place:
         if self.local:
             return str(Path(self._shown) / self._inside)
         parts = urlsplit(self._shown)
-        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{self._inside}"))
+        return joined(parts._replace(path=f"{parts.path.rstrip('/')}/{self._inside}"))
 
     def __repr__(self) -> str:
         return f"Place({str(self)!r})"
@@ -91,7 +101,7 @@ class Place:
         if kind == fs.FileType.NotFound and scheme_of(self._root) in ("s3", "gs", "gcs"):
             bucket = self._path.partition("/")[0]
             if self._kind(bucket) == fs.FileType.NotFound:
-                raise InputError(f"{self}: there is no bucket {bucket!r}: correct its name or the store's address")
+                raise NothingThere(f"{self}: there is no bucket {bucket!r}: correct its name or the store's address")
         return kind == fs.FileType.Directory
 
     def open(self) -> pa.NativeFile:

@@ -27,7 +27,7 @@ from avavla_ray.demonstrations.schema import (
     check_schema,
     decode_image,
 )
-from avavla_ray.demonstrations.stores import StoreUnreachable, first_line
+from avavla_ray.demonstrations.stores import NothingThere, StoreUnreachable, first_line
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import FILE_NAME, Statistics
 
@@ -84,7 +84,7 @@ def read_metadata(where: str | Path | Place) -> DatasetMetadata:
     # Collecting and importing write to this machine's disks only.
     fix = f"--output {folder}" if folder.local else "and copy it there"
     if not folder.is_folder():
-        raise InputError(f"no demonstrations at {folder}: {COLLECT} {fix}")
+        raise NothingThere(f"no demonstrations at {folder}: {COLLECT} {fix}")
     if not path.is_file():
         state = f"holds none: {COLLECT}"
         if (folder / IMPORT_JOURNAL).is_file():

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -17,6 +17,8 @@ SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET = re.compile(r"key|secret|token|password|signature|credential|^sig$", re.IGNORECASE)
 _S3_OPTIONS = ("anonymous", "endpoint_override", "force_virtual_addressing", "region", "scheme", "tls_ca_file_path")
 _BUILT_IN = {"file", "hdfs", "viewfs", "abfs", "abfss"}
+_BUCKETS = ("s3", "gs", "gcs")
+_FORMS = {"file": "file:///FOLDER", "abfs": "abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/FOLDER"}
 
 # An unreachable store is given up in under a minute. pyarrow's own limits: S3's are for a network next door, Google's
 # is a quarter of an hour.
@@ -44,6 +46,10 @@ class StoreUnreachable(InputError):
     """A store that does not answer: it may do so again later."""
 
 
+class NothingThere(InputError):
+    """A place that holds nothing, or a bucket that does not exist."""
+
+
 def scheme_of(where: str) -> str | None:
     """What stands before "://", in small letters; None of a local path."""
     match = SCHEME.match(where)
@@ -65,7 +71,12 @@ def without_secrets(uri: str) -> str:
     # Of a key and its secret the key is not shown either; before an "@" alone stands a container or a user.
     netloc = host if not name or parts.scheme == "s3" else name + at + host
     query = [(option, value) for option, value in parse_qsl(parts.query) if not _SECRET.search(option)]
-    return urlunsplit(parts._replace(netloc=netloc, query=urlencode(query, safe=":/")))
+    return joined(parts._replace(netloc=netloc, query=urlencode(query, safe=":/")))
+
+
+def joined(parts: SplitResult) -> str:
+    """The URI of its parts; always with "//", which `urlunsplit` leaves out where no host follows."""
+    return f"{parts.scheme}://{urlunsplit(parts._replace(scheme='')).removeprefix('//')}"
 
 
 def connect(where: str) -> tuple[fs.FileSystem, str]:
@@ -79,9 +90,10 @@ def connect(where: str) -> tuple[fs.FileSystem, str]:
     if scheme is None:
         return fs.LocalFileSystem(), where
     shown = without_secrets(where)
+    _check_complete(urlsplit(where), shown)
     try:
         if scheme == "s3":
-            return _s3(where, shown)
+            return _s3(where)
         if scheme in ("gs", "gcs"):
             return fs.FileSystem.from_uri(_with_option(where, "retry_limit_seconds", str(RETRY_SECONDS)))
         if scheme in _BUILT_IN:
@@ -94,6 +106,15 @@ def connect(where: str) -> tuple[fs.FileSystem, str]:
         raise explain(error, shown, scheme) or InputError(
             f"{shown}: the scheme {scheme} cannot be used here ({first_line(error)}): install what it needs"
         ) from error
+
+
+def _check_complete(parts: SplitResult, shown: str) -> None:
+    if parts.scheme in _BUCKETS:
+        if not parts.netloc.rpartition("@")[2]:
+            raise InputError(f"{shown} names no bucket: give {parts.scheme}://BUCKET/FOLDER")
+    elif not parts.netloc and not parts.path.strip("/"):
+        form = _FORMS.get(parts.scheme, f"{parts.scheme}://HOST/FOLDER")
+        raise InputError(f"{shown} names no folder: give {form}")
 
 
 def explain(error: Exception, shown: str, scheme: str | None) -> InputError | None:
@@ -119,11 +140,9 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _s3(where: str, shown: str) -> tuple[fs.FileSystem, str]:
+def _s3(where: str) -> tuple[fs.FileSystem, str]:
     parts = urlsplit(where)
     user, _, bucket = parts.netloc.rpartition("@")
-    if not bucket:
-        raise InputError(f"{shown} names no bucket: give s3://BUCKET/FOLDER")
     given = dict(parse_qsl(parts.query))
     for name in given:
         check_known("option of an s3 address", name, _S3_OPTIONS)
@@ -154,7 +173,9 @@ def _region(bucket: str) -> str:
     except OSError as error:
         if "not found" not in first_line(error):
             raise
-        raise InputError(f"there is no bucket {bucket!r} in S3: correct its name, or give endpoint_override") from error
+        raise NothingThere(
+            f"there is no bucket {bucket!r} in S3: correct its name, or give endpoint_override"
+        ) from error
 
 
 def _first_of(*names: str) -> str | None:
