@@ -9,8 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from avavla_ray.demonstrations.augmentation import Augmentation
 from avavla_ray.errors import InputError, check_known
-from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.settings import CloningSettings, Stage
 
 _T = TypeVar("_T")
 
@@ -57,10 +58,14 @@ def _value(hint: Any, value: Any, place: str) -> Any:
         return float(value)
     if type(value) is hint:
         return value
-    raise InputError(f"{place} is {value!r}: give {_WANTED.get(hint, 'a table, [[stages]] for each stage')}")
+    raise InputError(f"{place} is {value!r}: give {_WANTED[hint]}")
 
 
-_WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: 'a text in "quotes"'}
+_A_TABLE_EACH = "a [[stages]] table for each stage"
+_WANTED = {
+    int: "a whole number", float: "a number", bool: "true or false", str: 'a text in "quotes"',
+    Augmentation: "an [augmentation] table", Stage: _A_TABLE_EACH, tuple[Stage, ...]: _A_TABLE_EACH,
+}  # fmt: skip
 
 
 def _build(kind: type[_T], table: dict[str, Any], place: str) -> _T:
