@@ -84,6 +84,7 @@ def main(settings: Settings) -> None:
         "machine": machine(),
         "commit": git_commit(),
     }
+    numbers = {name: value for name, value in numbers.items() if value == value}  # not NaN
     for name, value in numbers.items():
         print(f"{name:>40} {value:.4g}" if isinstance(value, float) else f"{name:>40} {value}")
     if settings.json is not None:
@@ -101,15 +102,17 @@ def measure_loops(work: CloningWork, settings: Settings) -> dict[str, Any]:
 
 def summary(ours: list[dict[str, float]], bares: list[dict[str, float]], streams: int) -> dict[str, Any]:
     """What the turns come to; each of ours is compared with the bare ones before and after it."""
-    ratios, cpu_ratios = [], []
+    ratios, undisturbed, cpu_ratios = [], [], []
     for turn, before, after in zip(ours, bares[:-1], bares[1:], strict=True):
         ratios.append(2 * _rate(turn) / (_rate(before) + _rate(after)))
+        undisturbed.append((_alone(before) + _alone(after)) / (2 * _alone(turn)))
         cpu_ratios.append((_cpu(before) + _cpu(after)) / (2 * _cpu(turn)))
     rates = [_rate(turn) for turn in bares]
     own = statistics.fmean(turn["main_cpu_s"] / turn["steps"] for turn in ours)
     return {
         "ratio_to_bare_loop": statistics.fmean(ratios),
         "ratio_to_bare_loop_worst_turn": min(ratios),
+        "ratio_undisturbed": statistics.fmean(undisturbed),
         "cpu_ratio_to_bare_loop": statistics.fmean(cpu_ratios),
         "cpu_ratio_own_thread": statistics.fmean(map(_cpu, bares)) / own,
         "data_wait_share": sum(turn["waited"] * turn["wall_s"] for turn in ours) / sum(turn["wall_s"] for turn in ours),
@@ -163,6 +166,11 @@ def _seconds(settings: Settings) -> float:
 def _rate(turn: dict[str, float]) -> float:
     """Steps a second."""
     return turn["steps"] / turn["wall_s"]
+
+
+def _alone(turn: dict[str, float]) -> float:
+    """Seconds a step, without those in which the loop could have run and other threads had the processors."""
+    return (turn["wall_s"] - turn["queued_s"]) / turn["steps"]
 
 
 def _cpu(turn: dict[str, float]) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,8 @@ from avavla_ray.training.meter import SETTLING
 from avavla_ray.training.objective import CloningObjective, learning_parameters, to_tensors
 from avavla_ray.training.stages import PARTS
 
+_SCHEDULED = Path("/proc/thread-self/schedstat")
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -25,6 +29,8 @@ class Turn:
     Attributes:
         steps: optimizer steps. wall_s: seconds that they took.
         cpu_s: processor seconds of the process meanwhile, of all its threads; main_cpu_s: of the loop's own thread.
+        queued_s: in which that thread could have run, and other threads had the processors; NaN where the system does
+            not tell (Linux does).
         waited: share of the steps' time spent waiting for batches.
     """
 
@@ -32,6 +38,7 @@ class Turn:
     wall_s: float
     cpu_s: float
     main_cpu_s: float
+    queued_s: float
     waited: float = 0.0
 
 
@@ -40,18 +47,25 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._marks: list[tuple[float, float, float]] = []
+        self._marks: list[tuple[float, float, float, float]] = []
 
     def mark(self) -> bool:
         """Whether it was the last step of the turn."""
-        self._marks.append((time.perf_counter(), time.process_time(), time.thread_time()))
+        self._marks.append((time.perf_counter(), time.process_time(), time.thread_time(), _queued()))
         settled = len(self._marks) - SETTLING
         return settled > 0 and self._marks[-1][0] - self._marks[SETTLING - 1][0] >= self._seconds
 
     def turn(self, waited: float = 0.0) -> Turn:
         begin, end = self._marks[SETTLING - 1], self._marks[-1]
-        wall, cpu, main = (after - before for before, after in zip(begin, end, strict=True))
-        return Turn(len(self._marks) - SETTLING, wall, cpu, main, waited)
+        wall, cpu, main, queued = (after - before for before, after in zip(begin, end, strict=True))
+        return Turn(len(self._marks) - SETTLING, wall, cpu, main, queued, waited)
+
+
+def _queued() -> float:
+    """Seconds that this thread has spent ready to run, but not running."""
+    if not _SCHEDULED.is_file():
+        return math.nan
+    return 1e-9 * int(_SCHEDULED.read_text().split()[1])
 
 
 class TimedWorker(Worker):

@@ -13,6 +13,8 @@ from avavla_ray.demonstrations.schedule import DecisionSchedule
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.training.loading import RayDataSource
 
+DRAWS_PER_TASK = 8
+
 
 def measure_pipeline(
     mixture: Mixture, config: PolicyConfig, streams: int, cpus: float, seconds: float
@@ -27,21 +29,19 @@ def measure_pipeline(
         settings = WindowSettings(streams=streams, chunk=config.chunk, augmentation=augmentation)
         loader = DrawLoader(mixture, settings, backbone=config.backbone)
         schedule = DecisionSchedule(loader.lengths, streams, config.chunk, settings.seed)
-        source = RayDataSource(loader, cpus=cpus)(schedule.requests(range(streams)))
-        # Decisions come a block at a time: two blocks pass before the clock starts.
-        rates[f"pipeline{suffix}_decisions_per_s"] = _rate(source, 16, seconds)
+        source = RayDataSource(loader, cpus=cpus, draws_per_task=DRAWS_PER_TASK)(schedule.requests(range(streams)))
+        rates[f"pipeline{suffix}_decisions_per_s"] = _rate(source, DRAWS_PER_TASK, seconds)
         source.close()
         here = (loader(request) for request in schedule.requests(range(streams)))
-        rates[f"in_process{suffix}_decisions_per_s"] = _rate(here, 2, seconds / 2)
+        rates[f"in_process{suffix}_decisions_per_s"] = _rate(here, 1, seconds / 2)
     return rates
 
 
-def _rate(loaded: Iterator[Decisions], first: int, seconds: float) -> float:
-    for _ in itertools.islice(loaded, first):
+def _rate(loaded: Iterator[Decisions], together: int, seconds: float) -> float:
+    """Decisions a second from the arrival of one block to that of another; `together`: draws of a block."""
+    for _ in itertools.islice(loaded, 2 * together):
         pass
     count, begin = 0, time.perf_counter()
-    for decisions in loaded:
-        count += len(decisions.mask)
-        if time.perf_counter() - begin >= seconds:
-            break
+    while time.perf_counter() - begin < seconds:
+        count += sum(len(decisions.mask) for decisions in itertools.islice(loaded, together))
     return count / (time.perf_counter() - begin)

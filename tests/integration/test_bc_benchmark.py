@@ -19,13 +19,16 @@ from benchmarks.policy_cost.subjects import PROMPT_TOKENS
 
 
 def turn(steps: int, wall: float, cpu: float, waited: float = 0.0) -> dict[str, float]:
-    return {"steps": steps, "wall_s": wall, "cpu_s": cpu, "main_cpu_s": cpu / 2, "waited": waited}
+    return {"steps": steps, "wall_s": wall, "cpu_s": cpu, "main_cpu_s": cpu / 2, "queued_s": 0.2, "waited": waited}
 
 
 def test_each_turn_is_compared_with_the_bare_ones_around_it():
     bares = [turn(10, 1.0, 0.5), turn(10, 1.0, 0.5), turn(5, 1.0, 0.25)]
     numbers = summary([turn(9, 1.0, 0.9, 0.1), turn(6, 1.0, 0.3)], bares, streams=4)
     assert numbers["ratio_to_bare_loop"] == pytest.approx((0.9 + 0.8) / 2)
+    bare = [0.08, 0.08, 0.16]  # seconds a step without queueing
+    expected = ((bare[0] + bare[1]) / 2 / (0.8 / 9) + (bare[1] + bare[2]) / 2 / (0.8 / 6)) / 2
+    assert numbers["ratio_undisturbed"] == pytest.approx(expected)
     assert numbers["ratio_to_bare_loop_worst_turn"] == pytest.approx(0.8)
     assert numbers["cpu_ratio_to_bare_loop"] == pytest.approx((0.5 + 1.0) / 2)
     assert numbers["cpu_ratio_own_thread"] == pytest.approx(4 / 3)
@@ -53,6 +56,7 @@ def test_loops_take_turns_in_ray_train_and_say_what_they_did(ray_cluster, tmp_pa
     for each in found["bare"] + found["ours"]:
         assert each["steps"] > 0
         assert each["wall_s"] > 0.2
+        assert not each["queued_s"] > each["wall_s"]
         assert 0 < each["main_cpu_s"] <= each["cpu_s"]
     assert len(found["pipeline"]) == 4
     assert min(found["pipeline"].values()) > 0
