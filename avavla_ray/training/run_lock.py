@@ -47,8 +47,12 @@ class RunLock:
         try:
             self._wait(stream)
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
+            os.write(stream.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        except OSError as error:
+            stream.close()
+            raise InputError(
+                f"{self.folder} cannot be written ({error.strerror}): mend that or give another"
+            ) from error
         except BaseException:
             stream.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.training.run_checkpoints import MANIFEST, RunCheckpoints
 from avavla_ray.training.run_lock import RunLock
 from tests.support.checkpoint_writer import assert_whole, write
+from tests.support.small_disks import NAMESPACE, REFUSED, can_mount
 
 
 def stored(folder) -> list[str]:
@@ -229,3 +231,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     for act in (RunLock(tmp_path / "file" / "run").__enter__, lambda: put(RunCheckpoints(tmp_path / "file" / "a"), 1)):
         with pytest.raises(InputError, match="file/.* cannot be written"):
             act()
+
+
+def test_a_lock_on_a_full_disk_is_told_of_in_one_line(tmp_path):
+    if not can_mount():
+        pytest.skip(REFUSED)
+    program = f"""
+from avavla_ray.training.run_lock import RunLock
+with RunLock({str(tmp_path)!r}):
+    pass
+"""
+    script = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}; cat /dev/zero > {tmp_path}/all 2> /dev/null; "
+    done = subprocess.run(
+        [*NAMESPACE, script + shlex.join([sys.executable, "-c", program])], capture_output=True, text=True, check=False
+    )
+    message = f"{tmp_path} cannot be written (No space left on device): mend that or give another"
+    assert done.stderr.splitlines()[-1] == f"avavla_ray.errors.InputError: {message}"
