@@ -26,9 +26,14 @@ def is_alive(pid: int) -> bool:
     return _stat(pid) is not None
 
 
+def _parents() -> dict[int, int]:
+    """The parent of every process that is alive."""
+    return {int(place.name): stat[1] for place in Path("/proc").glob("[0-9]*") if (stat := _stat(int(place.name)))}
+
+
 def descendants() -> set[int]:
     """This process's descendants that are alive."""
-    parents = {int(place.name): stat[1] for place in Path("/proc").glob("[0-9]*") if (stat := _stat(int(place.name)))}
+    parents = _parents()
     family = {os.getpid()}
     while children := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= children
@@ -54,15 +59,20 @@ def adopting_orphans() -> Iterator[None]:
 
     Otherwise the kernel ends a frozen one with its parent, and nobody would know of the others.
     """
-    before = descendants()
+    before = _children()
     _set_subreaper(True)
     try:
         yield
     finally:
-        for pid in descendants() - before:
-            with contextlib.suppress(ProcessLookupError):
+        while left := _children() - before:  # each of which may leave orphans
+            for pid in left:
                 os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
         _set_subreaper(False)
+
+
+def _children() -> set[int]:
+    return {pid for pid, parent in _parents().items() if parent == os.getpid()}
 
 
 def _set_subreaper(on: bool) -> None:
