@@ -88,19 +88,19 @@ def run(settings: Settings, *, calvin: bool) -> None:
         InputError: something given is wrong.
     """
     from actors.cluster import connect
-    from avavla_ray.demonstrations.mixture import open_mixture
     from avavla_ray.provenance import provenance
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
-    from avavla_ray.training.behaviour_cloning import train
-    from avavla_ray.training.output import check_unused
+    from avavla_ray.training.behaviour_cloning import carry_out, plan
 
     chosen = choose(settings)
     policy = choose_policy(settings, chosen)
-    mixture = open_mixture(settings.demos)
+    planned = plan(
+        chosen, policy, settings.demos, settings.output, initial=settings.checkpoint, resume=settings.resume
+    )
+    mixture = planned.mixture
     check_suites(mixture, calvin)
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
-    check_unused(settings.output, settings.resume)
     connect(cpus=round(chosen.workers * chosen.threads + chosen.data_cpus + 0.5))
     described = provenance(seed=chosen.seed, precision=chosen.precision)
     for data in mixture.datasets:
@@ -117,10 +117,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
         params={"preset": policy.preset, "suite": "+".join(mixture.statistics), **asdict(chosen)},
         tags={**described, "demonstrations": [data.manifest.get("provenance", {}) for data in mixture.datasets]},
     ) as tracked:  # fmt: skip
-        result = train(
-            chosen, policy, settings.demos, settings.output,
-            initial=settings.checkpoint, resume=settings.resume, provenance=described, tracking=(uri, tracked.run_id),
-        )  # fmt: skip
+        result = carry_out(planned, provenance=described, tracking=(uri, tracked.run_id))
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items() if name.startswith("val"))
     print(
         f"\n{result.metrics['step']} steps in {result.metrics['elapsed'] / 60:.1f} minutes"

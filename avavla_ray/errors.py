@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class DiskFull(InputError):
+    """There is no room for what should be written; what was written before is as it was."""
+
+
 def quoted(text: str) -> str:
     """`text` in quotes for a message; at most 60 characters of it, the middle left out."""
     shortener = reprlib.Repr()

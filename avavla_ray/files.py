@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avavla_ray.errors import InputError
+from avavla_ray.errors import DiskFull, InputError
 
 
 def _explain(error: OSError, path: Path) -> InputError:
@@ -23,8 +23,8 @@ def _explain(error: OSError, path: Path) -> InputError:
         reason = str(error.args[0][0][-1])
         told = re.match(r"\[Errno (\d+)\]", reason)
         number = int(told[1]) if told else None
-    if number == errno.ENOSPC:
-        return InputError(f"no space left on the disk that holds {path}: free some and repeat")
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left on the disk that holds {path}: free some and repeat")
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return InputError(f"{path} cannot be written: make it writable or choose another folder")
     return InputError(f"{path} cannot be written: {reason}")

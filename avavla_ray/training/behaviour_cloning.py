@@ -12,6 +12,7 @@ OUTPUT/
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -26,12 +27,15 @@ from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
+from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.training.cloning_start import check_start
 from avavla_ray.training.cloning_state import POLICY
-from avavla_ray.training.output import CHECKPOINTS, LAUNCH, check_output
+from avavla_ray.training.output import CHECKPOINTS, LAUNCH, check_identity, check_output, check_unused, refusal
 from avavla_ray.training.run_checkpoints import RunCheckpoints
+from avavla_ray.training.run_lock import RunLock
 from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.stage_run import engine_settings
 from avavla_ray.training.stages import check_stages
 
 CHECKPOINT, BEST, RAY = "checkpoint", "best", "ray"
@@ -69,6 +73,76 @@ def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
         tokenizer.encode(instruction)
 
 
+@dataclass(frozen=True)
+class CloningPlan:
+    """A run whose every input has been looked at; nothing has been written or started.
+
+    Attributes:
+        initial: checkpoint folder to start from instead of fresh weights.
+        identity: what the folder of the run remembers, for --resume to agree with.
+    """
+
+    settings: CloningSettings
+    policy: PolicyConfig
+    mixture: Mixture
+    output: Path
+    initial: Path | None
+    resume: bool
+    identity: dict[str, Any]
+
+
+def plan(
+    settings: CloningSettings,
+    policy: PolicyConfig,
+    demonstrations: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    initial: str | Path | None = None,
+    resume: bool = False,
+) -> CloningPlan:
+    """Look at everything that can be wrong, before anything is started.
+
+    Args:
+        policy: with `lora` and an `initial` that has no adapters, they are added to it.
+        demonstrations: one data set or several, as `open_mixture` takes them.
+        output: folder on a file system that all machines of the cluster share.
+        initial: its configuration must be `policy`, but for the adapters, and the gripper of an OpenVLA import, which
+            is turned into the demonstrations'.
+        resume: continue the run in `output` from its newest checkpoint, on any number of workers.
+
+    Raises:
+        InputError: one line that names what is wrong.
+    """
+    if re.match(r"\w{2,}:/", str(output)):
+        raise InputError(f"--output {output} is no folder: give one on a file system that all machines share")
+    output = Path(output).absolute()
+    check_unused(output, resume)
+    given = [demonstrations] if isinstance(demonstrations, (str, Path)) else list(demonstrations)
+    mixture = open_mixture(given)
+    for metadata in mixture.datasets:
+        check_fit(metadata, policy)
+    check_augmentation(settings.augmentation, policy.backbone)
+    if settings.recompute and isinstance(policy.backbone, BackboneConfig):
+        raise InputError(f"recompute: preset {policy.preset} keeps few activations, only OpenVLA can do without them")
+    if isinstance(policy.backbone, OpenVlaConfig) and not policy.backbone.head_blocks:
+        raise InputError(
+            f"{policy.preset} reads its actions off the vocabulary, which L1 cannot move: import the checkpoint with "
+            "--parallel, which gives it OpenVLA-OFT's head"
+        )
+    for world in {settings.min_workers or settings.workers, settings.workers}:
+        engine_settings(settings, world)
+    start = None if initial is None else check_start(initial, policy)
+    check_stages(settings, latent_loop=policy.latent.enabled, valued=start is not None and start.stage == "ppo")
+    identity = {
+        **{name: value for name, value in asdict(settings).items() if name not in FREE},
+        "policy": policy.preset, "lora": policy.lora and asdict(policy.lora), "initial": start and start.digest,
+        "demonstrations": _identity(mixture),
+    }  # fmt: skip
+    check_identity(output, identity, resume)
+    first = None if initial is None else Path(initial).absolute()
+    return CloningPlan(settings, policy, mixture, output, first, resume, identity)
+
+
 def train(
     settings: CloningSettings,
     policy: PolicyConfig,
@@ -80,83 +154,95 @@ def train(
     provenance: dict[str, Any] | None = None,
     tracking: tuple[str, str] | None = None,
 ) -> CloningResult:
+    """`plan` and `carry_out`."""
+    chosen = plan(settings, policy, demonstrations, output, initial=initial, resume=resume)
+    return carry_out(chosen, provenance=provenance, tracking=tracking)
+
+
+def carry_out(
+    chosen: CloningPlan, *, provenance: dict[str, Any] | None = None, tracking: tuple[str, str] | None = None
+) -> CloningResult:
     """Clone demonstrations on the connected Ray cluster.
 
     Args:
-        policy: with `lora` and an `initial` that has no adapters, they are added to it.
-        demonstrations: one data set or several, as `open_mixture` takes them.
-        output: folder on a file system that all machines of the cluster share.
-        initial: checkpoint folder to start from instead of fresh weights; its configuration must be `policy`, but for
-            the adapters, and the gripper of an OpenVLA import, which is turned into the demonstrations'.
-        resume: continue the run in `output` from its newest checkpoint, on any number of workers.
         provenance: of this run, for its checkpoints. tracking: (absolute store URI, run id) for metrics.
 
     Raises:
-        InputError: what was given is wrong, or became so (a picture that cannot be read, a full disk).
-        ray.train.TrainingFailedError: workers failed too often.
+        InputError: something became wrong (a picture that cannot be read, a full disk), or another job trains into the
+            folder. ray.train.TrainingFailedError: workers failed too often.
     """
+    with RunLock(chosen.output, patience=10.0):
+        check_output(chosen.output, chosen.identity, chosen.resume)
+        launch = uuid.uuid4().hex
+        write_text(chosen.output / LAUNCH, launch)
+        refused = _fit(chosen, launch, provenance or {}, tracking)
+        if refused is not None:
+            newest = RunCheckpoints(chosen.output / CHECKPOINTS).newest()
+            kept = f"; with --resume it goes on from step {newest.step}" if newest else ""
+            raise InputError(f"{refused}{kept}")
+        return _finish(chosen.output)
+
+
+def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking: tuple[str, str] | None) -> str | None:
+    """Run the workers to the end; what they found wrong, if it is nothing that repeating can mend."""
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from avavla_ray.training.cloning_worker import CloningWork, work
 
-    given = [demonstrations] if isinstance(demonstrations, (str, Path)) else list(demonstrations)
-    mixture, output = open_mixture(given), Path(output).absolute()
-    for metadata in mixture.datasets:
-        check_fit(metadata, policy)
-    check_augmentation(settings.augmentation, policy.backbone)
-    if settings.recompute and isinstance(policy.backbone, BackboneConfig):
-        raise InputError(f"recompute: preset {policy.preset} keeps few activations, only OpenVLA can do without them")
-    start = None if initial is None else check_start(initial, policy)
-    check_stages(settings, latent_loop=policy.latent.enabled, valued=start is not None and start.stage == "ppo")
-    identity = {
-        **{name: value for name, value in asdict(settings).items() if name not in FREE},
-        "policy": policy.preset, "lora": policy.lora and asdict(policy.lora), "initial": start and start.digest,
-        "demonstrations": _identity(mixture),
-    }  # fmt: skip
-    check_output(output, identity, resume)
-    launch = uuid.uuid4().hex
-    write_text(output / LAUNCH, launch)
+    settings = chosen.settings
     if settings.min_workers:
         os.environ.setdefault(PATIENCE, "30")  # Ray Train hands the driver's value on
     gpus = gpus_each(settings)
+    print(f"each of {settings.workers} worker(s) has {settings.threads} CPU thread(s), {gpus:g} GPU(s)", flush=True)
+    described = {**provenance, "demonstrations": _described(chosen.mixture), "cloning": asdict(settings)}
+    cpus = settings.threads + settings.data_cpus / settings.workers
     trainer = TorchTrainer(
         work,
         train_loop_config=CloningWork(
-            settings, policy, mixture, output, launch,
-            {**(provenance or {}), "demonstrations": _described(mixture), "cloning": asdict(settings)},
-            None if initial is None else Path(initial).absolute(), tracking,
+            settings, chosen.policy, chosen.mixture, chosen.output, launch, described, chosen.initial, tracking
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(settings.min_workers, settings.workers) if settings.min_workers else settings.workers,
             use_gpu=gpus > 0,
-            resources_per_worker={"CPU": settings.threads, **({"GPU": gpus} if gpus else {})},
+            # A worker holds the CPUs for its share of loading, too: Ray Data's tasks claim none.
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
         ),
         run_config=RunConfig(
             name=RAY,
-            storage_path=str(output),
+            storage_path=str(chosen.output),
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
-    )  # fmt: skip
+    )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        reason = _wrong_input(error)
-        if reason is not None:
-            raise InputError(f"{reason} (what was finished is kept: add --resume once it is mended)") from error
-        raise
-    return _finish(output)
+        refused = refusal(chosen.output, launch) or _wrong_input(error)
+        if refused is None:
+            raise
+        return refused
+    return refusal(chosen.output, launch)
 
 
 def gpus_each(settings: CloningSettings) -> float:
-    """GPUs of a worker: as set, else one each where the cluster has enough of them."""
+    """GPUs of a worker: as set, else one each where the cluster has any.
+
+    Raises:
+        InputError: it has fewer than the fewest workers; to train on CPUs beside idle GPUs has to be said.
+    """
     import ray
 
     if settings.gpus is not None:
         return settings.gpus
-    return float(ray.cluster_resources().get("GPU", 0) >= settings.workers)
+    found, needed = ray.cluster_resources().get("GPU", 0), settings.min_workers or settings.workers
+    if 0 < found < needed:
+        raise InputError(
+            f"the cluster has {found:g} GPU(s) for {needed} workers: give --workers {int(found)}, a share of one each "
+            f"(--gpus {found / needed:.2g}), or --gpus 0 to train on CPUs"
+        )
+    return float(found >= needed)
 
 
 def _described(mixture: Mixture) -> list[dict[str, Any]]:

@@ -47,6 +47,11 @@ def stage_at(settings: CloningSettings, fraction: float, latent_loop: bool) -> t
     raise InputError("this policy has no latent loop, and every stage moves it: give a stage of cloning")
 
 
+def next_stage(settings: CloningSettings, stage: int, latent_loop: bool) -> int | None:
+    """Index of the stage that the policy goes through after `stage`; None after the last."""
+    return next((index for index, _, _ in _borders(settings, latent_loop) if index > stage), None)
+
+
 def cloned(settings: CloningSettings, fraction: float, latent_loop: bool) -> float:
     """Share of all cloning that is done at a share of the budget, which the temperature of the attention follows; 1
     where there is none."""

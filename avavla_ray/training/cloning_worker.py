@@ -19,15 +19,14 @@ from avavla_ray.demonstrations.decisions import DrawLoader, WindowSettings
 from avavla_ray.demonstrations.mixture import Mixture, split
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.windows import Source, WindowWalk, prefetch
-from avavla_ray.errors import InputError
+from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.policy.checkpoint import load_checkpoint, policy_of, save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.types import Belief
 from avavla_ray.progress import Progress
-from avavla_ray.tracking import attach
-from avavla_ray.training.budget import Position, cloned, passed, stage_at, used
+from avavla_ray.training.budget import Position, cloned, next_stage, passed, stage_at, used
 from avavla_ray.training.cloning_start import set_types, start_policy
 from avavla_ray.training.cloning_state import (
     POLICY,
@@ -40,11 +39,12 @@ from avavla_ray.training.cloning_state import (
 )
 from avavla_ray.training.engine import start_process_group
 from avavla_ray.training.meter import Meter
-from avavla_ray.training.output import CHECKPOINTS, LAUNCH
+from avavla_ray.training.output import CHECKPOINTS, LAUNCH, refusal, refuse
 from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
 from avavla_ray.training.run_lock import RunLock
 from avavla_ray.training.settings import CloningSettings
 from avavla_ray.training.stage_run import RAW, StageRun, engine_settings
+from avavla_ray.training.telemetry import Telemetry
 from avavla_ray.training.validation import dimension_names, held_out_errors
 
 LOG_EVERY = 10
@@ -83,6 +83,8 @@ def work(what: CloningWork) -> None:
     logging.getLogger("ray.train.v2._internal.util").addFilter(_is_unexpected)
     torch.set_num_threads(what.settings.threads)
     _check_shared(what)
+    if refusal(what.output, what.launch) is not None:
+        return  # the driver says why
     rank, world = context.get_world_rank(), context.get_world_size()
     start_process_group(engine_settings(what.settings, world))
     worker = Worker(what, rank, world, lambda loader: RayDataSource(loader, cpus=what.settings.data_cpus / world))
@@ -91,16 +93,18 @@ def work(what: CloningWork) -> None:
         try:
             worker.start()
             worker.train()
-        except InputError as error:
-            # Ray Train may start again, and the driver hears of it only in the end.
+        except (InputError, FloatingPointError) as error:
+            # Ray Train starts the workers again, to the same end: they are told, and the driver.
             print(f"training stopped: {error}", flush=True)
+            with contextlib.suppress(DiskFull):  # then the driver hears of it when Ray Train gives up
+                refuse(what.output, what.launch, str(error))
             raise
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
     """Ray Train logs what a worker raises with its traceback, which wrong input does not need."""
     last = record.getMessage().rstrip().rpartition("\n")[2]
-    return not last.startswith(f"{InputError.__module__}.{InputError.__qualname__}: ")
+    return not last.startswith(f"{InputError.__module__}.")
 
 
 def _check_shared(what: CloningWork) -> None:
@@ -139,7 +143,7 @@ class Worker:
         self.readers = [EpisodeReader(data) for data in self.mixture.datasets]
         self.position = Position()
         self.store = RunCheckpoints(what.output / CHECKPOINTS, chosen.keep)
-        self.tracked = attach(*what.tracking) if what.tracking and rank == 0 else None
+        self.tracked = Telemetry(what.tracking if rank == 0 else None)
         self.belief: Belief
         self.stage: StageRun
         self.validation: dict[str, float] = {}
@@ -163,9 +167,11 @@ class Worker:
             self._begin()
         else:
             self._resume(found[0])
-            index, _ = stage_at(self.settings, self.position.fraction, self.what.policy.latent.enabled)
-            if index != self.position.stage:
-                self._enter(index)
+            thinks = self.what.policy.latent.enabled
+            due, _ = stage_at(self.settings, self.position.fraction, thinks)
+            following = next_stage(self.settings, self.position.stage, thinks)
+            if following is not None and due > self.position.stage:
+                self._enter(following)
 
     def _begin(self) -> None:
         policy = start_policy(
@@ -205,6 +211,7 @@ class Worker:
         state = self.stage.weights(everywhere=True)
         assert state is not None
         self.stage.close()
+        del self.stage  # before the next one takes its place in memory
         self.position.stage = index
         self.stage = self._run_stage(policy_of(self.what.policy, state).train())
 
@@ -219,11 +226,13 @@ class Worker:
         progress = Progress(total or 0, "clone", unit, done=at) if self.rank == 0 else None
         batches = prefetch(self.walk)
         meter = Meter()
-        while position.fraction < 1.0:
+        ended = position.fraction >= 1.0 and next_stage(settings, position.stage, thinks) is None
+        while not ended:
             asked = time.perf_counter()
             batch, walk_state = next(batches)
             waited = time.perf_counter() - asked
-            _, done = stage_at(settings, position.fraction, thinks)
+            due, share = stage_at(settings, position.fraction, thinks)
+            done = share if due == position.stage else 1.0
             self.belief, metrics = self.stage.step(
                 batch, self.belief, step=position.step, done=done, cloned=cloned(settings, position.fraction, thinks),
                 mine=self.walk.mine,
@@ -234,7 +243,8 @@ class Worker:
             position.fraction, unsaved = self._agree(
                 used(settings, position.step, position.elapsed), time.monotonic() - saved
             )
-            ended = position.fraction >= 1.0
+            following = next_stage(settings, position.stage, thinks)
+            ended = position.fraction >= 1.0 and following is None
             if position.step % LOG_EVERY == 0 or ended:
                 numbers = {**metrics, **meter.recent(), "fraction": position.fraction, "stage": position.stage}
                 self._log({f"train/{name}": value for name, value in numbers.items()})
@@ -242,15 +252,17 @@ class Worker:
                     seen = position.step if settings.minutes is None else min(int(position.elapsed), total or 0)
                     notes = {"step": position.step, "loss": metrics["loss"], "decisions/s": numbers["decisions_per_s"]}
                     progress.advance(seen - progress.count, stage=self.stage.stage.kind, **notes, **self.validation)
-            index, _ = stage_at(settings, position.fraction, thinks)
-            changing = index != position.stage and not ended
-            if passed(before, position.fraction, settings.validations) or changing:
+            due, _ = stage_at(settings, position.fraction, thinks)
+            # One after the other, with a step each at least, even if validating took the time of a whole one.
+            entering = following if due > position.stage else None
+            changing = entering is not None or ended
+            if changing or passed(before, position.fraction, settings.validations):
                 self._validate()
-            if passed(before, position.fraction, settings.checkpoints) or changing or unsaved > self._patience:
+            if changing or passed(before, position.fraction, settings.checkpoints) or unsaved > self._patience:
                 self._save(walk_state, meter.total(), last=ended)
                 saved = time.monotonic()
-            if changing:
-                self._enter(index)
+            if entering is not None:
+                self._enter(entering)
         batches.close()
         self.walk.close()
         if progress is not None:
@@ -291,8 +303,7 @@ class Worker:
             self._log({f"val/{name}/l1": float(each.mean()) for name, each in zip(names, errors, strict=True)})
 
     def _log(self, metrics: dict[str, float]) -> None:
-        if self.tracked is not None:
-            self.tracked.log_metrics(metrics, step=self.position.step)
+        self.tracked.log_metrics(metrics, step=self.position.step)
 
     def _save(self, walk_state: dict[str, Any], speed: dict[str, float], *, last: bool) -> None:
         """Everything that resuming needs, on any number of workers. Collective; rank 0 writes.
@@ -309,7 +320,7 @@ class Worker:
         position = asdict(self.position)
         facts = {
             "position": position, "walk": walk_state, "validation": self.validation, "world": self.world,
-            "speed": speed, "averaged": self.stage.averaged,
+            "speed": speed, "unlogged": self.tracked.lost, "averaged": self.stage.averaged,
             "learning": self.stage.learning if self.settings.average else [],
         }  # fmt: skip
         held_out = {
@@ -317,12 +328,16 @@ class Worker:
             for data, chosen in zip(self.mixture.datasets, self.held_out, strict=True)
         }
 
+        # What the first checkpoint took over from `initial` goes from one to the next: that may be gone by now.
+        before = self.store.newest()
+        origin = self.what.initial if before is None else before.path / POLICY
+
         def fill(folder: Path) -> None:
             write_learner(folder, learner)
             write_beliefs(folder, beliefs)
             save_checkpoint(
                 folder / POLICY, policy_of(self.what.policy, state), self.mixture.statistics, stage="bc",
-                provenance=self.what.provenance, origin=self.what.initial,
+                provenance=self.what.provenance, origin=origin,
                 extra={"training": position, "validation": self.validation, "held_out": held_out},
             )  # fmt: skip
 
@@ -335,7 +350,7 @@ class Worker:
                 facts=facts,
                 stage=self.position.stage,
             )
-        except InputError as error:
+        except DiskFull as error:
             if last:
                 raise
             print(f"no checkpoint at step {self.position.step}: {error}; training goes on", flush=True)

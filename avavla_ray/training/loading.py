@@ -46,16 +46,17 @@ class RayDataSource:
         draws_per_task: int = 8,
         tasks_per_leg: int = 16,
         megabytes: int = 256,
-        patience: float = 300.0,
+        patience: float = 900.0,
     ) -> None:
         """
         Args:
-            cpus: that a leg's tasks may hold at a time, of those that training workers leave free: one task up to 1,
-                above that as many as there are whole ones.
+            cpus: tasks of a leg at a time, at least one. They claim no CPU of the cluster: whoever trains has to hold
+                as many for them, or an elastic run would take them all for workers and starve.
             draws_per_task, tasks_per_leg: how requests are cut. A leg under way costs this process a tenth of a core,
                 which polls, one that waits in memory nothing: so legs are short.
             megabytes: of decisions that a leg may keep in the object store, of two legs at a time.
-            patience: seconds without any decision after which the cluster counts as too small.
+            patience: seconds without any decision after which loading counts as stuck; more than `EpisodeReader` waits
+                for a silent store.
 
         Raises:
             InputError: numbers that make no sense.
@@ -89,33 +90,25 @@ class RayDataSource:
             for leg in legs:
                 leg.close()
 
-    def _shortage(self, seconds: float) -> str:
-        free = ray.available_resources().get("CPU", 0)
-        return (
-            f"no demonstration was loaded in {seconds:g} s: Ray Data needs {self.cpus:g} CPUs beside the workers' and "
-            f"the cluster has {free:g} free: take fewer workers or data CPUs"
-        )
-
     def _pipeline(self, requests: Sequence[Request], loader: Any) -> ray.data.Dataset:
         """One block for `draws_per_task` requests."""
         size = self._draws_per_task
         tasks = [requests[first : first + size] for first in range(0, len(requests), size)]
-        together = max(1, int(self.cpus))
         context = DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = None  # a draw must not be cut in two
         context.execution_options = ExecutionOptions(
             preserve_order=True,
-            resource_limits=ExecutionResources.for_limits(cpu=self.cpus, object_store_memory=self._megabytes * 2**20),
+            resource_limits=ExecutionResources.for_limits(object_store_memory=self._megabytes * 2**20),
         )
         with DataContext.current(context):
-            # Not `range`, whose own tasks would want a whole CPU each.
+            # Not `range`, whose own tasks would claim CPUs.
             numbers = ray.data.from_items(
                 [{"task": task} for task in range(len(tasks))], override_num_blocks=len(tasks)
             )
             return numbers.map_batches(
                 functools.partial(_load, tasks=tasks, loader=loader),
-                batch_size=None, num_cpus=min(1.0, self.cpus), compute=TaskPoolStrategy(together),
+                batch_size=None, num_cpus=0, compute=TaskPoolStrategy(max(1, int(self.cpus))),
             )  # fmt: skip
 
 
@@ -173,12 +166,16 @@ class _Leg:
         try:
             block = self._blocks.get(timeout=soon)
         except queue.Empty:
+            place = self._source.loader.mixture.datasets[0].folder
             if soon < patience:
-                print(f"{self._source._shortage(soon)}; it waits {patience:g} s", flush=True)
+                print(f"no demonstration from {place} in {soon:g} s; waiting for up to {patience:g} s", flush=True)
             try:
                 block = self._blocks.get(timeout=max(0.0, patience - soon))
             except queue.Empty:
-                raise InputError(self._source._shortage(patience)) from None
+                raise InputError(
+                    f"no demonstration from {place} in {patience:g} s: look whether its store answers the cluster's "
+                    "machines and Ray Data's tasks run, then resume"
+                ) from None
         if isinstance(block, Exception):
             raise block
         return block

@@ -11,20 +11,27 @@ from avavla_ray.files import write_json
 
 SETTINGS = "settings.json"
 CHECKPOINTS = "checkpoints"  # what the run resumes from
+REFUSAL = "refusal.json"  # why the workers of a launch gave up; tells their successors not to try again
 LAUNCH = "launch"  # tells workers that they see the driver's folder, and not one of the same name
 
 
 def check_output(output: Path, identity: dict[str, Any], resume: bool) -> None:
-    """Refuse to mix runs: a fresh run wants an empty folder, a resumed one the settings it began with.
+    """Refuse to mix runs: a fresh run wants an empty folder, a resumed one the settings it began with. Writes them.
 
     Raises:
         InputError: names the folder, or the settings that differ.
     """
+    check_identity(output, identity, resume)
+    if not (output / SETTINGS).is_file():
+        write_json(output / SETTINGS, identity)
+
+
+def check_identity(output: Path, identity: dict[str, Any], resume: bool) -> None:
+    """The same, without writing anything."""
     path = output / SETTINGS
     if not path.is_file():
         if resume:
             raise InputError(f"{output} holds no run to resume: leave --resume out, or give the run's --output")
-        write_json(path, identity)
         return
     check_unused(output, resume)
     try:
@@ -38,6 +45,20 @@ def check_output(output: Path, identity: dict[str, Any], resume: bool) -> None:
         raise InputError(
             f"{output} was begun with other settings ({changes}): resume with those, or give another --output"
         )
+
+
+def refuse(output: Path, launch: str, reason: str) -> None:
+    """Note why the workers of a launch cannot go on, however often they are started again."""
+    write_json(output / REFUSAL, {"launch": launch, "reason": reason})
+
+
+def refusal(output: Path, launch: str) -> str | None:
+    """Why the workers of this launch gave up; None if they did not."""
+    path = output / REFUSAL
+    if not path.is_file():
+        return None
+    noted = json.loads(path.read_text(encoding="utf-8"))
+    return noted["reason"] if noted["launch"] == launch else None
 
 
 def check_unused(output: Path, resume: bool) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from avavla_ray.errors import InputError
+from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.files import atomic_path, damage, fingerprint, remove_temporaries, write_json
 
 FORMAT, VERSION, MANIFEST = "avavla_ray.run_checkpoint", 1, "manifest.json"
@@ -77,9 +77,9 @@ class RunCheckpoints:
             stage: of training; scores of different stages are not compared.
 
         Raises:
-            InputError: the disk is full, or the place cannot be written.
+            DiskFull: there is no room for it. InputError: the place cannot be written.
         """
-        remove_temporaries(self.folder)
+        self._clear()
         attempts = [attempt for number, attempt in map(_numbers, self._paths()) if number == step]
         path = self.folder / (f"step-{step:09d}" + (f"-{max(attempts) + 1}" if attempts else ""))
         score = score if score is not None and math.isfinite(score) else None
@@ -96,11 +96,14 @@ class RunCheckpoints:
                 write_json(temporary / MANIFEST, content | {"seal": _seal(content)})
             except Exception as error:
                 if _is_full(error, temporary):
-                    raise InputError(
+                    raise DiskFull(
                         f"no space left on the disk that holds {self.folder}: free some and resume the run"
                     ) from error
                 raise
-        self._prune()
+        try:
+            self._prune()
+        except OSError as error:  # the new one is whole: whatever stays too long can go with a later one
+            print(f"older checkpoints in {self.folder} cannot be removed ({error}): they stay", flush=True)
         return StoredCheckpoint(path, step, score, facts, stage)
 
     def newest(self, verify: bool = False) -> StoredCheckpoint | None:
@@ -167,7 +170,14 @@ class RunCheckpoints:
         for found in stored:
             if found.path not in paths:
                 found.path.rename(self.folder / f".{found.path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        remove_temporaries(self.folder)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what killed writers left; what cannot go now can go with a later checkpoint."""
+        try:
+            remove_temporaries(self.folder)
+        except OSError as error:
+            print(f"what is left over in {self.folder} cannot be removed ({error}): it stays", flush=True)
 
 
 def _inspect(path: Path, verify: bool) -> StoredCheckpoint | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ class CloningSettings:
         offload, gradient_clip, accumulation, precision: see engine.py. weight_decay: of AdamW.
         average: decay of the exponential moving average of the weights, which is then validated and kept; 0 for none.
         recompute: an OpenVLA backbone's activations in the backward pass, instead of keeping them.
-        gpus: of each worker; None: one where the cluster has one for every worker, else none.
+        gpus: of each worker; None: one where the cluster has one for every worker (of `min_workers`, where given), else
+            none.
         max_failures: worker crashes that the run survives.
         exit_target: what the exit gate is calibrated on, see exit_objective.py: "value", for weights whose value head
             has been trained by PPO, or "imitation", which needs demonstrations only.
@@ -129,6 +130,10 @@ class CloningSettings:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise InputError("training has no end: give a number of steps or of minutes")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{each.name} {value} is no number to train with: give a finite one")
         if (self.steps is not None and self.steps < 1) or (self.minutes is not None and self.minutes <= 0):
             raise InputError(f"{self.steps} steps, {self.minutes} minutes: training needs more than none")
         if not self.stages:
@@ -139,10 +144,14 @@ class CloningSettings:
                      "accumulation", "exit_lookahead"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} is too small: give at least 1")
-        for name in ("smoothness", "proprio_noise", "held_out_limit", "data_cpus", "gradient_clip", "weight_decay",
-                     "max_failures", "exit_delta", "gpus", "checkpoint_minutes"):  # fmt: skip
+        for name in ("smoothness", "proprio_noise", "held_out_limit", "gradient_clip", "weight_decay", "max_failures",
+                     "exit_delta", "gpus", "checkpoint_minutes", "seed"):  # fmt: skip
             if (getattr(self, name) or 0) < 0:
                 raise InputError(f"{name} {getattr(self, name)} is negative: give 0 or more")
+        if self.data_cpus <= 0:
+            raise InputError(f"data_cpus {self.data_cpus}: somebody has to read the demonstrations, give more than 0")
+        if self.held_out == 1:
+            raise InputError("held_out 1 leaves nothing to learn from: give less")
         check_known("offload", self.offload, OFFLOADS)
         check_known("exit target", self.exit_target, EXIT_TARGETS)
         if not 0 <= self.average < 1:

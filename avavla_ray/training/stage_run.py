@@ -20,7 +20,7 @@ from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.budget import rate_factor
-from avavla_ray.training.engine import EngineSettings, full_state, initialise_engine, set_learning_rates
+from avavla_ray.training.engine import EngineSettings, full_state, initialise_engine, release, set_learning_rates
 from avavla_ray.training.engine_state import load_optimizer_state, optimizer_state
 from avavla_ray.training.exit_objective import ExitObjective
 from avavla_ray.training.objective import CloningObjective, learning_parameters, to_tensors
@@ -120,7 +120,9 @@ class StageRun:
             self._average.update()
         shown = self._over_workers({"loss": torch.stack(parts).sum(), **sums})
         if not all(map(_finite, shown.values())):
-            raise FloatingPointError(f"the loss became {shown['loss']} at step {step}: lower the learning rate")
+            raise FloatingPointError(
+                f"the loss became {shown['loss']} at step {step}: begin with a lower learning rate, in another --output"
+            )
         return Belief(*after), {**shown, "learning_rate": rate, "temperature": temperature}
 
     @property
@@ -191,7 +193,9 @@ class StageRun:
             self._average.count = averaged
 
     def close(self) -> None:
-        self.engine.destroy()
+        """Free the memory of everything that it trained; of no use afterwards."""
+        self._average = None
+        release(self.engine)
 
 
 def engine_settings(settings: CloningSettings, world: int) -> EngineSettings:

@@ -29,6 +29,11 @@ def check_stages(settings: CloningSettings, *, latent_loop: bool, valued: bool) 
     kinds = [stage.kind for stage in settings.stages]
     if not any(runs(kind, latent_loop) for kind in kinds):
         raise InputError(f"stages {', '.join(kinds)}: this policy has no latent loop, give it a stage of {CLONING}")
+    going = [stage for stage in settings.stages if runs(stage.kind, latent_loop)]
+    for stage in going:
+        steps = None if settings.steps is None else settings.steps * stage.share / sum(each.share for each in going)
+        if steps is not None and steps < 1:
+            raise InputError(f"stage {stage.kind} has {steps:.2g} of {settings.steps} steps: give it a larger share")
     if latent_loop and CALIBRATION in kinds and settings.exit_target == "value" and not valued:
         raise InputError(
             "exit target value: this policy's value head was never trained, start from a checkpoint of PPO or give "

@@ -21,8 +21,8 @@ from tests.support import cloning_ranks
 from tests.support.demonstration_data import make_dataset
 from tests.support.ports import free_port
 
-STEPS = 6
-STAGES = ("cloning=0.5@3e-3", "latent_warm_up=0.25@3e-3", "exit_calibration=0.25@3e-3")
+STEPS = 8
+STAGES = ("cloning=3@3e-3", "latent_warm_up=2@3e-3", "exit_calibration=3@1e-1")
 
 
 def settings_of(**changes: object) -> CloningSettings:
@@ -47,7 +47,7 @@ def final_policy(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(newest.path / POLICY).policy.state_dict()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_zero_stage_world_and_interruption_learns_the_same(tmp_path):
     demos = str(make_dataset(tmp_path / "demos", episodes=8))
     one = {f"1-{stage}": settings_of(zero_stage=stage) for stage in (0, 1, 2, 3)}
@@ -67,7 +67,7 @@ def test_every_zero_stage_world_and_interruption_learns_the_same(tmp_path):
 
     # Saved by 2 workers at ZeRO 2, in the middle of every stage; continued by 1 and by 4, at other stages.
     resumed = {1: [], 4: []}
-    for world, stage, step in ((1, 0, 2), (1, 3, 5), (4, 2, 3), (4, 3, 4)):
+    for world, stage, step in ((1, 0, 2), (1, 3, 7), (4, 2, 4), (4, 3, 6)):
         output = tmp_path / f"resumed-{world}-{step}"
         shutil.copytree(tmp_path / "2-2", output)
         for path in (output / CHECKPOINTS).glob("step-*"):

@@ -23,6 +23,7 @@ class Losses:
 
     def __init__(self) -> None:
         self.by_step: dict[int, float] = {}
+        self.lost = 0
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         if "train/loss" in metrics:
@@ -54,7 +55,7 @@ def work(rank: int, world: int, port: int, cases: list[tuple[CloningSettings, st
         what = CloningWork(settings, preset("tiny"), open_mixture([demonstrations]), Path(output), "", {})
         worker = Worker(what, rank, world)
         losses: Any = Losses()
-        worker.tracked = losses if rank == 0 else None
+        worker.tracked = losses
         worker.start()
         worker.train()
         if rank == 0:
