@@ -101,3 +101,7 @@ def test_a_machine_with_a_folder_of_its_own_is_refused(place, found):
     assert "is not the folder that the job was started with: give an --output on a file system" in found["refusal"]
     assert "\n" not in found["refusal"]
     assert RunCheckpoints(place / "refused" / CHECKPOINTS).newest() is None
+
+
+def test_a_run_that_may_shrink_takes_the_gpus_that_are_left(found):
+    assert found["gpus"] == 1.0

@@ -25,7 +25,7 @@ from ray.cluster_utils import Cluster
 from actors.cluster import connect
 from avavla_ray.errors import InputError
 from avavla_ray.policy.config import preset
-from avavla_ray.training.behaviour_cloning import train
+from avavla_ray.training.behaviour_cloning import gpus_each, train
 from avavla_ray.training.output import CHECKPOINTS, LAUNCH
 from avavla_ray.training.run_lock import LOCK
 from avavla_ray.training.settings import CloningSettings, recipe
@@ -49,8 +49,8 @@ class Nodes:
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": patience})
         self.by_raylet: dict[int, Any] = {}
 
-    def add(self, cpus: int = 3) -> None:
-        node = self.cluster.add_node(num_cpus=cpus)
+    def add(self, gpus: int = 0) -> None:
+        node = self.cluster.add_node(num_cpus=3, num_gpus=gpus)
         self.by_raylet[node.all_processes["raylet"][0].process.pid] = node
 
     def lose(self, worker: int) -> None:
@@ -146,7 +146,7 @@ def main(demos: Path, folder: Path) -> None:
         train(settings_of(workers=1), policy, demos, moved, resume=True)
 
     # What one worker saved goes on with four.
-    nodes.add(cpus=2)
+    nodes.add()
     train(settings_of(workers=4, threads=1), policy, demos, copied(moved, folder / "four", 12), resume=True)
 
     # The machine that a worker is on has another file where the job wrote.
@@ -161,6 +161,9 @@ def main(demos: Path, folder: Path) -> None:
             train(settings_of(workers=1, max_failures=0), policy, demos, refused)
     except InputError as error:
         found["refusal"] = str(error)
+    # On what is left of a cluster with GPUs, a run that may shrink keeps to them.
+    nodes.add(gpus=1)
+    found["gpus"] = gpus_each(settings_of(workers=2, min_workers=1))
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     ray.shutdown()
     nodes.cluster.shutdown()
