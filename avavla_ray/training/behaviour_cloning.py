@@ -43,8 +43,8 @@ CHECKPOINT, BEST, RAY = "checkpoint", "best", "ray"
 PATIENCE = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 # A run may go on with another number of workers, or sharded otherwise: what is learned does not depend on these.
 FREE = (
-    "workers", "min_workers", "threads", "data_cpus", "zero_stage", "offload", "recompute", "max_failures", "keep",
-    "checkpoint_minutes", "checkpoints", "validations", "gpus",
+    "workers", "min_workers", "threads", "data_cpus", "zero_stage", "offload", "accumulation", "recompute", "keep",
+    "max_failures", "checkpoint_minutes", "checkpoints", "validations", "gpus",
 )  # fmt: skip
 
 

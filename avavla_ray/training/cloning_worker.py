@@ -17,7 +17,6 @@ import torch.distributed as dist
 
 from avavla_ray.demonstrations.decisions import DrawLoader, WindowSettings
 from avavla_ray.demonstrations.mixture import Mixture, split
-from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.windows import Source, WindowWalk, prefetch
 from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.policy.checkpoint import load_checkpoint, policy_of, save_checkpoint
@@ -38,6 +37,7 @@ from avavla_ray.training.cloning_state import (
     write_learner,
 )
 from avavla_ray.training.engine import start_process_group
+from avavla_ray.training.held_out import HeldOut
 from avavla_ray.training.meter import Meter
 from avavla_ray.training.output import CHECKPOINTS, LAUNCH, refusal, refuse
 from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
@@ -45,7 +45,6 @@ from avavla_ray.training.run_lock import RunLock
 from avavla_ray.training.settings import CloningSettings
 from avavla_ray.training.stage_run import RAW, StageRun, engine_settings
 from avavla_ray.training.telemetry import Telemetry
-from avavla_ray.training.validation import dimension_names, held_out_errors
 
 LOG_EVERY = 10
 Load = Callable[[DrawLoader], Source]
@@ -128,7 +127,7 @@ class Worker:
         self.what, self.settings, self.rank, self.world = what, what.settings, rank, world
         chosen, config = what.settings, what.policy
         self.mixture = what.mixture
-        training, self.held_out = split(self.mixture, chosen.held_out, chosen.held_out_limit, chosen.seed)
+        training, held_out = split(self.mixture, chosen.held_out, chosen.held_out_limit, chosen.seed)
         self.preparation = Preparation(config)
         windows = WindowSettings(
             streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, augmentation=chosen.augmentation,
@@ -139,8 +138,7 @@ class Worker:
             self.mixture, self._tokens, windows, episodes=training, rank=rank, world=world, backbone=config.backbone,
             source=load and load(loader),
         )  # fmt: skip
-        # Kept, with the pictures that they have decoded: every validation reads the same.
-        self.readers = [EpisodeReader(data) for data in self.mixture.datasets]
+        self.held_out = HeldOut(self.mixture, held_out, self._tokens)
         self.position = Position()
         self.store = RunCheckpoints(what.output / CHECKPOINTS, chosen.keep)
         self.tracked = Telemetry(what.tracking if rank == 0 else None)
@@ -282,25 +280,11 @@ class Worker:
         return shared.tolist()
 
     def _validate(self) -> None:
-        """L1 on held-out episodes, by action dimension, of what the stage has come to at the depth that it trains."""
-        if not any(self.held_out):
+        if not self.held_out:
             return
-        position, depth = self.position, self.stage.depth
-        errors, weights = [], []
-        with self.stage.result() as objective:
-            for reader, episodes in zip(self.readers, self.held_out, strict=True):
-                if episodes:
-                    errors.append(held_out_errors(objective, reader, self._tokens, episodes, depth, self.stage.engine))
-                    weights.append(sum(reader.metadata.episodes[index].steps for index in episodes))
-        mean = np.average(errors, axis=0, weights=weights)
-        self.validation, self.validated_at = {"val_l1": float(mean.mean())}, position.step
-        self._log(
-            {"val/l1": float(mean.mean())}
-            | {f"val/l1_{name}": float(error) for name, error in zip(dimension_names(mean), mean, strict=True)}
-        )
-        if len(errors) > 1:
-            names = [data.name for data, chosen in zip(self.mixture.datasets, self.held_out, strict=True) if chosen]
-            self._log({f"val/{name}/l1": float(each.mean()) for name, each in zip(names, errors, strict=True)})
+        found = self.held_out.validate(self.stage)
+        self.validation, self.validated_at = {"val_l1": found["l1"]}, self.position.step
+        self._log({f"val/{name}": value for name, value in found.items()})
 
     def _log(self, metrics: dict[str, float]) -> None:
         self.tracked.log_metrics(metrics, step=self.position.step)
@@ -323,11 +307,6 @@ class Worker:
             "speed": speed, "unlogged": self.tracked.lost, "averaged": self.stage.averaged,
             "learning": self.stage.learning if self.settings.average else [],
         }  # fmt: skip
-        held_out = {
-            data.name: [data.episodes[index].episode for index in chosen]
-            for data, chosen in zip(self.mixture.datasets, self.held_out, strict=True)
-        }
-
         # What the first checkpoint took over from `initial` goes from one to the next: that may be gone by now.
         before = self.store.newest()
         origin = self.what.initial if before is None else before.path / POLICY
@@ -338,7 +317,7 @@ class Worker:
             save_checkpoint(
                 folder / POLICY, policy_of(self.what.policy, state), self.mixture.statistics, stage="bc",
                 provenance=self.what.provenance, origin=origin,
-                extra={"training": position, "validation": self.validation, "held_out": held_out},
+                extra={"training": position, "validation": self.validation, "held_out": self.held_out.names},
             )  # fmt: skip
 
         fresh = self.validated_at == self.position.step
