@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from actors.settings import PPOSettings
 from avavla_ray.demonstrations.augmentation import Augmentation
-from avavla_ray.demonstrations.mixture import Mixture
+from avavla_ray.demonstrations.mixture import Mixture, split
 from avavla_ray.demonstrations.reader import read_metadata
 from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
 from avavla_ray.errors import InputError
@@ -22,6 +24,16 @@ from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import to_tensors
 
 SHIFT = 4  # pixels that the demonstrations' pictures are moved by at most
+
+
+class Demonstrations(NamedTuple):
+    """A data set to clone beside PPO.
+
+    folder: or a URI. held_out: names of episodes not to learn from, by the name of their data set.
+    """
+
+    folder: str
+    held_out: dict[str, list[str]]
 
 
 class Demonstration(NamedTuple):
@@ -38,15 +50,15 @@ class Demonstration(NamedTuple):
 
 
 class CloningStream:
-    """This rank's streams through the demonstrations in `folder`.
+    """This rank's streams through the demonstrations that are not held out.
 
     Raises:
-        InputError: no such data set, or one in other units than the policy's.
+        InputError: no such data set, one in other units than the policy's, or one that is held out as a whole.
     """
 
     def __init__(
         self,
-        folder: str | Path,
+        demonstrations: Demonstrations,
         policy: AvaVlaPolicy,
         statistics: Statistics,
         settings: PPOSettings,
@@ -56,8 +68,12 @@ class CloningStream:
         seed: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        metadata = read_metadata(folder)
-        check_units(folder, metadata.statistics, statistics)
+        metadata = read_metadata(demonstrations.folder)
+        check_units(demonstrations.folder, metadata.statistics, statistics)
+        mixture = Mixture((metadata,))
+        episodes, _ = split(mixture, 0.0, 0, seed, before=demonstrations.held_out)
+        names = [metadata.episodes[index].episode for index in episodes[0]]
+        self._folder, self._episodes = demonstrations.folder, hashlib.sha256("\n".join(names).encode()).hexdigest()
         config: PolicyConfig = policy.config
         preparation = policy.preparation
         windows = WindowSettings(
@@ -65,7 +81,7 @@ class CloningStream:
             chunk=config.chunk, augmentation=Augmentation(shift=SHIFT), seed=seed,
         )  # fmt: skip
         self._walk = WindowWalk(
-            Mixture((metadata,)), lambda text: preparation.text(text).numpy(), windows,
+            mixture, lambda text: preparation.text(text).numpy(), windows, episodes=episodes,
             rank=rank, world=world, backbone=config.backbone,
         )  # fmt: skip
         self._device, self._deepest = device, config.latent.max_steps
@@ -83,15 +99,43 @@ class CloningStream:
 
     def state(self) -> dict[str, Any]:
         return {
+            "episodes": self._episodes,
             "walk": self._walk.state(),
             "depths": self._depths.bit_generator.state,
             "belief": [part.cpu() for part in self.belief],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`.
+
+        Raises:
+            InputError: it walked over other episodes.
+        """
+        if state["episodes"] != self._episodes:
+            raise InputError(
+                f"{self._folder}: the episodes, or those of them that the start checkpoint holds out, are not what the "
+                "run began with: put both back, or begin a new run"
+            )
         self._walk.restore(state["walk"])
         self._depths.bit_generator.state = state["depths"]
         self.belief = Belief(*(part.to(self._device) for part in state["belief"]))
+
+
+def never_learned(start: Mapping[str, Any], demonstrations: str | None) -> dict[str, list[str]]:
+    """Names of the episodes, by data set, that a PPO run keeps from its policy as the training before it did.
+
+    A data set that the run learns from whole is named with none: later runs must not take any of it for unseen.
+
+    Args:
+        start: `extra` of the checkpoint that the run starts from. demonstrations: folder or URI of what it clones.
+
+    Raises:
+        InputError: no such data set.
+    """
+    held_out = {name: list(episodes) for name, episodes in (start.get("held_out") or {}).items()}
+    if demonstrations is not None:
+        held_out.setdefault(read_metadata(demonstrations).name, [])
+    return held_out
 
 
 def check_units(folder: str | Path, found: Statistics, wanted: Statistics) -> None:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from actors.batch import LatentBatch, explained_variance, make_batch
-from actors.cloning_stream import CloningStream
+from actors.cloning_stream import CloningStream, Demonstrations
 from actors.objective import PPOObjective
 from actors.rollback import Rollback
 from actors.settings import PPOSettings
@@ -99,7 +99,7 @@ class Learner:
         *,
         threads: int = 1,
         seed: int = 0,
-        demonstrations: str | None = None,
+        demonstrations: Demonstrations | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         self._settings, self._engine_settings = settings, engine

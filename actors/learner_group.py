@@ -19,6 +19,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from actors.batch import deal
+from actors.cloning_stream import Demonstrations, never_learned
 from actors.learner import Learner, Refusal, Update
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
@@ -63,6 +64,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         version: of the newest weights; goes up with every update, restart and restore.
         restarts: how often all ranks were replaced.
         policy_config, statistics: of the checkpoint that training starts from, statistics of its `unnorm_key`.
+        held_out: names of the demonstrations' episodes, by data set, that no training of the policy has learned from.
     """
 
     # What RLlib's Algorithm asks of a learner group's shape.
@@ -82,6 +84,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         checkpoint = load_checkpoint(config.checkpoint)
         check_trainable(checkpoint.policy.config, config.checkpoint)
         self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics_of(config.unnorm_key)
+        self.held_out = never_learned(checkpoint.extra, config.demonstrations)
         self.version, self.restarts = 0, 0
         self._config, self._world = config, max(1, config.num_learners)
         self._initial = ray.put(flatten(checkpoint.policy))
@@ -175,7 +178,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
             ray.remote(**options)(Learner).remote(
                 PPOSettings.of(config), config.engine, self.policy_config, self.statistics, rank, self._world,
                 threads=max(1, int(config.num_cpus_per_learner)), seed=config.seed or 0,
-                demonstrations=config.demonstrations,
+                demonstrations=config.demonstrations and Demonstrations(config.demonstrations, self.held_out),
             )
             for rank in range(self._world)
         ]  # fmt: skip

@@ -119,7 +119,7 @@ def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int,
     last = points[-1]
     save_checkpoint(
         output / "checkpoint", group.policy(), group.statistics, stage="ppo", provenance=described,
-        extra={"version": group.version, "env_steps": int(last["total/env_steps"])},
+        extra={"version": group.version, "env_steps": int(last["total/env_steps"]), "held_out": group.held_out},
     )  # fmt: skip
     algorithm.stop()
     plot_learning_curve(output / "learning_curve.png", points, f"PPO, {output.name}")
