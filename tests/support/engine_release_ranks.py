@@ -16,6 +16,7 @@ from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.training.engine import EngineSettings, initialise_engine, release, start_process_group
 from avavla_ray.training.settings import parse_stages, recipe
 from avavla_ray.training.stage_run import StageRun
+from tests.support.cloning_batches import noise_window
 
 WIDTH = 400  # ZeRO 3 shards what has over 100,000 numbers
 SCALARS = 64  # bytes that may stay: an engine's last losses
@@ -93,6 +94,11 @@ def check_stage_run(zero_stage: int) -> None:
     policy = AvaVlaPolicy(config)
     settings = replace(recipe("tiny", stages=parse_stages("cloning")), zero_stage=zero_stage, average=0.9)
     stage = StageRun(policy.train(), settings, 0)
+    batch = {name: part.numpy() for name, part in noise_window(config, settings.streams, 2).items()}
+    rows = range(settings.streams)
+    belief, metrics = stage.step(batch, policy.initial_belief(len(rows)), step=0, done=0.0, cloned=0.0, mine=rows)
+    assert metrics["loss"] > 0
+    del batch, belief
     assert live_bytes() - before > 4 * sum(getattr(each, "ds_numel", each.numel()) for each in policy.parameters())
     stage.close()
     assert live_bytes() - before < SCALARS, (zero_stage, live_bytes() - before)
