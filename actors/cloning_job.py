@@ -94,17 +94,18 @@ def run(settings: Settings, *, calvin: bool) -> None:
 
     chosen = choose(settings)
     policy = choose_policy(settings, chosen)
-    planned = plan(
-        chosen, policy, settings.demos, settings.output, initial=settings.checkpoint, resume=settings.resume
-    )
+    planned = plan(chosen, policy, settings.demos, settings.output, initial=settings.checkpoint, resume=settings.resume)
     mixture = planned.mixture
     check_suites(mixture, calvin)
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
     connect(cpus=round(chosen.workers * chosen.threads + chosen.data_cpus + 0.5))
     described = provenance(seed=chosen.seed, precision=chosen.precision)
-    for data in mixture.datasets:
-        print(f"cloning {len(data.episodes)} episodes ({data.steps} steps) of {data.name} from {data.folder}")
+    for data, held_out in zip(mixture.datasets, planned.held_out, strict=True):
+        print(
+            f"cloning {len(data.episodes)} episodes ({data.steps} steps) of {data.name} from {data.folder}, "
+            f"{held_out or 'none'} of them held out"
+        )
     print(
         f"policy {policy.preset}, {chosen.workers} worker(s), ZeRO stage {chosen.sharding(chosen.workers)}, "
         f"{chosen.steps or 'any number of'} steps, {chosen.minutes or 'any number of'} minutes, stages "

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from avavla_ray.demonstrations.augmentation import check_augmentation
-from avavla_ray.demonstrations.mixture import Mixture, open_mixture
+from avavla_ray.demonstrations.mixture import Mixture, open_mixture, split
 from avavla_ray.demonstrations.place import absolute
 from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
@@ -79,6 +79,7 @@ class CloningPlan:
 
     Attributes:
         initial: checkpoint folder to start from instead of fresh weights.
+        held_out_before: names of the episodes that `initial` was not trained on, by data set.
         identity: what the folder of the run remembers, for --resume to agree with.
     """
 
@@ -87,8 +88,16 @@ class CloningPlan:
     mixture: Mixture
     output: Path
     initial: Path | None
+    held_out_before: dict[str, list[str]]
     resume: bool
     identity: dict[str, Any]
+
+    @property
+    def held_out(self) -> list[int]:
+        """How many episodes of each data set no step learns from."""
+        chosen = self.settings
+        _, held_out = split(self.mixture, chosen.held_out, chosen.held_out_limit, chosen.seed, self.held_out_before)
+        return [len(episodes) for episodes in held_out]
 
 
 def plan(
@@ -140,7 +149,10 @@ def plan(
     }  # fmt: skip
     check_identity(output, identity, resume)
     first = None if initial is None else Path(initial).absolute()
-    return CloningPlan(settings, policy, mixture, output, first, resume, identity)
+    before = {} if start is None else dict(start.extra.get("held_out") or {})
+    planned = CloningPlan(settings, policy, mixture, output, first, before, resume, identity)
+    _ = planned.held_out  # refuses where nothing is left to learn from
+    return planned
 
 
 def train(
@@ -200,7 +212,15 @@ def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking:
     trainer = TorchTrainer(
         work,
         train_loop_config=CloningWork(
-            settings, chosen.policy, chosen.mixture, chosen.output, launch, described, chosen.initial, tracking
+            settings,
+            chosen.policy,
+            chosen.mixture,
+            chosen.output,
+            launch,
+            described,
+            chosen.initial,
+            chosen.held_out_before,
+            tracking,
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(

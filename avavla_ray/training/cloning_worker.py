@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class CloningWork:
     Attributes:
         mixture: data sets that every worker can read.
         output: folder that every worker can read and write. launch: what the driver wrote into its file LAUNCH.
-        initial: checkpoint to start from, None for fresh weights. provenance: written into checkpoints.
+        initial: checkpoint to start from, None for fresh weights. held_out_before: names of the episodes that it was
+            not trained on, by data set. provenance: written into checkpoints.
         tracking: (store, run id) of the MLflow run that rank 0 logs to, None for none.
     """
 
@@ -68,6 +69,7 @@ class CloningWork:
     launch: str
     provenance: dict[str, Any]
     initial: Path | None = None
+    held_out_before: dict[str, list[str]] = field(default_factory=dict)
     tracking: tuple[str, str] | None = None
 
 
@@ -127,7 +129,9 @@ class Worker:
         self.what, self.settings, self.rank, self.world = what, what.settings, rank, world
         chosen, config = what.settings, what.policy
         self.mixture = what.mixture
-        training, held_out = split(self.mixture, chosen.held_out, chosen.held_out_limit, chosen.seed)
+        training, held_out = split(
+            self.mixture, chosen.held_out, chosen.held_out_limit, chosen.seed, what.held_out_before
+        )
         self.preparation = Preparation(config)
         windows = WindowSettings(
             streams=chosen.streams, decisions=chosen.decisions, chunk=config.chunk, augmentation=chosen.augmentation,
@@ -317,7 +321,7 @@ class Worker:
             save_checkpoint(
                 folder / POLICY, policy_of(self.what.policy, state), self.mixture.statistics, stage="bc",
                 provenance=self.what.provenance, origin=origin,
-                extra={"training": position, "validation": self.validation, "held_out": self.held_out.names},
+                extra={"training": position, "validation": self.validation, "held_out": {**self.what.held_out_before, **self.held_out.names}},
             )  # fmt: skip
 
         fresh = self.validated_at == self.position.step
