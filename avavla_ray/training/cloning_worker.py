@@ -215,7 +215,9 @@ class Worker:
         self.stage.close()
         del self.stage  # before the next one takes its place in memory
         self.position.stage = index
-        self.stage = self._run_stage(policy_of(self.what.policy, state).train())
+        policy = policy_of(self.what.policy, state).train()
+        del state  # its tensors are the policy's, which the engine moves or shards
+        self.stage = self._run_stage(policy)
 
     # The loop
 
@@ -311,6 +313,7 @@ class Worker:
             "speed": speed, "unlogged": self.tracked.lost, "averaged": self.stage.averaged,
             "learning": self.stage.learning if self.settings.average else [],
         }  # fmt: skip
+        held_out = {**self.what.held_out_before, **self.held_out.names}
         # What the first checkpoint took over from `initial` goes from one to the next: that may be gone by now.
         before = self.store.newest()
         origin = self.what.initial if before is None else before.path / POLICY
@@ -321,7 +324,7 @@ class Worker:
             save_checkpoint(
                 folder / POLICY, policy_of(self.what.policy, state), self.mixture.statistics, stage="bc",
                 provenance=self.what.provenance, origin=origin,
-                extra={"training": position, "validation": self.validation, "held_out": {**self.what.held_out_before, **self.held_out.names}},
+                extra={"training": position, "validation": self.validation, "held_out": held_out},
             )  # fmt: skip
 
         fresh = self.validated_at == self.position.step
