@@ -80,5 +80,5 @@ finally:
     script = f"mount -t tmpfs -o size=64k tmpfs {tmp_path}/disk && {sys.executable} -c {shlex.quote(program)}"
     done = subprocess.run([*NAMESPACE, script], capture_output=True, text=True, check=False)
     message = f"no space left on the disk that holds {tmp_path}/disk/copy: free some and repeat"
-    assert done.stderr.splitlines()[-1] == f"avavla_ray.errors.InputError: {message}"
+    assert done.stderr.splitlines()[-1] == f"avavla_ray.errors.DiskFull: {message}"
     assert done.stdout == "[]\n"
