@@ -21,7 +21,7 @@ PROCESS_ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing DeepSpeed on a busy machine takes minutes
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # for the cluster to have room for all workers
 }
 
 # Settings of the caller's shell that its actors need too.
