@@ -15,7 +15,7 @@ demo: setup
 # since xdist would start the one with a single long test last; Ray's processes must not give way to the other worker's.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
-	RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone" --numprocesses 2 --dist loadfile \
+	RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone" --numprocesses 2 --dist loadfile --durations 20 \
 		--no-loadscope-reorder
 	$(BIN)/python -m pytest -m alone
 
