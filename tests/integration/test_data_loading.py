@@ -21,7 +21,7 @@ from avavla_ray.demonstrations.writer import DatasetWriter
 from avavla_ray.errors import InputError
 from avavla_ray.training.loading import RayDataSource
 from tests.support.demonstration_data import make_dataset, make_episode
-from tests.support.loaders import CountedLoader, KilledLoader, walk_in_worker, word_lengths
+from tests.support.loaders import CountedLoader, KilledLoader, StuckLoader, walk_in_worker, word_lengths
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -122,26 +122,26 @@ def test_what_waits_in_memory_is_bounded(mixture, tmp_path):
     assert before > 4, "nothing was loaded ahead"
 
 
-def test_half_a_free_cpu_is_enough_and_none_is_named(mixture):
+def test_loading_claims_no_cpu_of_a_cluster_that_trains_on_all(mixture):
     @ray.remote
     class Holder:
         def ready(self) -> bool:
             return True
 
-    holders = [Holder.options(num_cpus=cpus).remote() for cpus in (3.5, 0.5)]
-    assert ray.get(holders[0].ready.remote())
-    assert ray.get(holders[1].ready.remote())
-    source = RayDataSource(DrawLoader(mixture, SETTINGS), cpus=0.5, patience=1.0)
-    walk = WindowWalk(mixture, word_lengths, SETTINGS, source=source)
-    with pytest.raises(InputError, match=r"no demonstration was loaded in 1 s: Ray Data needs 0.5 CPUs .* 0 free"):
-        walk.next()
-    walk.close()
-    ray.kill(holders[1])
-    source.patience = 60.0
-    walk.restore(WindowWalk(mixture, word_lengths, SETTINGS).state())
+    holder = Holder.options(num_cpus=ray.cluster_resources()["CPU"]).remote()
+    assert ray.get(holder.ready.remote())
+    walk = WindowWalk(mixture, word_lengths, SETTINGS, source=RayDataSource(DrawLoader(mixture, SETTINGS), **SHORT))
     assert_equal(walk.next(), WindowWalk(mixture, word_lengths, SETTINGS).next())
     walk.close()
-    ray.kill(holders[0])
+    ray.kill(holder)
+
+
+def test_loading_that_is_stuck_is_given_up(mixture):
+    source = RayDataSource(StuckLoader(mixture, SETTINGS), cpus=1.0, patience=1.0)
+    walk = WindowWalk(mixture, word_lengths, SETTINGS, source=source)
+    with pytest.raises(InputError, match=r"no demonstration from .*/a in 1 s: look whether its store answers"):
+        walk.next()
+    walk.close()
 
 
 def test_sizes_that_make_no_sense_are_refused(mixture):

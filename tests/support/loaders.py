@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ class TorchFreeLoader(DrawLoader):
         if "torch" in modules and modules.index("torch") > modules.index("avavla_ray.training.loading"):
             raise InputError("loading a draw imported torch")
         return decisions
+
+
+class StuckLoader(DrawLoader):
+    """Takes longer than a test waits."""
+
+    def __call__(self, request: Request) -> Decisions:
+        time.sleep(5)
+        return super().__call__(request)
 
 
 class KilledLoader(DrawLoader):
