@@ -131,9 +131,11 @@ def test_loading_claims_no_cpu_of_a_cluster_that_trains_on_all(mixture):
     holder = Holder.options(num_cpus=ray.cluster_resources()["CPU"]).remote()
     assert ray.get(holder.ready.remote())
     walk = WindowWalk(mixture, word_lengths, SETTINGS, source=RayDataSource(DrawLoader(mixture, SETTINGS), **SHORT))
-    assert_equal(walk.next(), WindowWalk(mixture, word_lengths, SETTINGS).next())
-    walk.close()
-    ray.kill(holder)
+    try:
+        assert_equal(walk.next(), WindowWalk(mixture, word_lengths, SETTINGS).next())
+    finally:
+        walk.close()
+        ray.kill(holder)
 
 
 def test_loading_that_is_stuck_is_given_up(mixture):
