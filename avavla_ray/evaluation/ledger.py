@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 
-class RecordLedger(Generic[Record]):
+class RecordLedger(ABC, Generic[Record]):
     """Records of one evaluation by their key; a subclass says of what.
 
     The first line names what is evaluated. A ledger of something else is refused, and so is one with records in it
@@ -53,9 +54,9 @@ class RecordLedger(Generic[Record]):
         kept = [json.dumps(asdict(record)) for record in self.records.values()]
         write_text(path, "\n".join([head, *kept]) + "\n")
 
+    @abstractmethod
     def key(self, record: Record) -> Hashable:
         """What a record is known by."""
-        raise NotImplementedError
 
     def keeps(self, record: Record) -> bool:
         """Whether a resumed evaluation keeps this record; otherwise it is made again."""

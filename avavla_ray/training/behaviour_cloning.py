@@ -59,8 +59,8 @@ class CloningResult:
 
 
 def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
-    """Raise InputError when a policy can't learn from a data set: another width of actions or proprioception, too few
-    cameras, or an instruction too long for it."""
+    """Raise InputError when a policy can't learn from a data set: another width of actions or proprioception, or an
+    instruction too long for it."""
     statistics = metadata.statistics
     for kind, found, wanted in (
         ("actions", len(statistics.action.mask), policy.action_dim),

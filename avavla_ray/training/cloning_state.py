@@ -25,17 +25,13 @@ _FIX = "resume from another checkpoint"
 
 
 def write_learner(folder: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:
-    """Write what `StageRun.learner` yields. The other workers take part in making every tensor: they are all taken,
-    whatever happens to the disk."""
-    try:
-        place = folder / LEARNER
-        place.mkdir()
-        writer = ShardWriter(place, SHARD_BYTES)
-        for name, tensor in tensors:
-            writer.add(name, tensor)
-        writer.flush()
-    finally:
-        exhaust(tensors)
+    """Write what `StageRun.learner` yields. If that fails, the caller has to `exhaust` it."""
+    place = folder / LEARNER
+    place.mkdir()
+    writer = ShardWriter(place, SHARD_BYTES)
+    for name, tensor in tensors:
+        writer.add(name, tensor)
+    writer.flush()
 
 
 def exhaust(tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -150,6 +150,7 @@ class Worker:
         self.stage: StageRun
         self.validation: dict[str, float] = {}
         self.validated_at = -1
+        self.ended = False
 
     def _tokens(self, instruction: str) -> np.ndarray:
         return self.preparation.text(instruction).numpy()
@@ -169,11 +170,17 @@ class Worker:
             self._begin()
         else:
             self._resume(found[0])
-            thinks = self.what.policy.latent.enabled
-            due, _ = stage_at(self.settings, self.position.fraction, thinks)
-            following = next_stage(self.settings, self.position.stage, thinks)
-            if following is not None and due > self.position.stage:
-                self._enter(following)
+            self.ended = self._is_over()  # before a stage is entered, which is due a step
+            entering = self._due()
+            if entering is not None:
+                self._enter(entering)
+
+    def _due(self) -> int | None:
+        """The stage that should begin now, if any: one after the other, with a step each at least, even if validating
+        took the time of a whole one."""
+        thinks = self.what.policy.latent.enabled
+        due, _ = stage_at(self.settings, self.position.fraction, thinks)
+        return next_stage(self.settings, self.position.stage, thinks) if due > self.position.stage else None
 
     def _begin(self) -> None:
         policy = start_policy(
@@ -230,8 +237,7 @@ class Worker:
         progress = Progress(total or 0, "clone", unit, done=at) if self.rank == 0 else None
         batches = prefetch(self.walk)
         meter = Meter()
-        ended = position.fraction >= 1.0 and next_stage(settings, position.stage, thinks) is None
-        while not ended:
+        while not self.ended:
             asked = time.perf_counter()
             batch, walk_state = next(batches)
             waited = time.perf_counter() - asked
@@ -247,8 +253,7 @@ class Worker:
             position.fraction, unsaved = self._agree(
                 used(settings, position.step, position.elapsed), time.monotonic() - saved
             )
-            following = next_stage(settings, position.stage, thinks)
-            ended = position.fraction >= 1.0 and following is None
+            self.ended = ended = self._is_over()
             if position.step % LOG_EVERY == 0 or ended:
                 numbers = {**metrics, **meter.recent(), "fraction": position.fraction, "stage": position.stage}
                 self._log({f"train/{name}": value for name, value in numbers.items()})
@@ -256,9 +261,7 @@ class Worker:
                     seen = position.step if settings.minutes is None else min(int(position.elapsed), total or 0)
                     notes = {"step": position.step, "loss": metrics["loss"], "decisions/s": numbers["decisions_per_s"]}
                     progress.advance(seen - progress.count, stage=self.stage.stage.kind, **notes, **self.validation)
-            due, _ = stage_at(settings, position.fraction, thinks)
-            # One after the other, with a step each at least, even if validating took the time of a whole one.
-            entering = following if due > position.stage else None
+            entering = self._due()
             changing = entering is not None or ended
             if changing or passed(before, position.fraction, settings.validations):
                 self._validate()
@@ -272,6 +275,12 @@ class Worker:
         if progress is not None:
             progress.close()
         self.stage.close()
+
+    def _is_over(self) -> bool:
+        """The budget is used, and no stage is left to begin."""
+        position = self.position
+        last = next_stage(self.settings, position.stage, self.what.policy.latent.enabled) is None
+        return position.fraction >= 1.0 and last
 
     @property
     def _patience(self) -> float:

@@ -9,8 +9,9 @@ import numpy as np
 from avavla_ray.demonstrations.mixture import Mixture
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.windows import Encode
+from avavla_ray.dimensions import dimension_names
 from avavla_ray.training.stage_run import StageRun
-from avavla_ray.training.validation import dimension_names, held_out_errors
+from avavla_ray.training.validation import held_out_errors
 
 
 class HeldOut:
@@ -45,7 +46,7 @@ class HeldOut:
                     weights.append(sum(data.episodes[index].steps for index in chosen))
         mean = np.average(list(errors.values()), axis=0, weights=weights)
         found = {"l1": float(mean.mean())}
-        found |= {f"l1_{name}": float(error) for name, error in zip(dimension_names(mean), mean, strict=True)}
+        found |= {f"l1_{name}": float(error) for name, error in zip(dimension_names(len(mean)), mean, strict=True)}
         if len(errors) > 1:
             found |= {f"{name}/l1": float(each.mean()) for name, each in errors.items()}
         return found

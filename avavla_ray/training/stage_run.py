@@ -6,6 +6,7 @@ Letters: B streams of this worker, T decisions, K latent steps, U update-action 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -119,7 +120,7 @@ class StageRun:
         if self._average is not None:
             self._average.update()
         shown = self._over_workers({"loss": torch.stack(parts).sum(), **sums})
-        if not all(map(_finite, shown.values())):
+        if not all(map(math.isfinite, shown.values())):
             raise FloatingPointError(
                 f"the loss became {shown['loss']} at step {step}: begin with a lower learning rate, in another --output"
             )
@@ -209,7 +210,3 @@ def engine_settings(settings: CloningSettings, world: int) -> EngineSettings:
 def _micro_batches(rows: int, count: int) -> list[slice]:
     """Rows of each, as slices: what they take is not copied."""
     return [slice(first, rows, count) for first in range(count)]
-
-
-def _finite(number: float) -> bool:
-    return number - number == 0

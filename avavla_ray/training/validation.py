@@ -10,7 +10,6 @@ from torch import Tensor
 
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.windows import Encode, held_out_batches
-from avavla_ray.dimensions import dimension_names as names_of
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import CloningObjective, to_tensors
 
@@ -45,8 +44,3 @@ def held_out_errors(
         count += int(batch["mask"].sum())
     objective.train(training)
     return sums / count
-
-
-def dimension_names(errors: np.ndarray) -> list[str]:
-    """Names of the action dimensions, for metrics."""
-    return names_of(len(errors))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
+from avavla_ray.dimensions import dimension_names
 from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.text import make_tokenizer
@@ -15,7 +16,7 @@ from avavla_ray.training.exit_objective import ExitObjective
 from avavla_ray.training.objective import CloningObjective, learning_parameters
 from avavla_ray.training.settings import CALIBRATION, CLONING, WARM_UP
 from avavla_ray.training.stages import PARTS
-from avavla_ray.training.validation import dimension_names, held_out_errors
+from avavla_ray.training.validation import held_out_errors
 from tests.support.cloning_batches import noise_window
 from tests.support.demonstration_data import make_dataset
 
@@ -141,4 +142,4 @@ def test_held_out_errors_are_those_of_each_decision_alone(reader, policy):
             total += np.abs(decision.chunk[0, : len(coming)].numpy() - coming).sum(0)
             count += len(coming)
     np.testing.assert_allclose(errors, total / count, rtol=1e-4, atol=1e-5)
-    assert dimension_names(errors)[-1] == "gripper"
+    assert dimension_names(len(errors))[-1] == "gripper"
