@@ -32,8 +32,8 @@ from avavla_ray.simulators.isolated.side_by_side import begin_chunk, begin_reset
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 
 STARTS_IN_A_ROW = 9
-_ARRAYS = tuple(f.name for f in fields(Fragment) if f.name not in ("episode_ids", "finished"))
-_OF_TRACE = ("z", "u", "log_prob", "entropy", "exit_score", "steps")
+_ARRAYS = tuple(f.name for f in fields(Fragment) if f.name not in ("seen", "episode_ids", "finished"))
+_OF_TRACE = ("z", "u", "log_prob", "entropy", "exit_score", "exit_log_prob", "steps")
 
 
 @dataclass
@@ -158,8 +158,7 @@ class Rollout:
             [slot.observation for slot in self._slots],
             stack_beliefs([slot.belief for slot in self._slots]),
             exit_threshold=self._exit_threshold,
-            sample=True,
-            generator=self._noise,
+            draws=self.agent.policy.draws(len(self._slots), self._noise),
         )
         self._report.policy_seconds += milliseconds / 1e3
         for index, slot in enumerate(self._slots):
@@ -203,7 +202,7 @@ class Rollout:
         row["tokens"] = decision.context.tokens[index].numpy()
         row["reward"], row["duration"] = result.reward, result.duration
         row["terminated"], row["truncated"] = result.success, result.truncated
-        row["version"], row["task"], row["episode"] = version, slot.task, slot.episode_id
+        row["version"], row["task"], row["episode"], row["group"] = version, slot.task, slot.episode_id, -1
         if result.success:
             row["next_z"] = np.zeros_like(row["z"][0])
         slot.rows.append(row)

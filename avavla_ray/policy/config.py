@@ -165,6 +165,7 @@ class PolicyConfig:
         vocabulary: words of the small presets' tokenizer, in id order after the special tokens.
         tokenizer: text of the tokenizer.json that an OpenVLA backbone reads prompts by; a file of its own in a
             checkpoint. lora: adapters of an OpenVLA backbone.
+        action_noise: deviation that chunks drawn for PPO begin with, in normalised units; None: it draws none.
     """
 
     preset: str = "small"
@@ -180,6 +181,7 @@ class PolicyConfig:
     vocabulary: tuple[str, ...] = ()
     tokenizer: str = field(default="", repr=False)
     lora: LoraConfig | None = None
+    action_noise: float | None = None
 
     @property
     def action_tokens(self) -> int:
@@ -288,6 +290,8 @@ def check_config(config: PolicyConfig) -> None:
     check_fraction("attention.keep_ratio", attention.keep_ratio)
     check_fraction("latent.exit_threshold", latent.exit_threshold)
     check_known("gripper", config.gripper, GRIPPERS)
+    if config.action_noise is not None and config.action_noise <= 0:
+        raise InputError(f"action_noise {config.action_noise} is no standard deviation: give more than 0, or none")
 
 
 def _check_multiple(kind: str, width: int, divisor: int) -> None:

@@ -18,6 +18,7 @@ from avavla_ray.policy.reasoning import (
     Transition,
     UpdatePolicy,
     clamped_entropy,
+    exit_log_prob,
     gaussian_log_prob,
 )
 from avavla_ray.policy.types import LatentContext, LatentTrace
@@ -72,26 +73,51 @@ class LatentLoop(nn.Module):
         *,
         steps: int,
         exit_threshold: float | None,
-        sample: bool,
-        generator: torch.Generator | None,
+        noise: Tensor | None = None,
+        exits: Tensor | None = None,
     ) -> LatentTrace:
         """At most `steps` steps; a sample leaves as soon as its gate score exceeds `exit_threshold`.
 
         Samples that have left are taken out of the batch, so that they cost nothing more, and the loop ends with the
         last of them. With `exit_threshold` None, or 1 which no score exceeds, nobody leaves early.
+
+        Args:
+            noise: (B, K, U) standard normals of the update actions; None takes their means.
+            exits: (B, K) uniforms; samples then leave by chance, with their gate score's probability.
         """
         if steps == 0:
             return empty_trace(self.config, z0)
-        noise = None
-        if sample:
-            # Drawn for the whole batch at once, so that who leaves when does not change anybody's noise.
-            shape = (len(z0), self.config.max_steps, self.config.update_dim)
-            noise = torch.randn(shape, generator=generator, device=z0.device, dtype=z0.dtype)
+        if exits is not None:
+            return self._until_exit(context, z0, noise, steps, exits)
         if exit_threshold is not None and exit_threshold < 1:
             return self._until_exit(context, z0, noise, steps, exit_threshold)
         if steps in self._compiled and not torch.is_grad_enabled():
             return self._compiled[steps](context, z0, noise)
         return self._to_depth(context, z0, noise, steps)
+
+    def retrace(
+        self, context: LatentContext, z0: Tensor, u: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Go a stored trajectory again, differentiable: z0 (B, Z), updates u (B, K, U), steps taken (B,).
+
+        Returns:
+            z (B, K + 1, Z), log-probabilities and entropies of the updates and the gate's logits after them, (B, K)
+            each. Samples that have left stay where they are; their numbers past `steps` mean nothing.
+        """
+        shared, states = self._share(context), [z0]
+        log_probs, entropies = u.new_zeros(u.shape[:2]), u.new_zeros(u.shape[:2])
+        for k in range(u.shape[1]):
+            rows = (steps > k).nonzero()[:, 0]
+            if len(rows) == 0:
+                states.append(states[-1])
+                continue
+            here, z = shared.of(rows), states[-1][rows]
+            mean, log_std = self.update_policy(z, token=here.token)
+            log_probs = log_probs.index_put((rows, rows.new_tensor(k)), gaussian_log_prob(u[rows, k], mean, log_std))
+            entropies = entropies.index_put((rows, rows.new_tensor(k)), clamped_entropy(log_std))
+            states.append(states[-1].index_copy(0, rows, self.transition(z, u[rows, k], here.around)))
+        z = torch.stack(states, dim=1)
+        return z, log_probs, entropies, self.exit_gate(z[:, 1:])
 
     def compile(self, steps: int | None = None, **options: Any) -> None:
         """From now on `think` takes a fixed number of steps through torch.compile; with CUDA, as one CUDA graph.
@@ -139,12 +165,11 @@ class LatentLoop(nn.Module):
         return _Shared(self.update_policy.encoding(context.encoding), self.transition.surroundings(*context))
 
     def _step(self, shared: _Shared, z: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """z (B, Z), noise (B, U) -> z' (B, Z), and a record (B, Z + 1 + 3U): z', exit score, u, mean, log std."""
+        """z (B, Z), noise (B, U) -> z' (B, Z), and a record (B, Z + 1 + 3U): z', exit logit, u, mean, log std."""
         mean, log_std = self.update_policy(z, token=shared.token)
         u = mean if noise is None else mean + log_std.exp() * noise
         z = self.transition(z, u, shared.around)
-        score = self.exit_gate.score(self.exit_gate(z))
-        return z, torch.cat([z, score[:, None], u, mean, log_std], dim=1)
+        return z, torch.cat([z, self.exit_gate(z)[:, None], u, mean, log_std], dim=1)
 
     def _to_depth(self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int) -> LatentTrace:
         """Exactly `steps` steps, without control flow that depends on data."""
@@ -155,21 +180,25 @@ class LatentLoop(nn.Module):
         return self._trace(z0, torch.stack(records, dim=1), torch.full_like(z0[:, 0], steps, dtype=torch.int64))
 
     def _until_exit(
-        self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int, threshold: float
+        self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int, threshold: float | Tensor
     ) -> LatentTrace:
+        """Until the score exceeds the threshold: one for all, or (B, K), drawn for each step of each sample."""
         shared, z, records = self._share(context), z0, []
         taken = torch.full_like(z0[:, 0], steps, dtype=torch.int64)
         rows: Tensor | None = None  # of the batch that are still thinking; None for all of them
         for k in range(steps):
             here = None if noise is None else noise[:, k] if rows is None else noise[rows, k]
             z, record = self._step(shared, z, here)
-            score = record[:, self.config.width]
+            score = self.exit_gate.score(record[:, self.config.width])
             if rows is not None:
                 record = record.new_zeros(len(z0), record.shape[1]).index_copy_(0, rows, record)
             records.append(record)
             if k + 1 == steps:
                 break
-            stays = score <= threshold
+            limit = threshold
+            if isinstance(threshold, Tensor):
+                limit = threshold[:, k] if rows is None else threshold[rows, k]
+            stays = score <= limit
             depth = torch.where(stays, steps, k + 1)
             if rows is None:
                 taken = depth
@@ -182,19 +211,21 @@ class LatentLoop(nn.Module):
                 break
             rows = staying if rows is None else rows[staying]
             z, shared = z[staying], shared.of(staying)
-        return self._trace(z0, torch.stack(records, dim=1), taken)
+        return self._trace(z0, torch.stack(records, dim=1), taken, drawn=isinstance(threshold, Tensor))
 
-    def _trace(self, z0: Tensor, records: Tensor, taken: Tensor) -> LatentTrace:
+    def _trace(self, z0: Tensor, records: Tensor, taken: Tensor, drawn: bool = False) -> LatentTrace:
         """Records (B, n, Z + 1 + 3U) of n <= K steps, steps taken (B,) -> the trace, padded to K."""
         n, K = records.shape[1], self.config.max_steps
-        z, score, u, mean, log_std = records.split([z0.shape[1], 1, *(3 * [self.config.update_dim])], dim=-1)
+        z, logit, u, mean, log_std = records.split([z0.shape[1], 1, *(3 * [self.config.update_dim])], dim=-1)
         valid = torch.arange(n, device=z0.device) < taken[:, None]
+        logit = F.pad(logit[..., 0], (0, K - n))
         return LatentTrace(
             z=F.pad(torch.cat([z0[:, None], z], dim=1), (0, 0, 0, K - n)),
             u=F.pad(u, (0, 0, 0, K - n)),
             log_prob=F.pad(gaussian_log_prob(u, mean, log_std).where(valid, 0.0), (0, K - n)),
             entropy=F.pad(clamped_entropy(log_std).where(valid, 0.0), (0, K - n)),
-            exit_score=F.pad(score[..., 0], (0, K - n)),
+            exit_score=F.pad(self.exit_gate.score(logit[:, :n]).where(valid, 0.0), (0, K - n)),
+            exit_log_prob=exit_log_prob(logit, taken) if drawn else torch.zeros_like(logit),
             steps=taken,
         )
 
@@ -218,6 +249,7 @@ def empty_trace(config: LatentConfig, z0: Tensor) -> LatentTrace:
         log_prob=z0.new_zeros(B, K),
         entropy=z0.new_zeros(B, K),
         exit_score=z0.new_zeros(B, K),
+        exit_log_prob=z0.new_zeros(B, K),
         steps=torch.zeros(B, dtype=torch.int64, device=z0.device),
     )
 

@@ -44,6 +44,7 @@ def parameter_groups(policy: AvaVlaPolicy) -> dict[str, list[nn.Parameter]]:
         "transition": (loop and loop.transition,),
         "gate": (loop and loop.exit_gate,),
         "value": (policy.value_head,),
+        "noise": (policy.action_noise,),
     }
     groups = {
         name: [parameter for module in modules if module is not None for parameter in module.parameters()]

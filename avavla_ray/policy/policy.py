@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from avavla_ray.errors import InputError, check_fraction
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.action_head import ActionTokens, LatentConditioning
+from avavla_ray.policy.action_noise import ActionNoise
 from avavla_ray.policy.attention import ActiveVisualAttention, log_bias, prune
 from avavla_ray.policy.backbone import Backbone, Reading
 from avavla_ray.policy.config import PolicyConfig, check_config, check_depth
@@ -32,7 +33,7 @@ from avavla_ray.policy.parts import make_backbone, parameter_groups
 from avavla_ray.policy.precision import dtype_of
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.reasoning import ValueHead, clamped_entropy, gaussian_log_prob
-from avavla_ray.policy.types import Belief, Decision, DecisionBatch, LatentContext, PolicyInputs
+from avavla_ray.policy.types import Belief, Decision, DecisionBatch, Draws, LatentContext, PolicyInputs, Replay
 
 
 class _Observed(NamedTuple):
@@ -75,6 +76,8 @@ class AvaVlaPolicy(nn.Module):
         self.encoder = ObservationEncoder(config.latent, visual_width, config.backbone.width, config.proprio_dim)
         self.loop = LatentLoop(config.latent) if config.latent.enabled else None
         self.value_head = ValueHead(config.latent)
+        noise = config.action_noise
+        self.action_noise = None if noise is None else ActionNoise(config.action_dim, noise)
 
     @classmethod
     def from_checkpoint(
@@ -154,8 +157,7 @@ class AvaVlaPolicy(nn.Module):
         exit_threshold: float | None = None,
         depth: int | None = None,
         keep_ratio: float | None = None,
-        sample: bool = False,
-        generator: torch.Generator | None = None,
+        draws: Draws | None = None,
     ) -> DecisionBatch:
         """Decide for a batch, each sample thinking as long as it needs.
 
@@ -163,11 +165,12 @@ class AvaVlaPolicy(nn.Module):
             exit_threshold: stop when the gate exceeds it; None takes the configuration's.
             depth: exactly so many latent steps instead, whatever the gate says; 0 acts on z_0.
             keep_ratio: share of visual tokens that stay in the sequence; None takes the configuration's.
-            sample: draw the update actions, as rollouts for PPO do, instead of taking their means.
+            draws: draw update actions, as rollouts for PPO do, instead of taking their means; and chunk and exits
+                where their randomness is given too. With a depth, or without early exit, exits are not drawn.
 
         Raises:
             InputError: threshold or ratio outside [0, 1], depth outside 0..K; a threshold for a policy without a latent
-                loop, a ratio below 1 for one without AVA.
+                loop, a ratio below 1 for one without AVA, a drawn chunk from one without action noise.
         """
         config = self.config
         if exit_threshold is not None and self.loop is None:
@@ -180,7 +183,10 @@ class AvaVlaPolicy(nn.Module):
         check_fraction("keep ratio", keep)
         if depth is not None:
             check_depth(config, depth)
+        if draws is not None and draws.action is not None and self.action_noise is None:
+            raise InputError("this policy draws no chunks: give it noise (policy/action_noise.py), or draw none")
         fixed = depth is not None or not config.latent.early_exit
+        draws = None if draws is None else Draws(*(None if part is None else part.to(self.device) for part in draws))
         with self._evaluating():
             observed = self._observe(inputs, belief)
             if self.loop is None:
@@ -193,12 +199,31 @@ class AvaVlaPolicy(nn.Module):
                     observed.z0,
                     steps=config.latent.max_steps if depth is None else depth,
                     exit_threshold=None if fixed else threshold,
-                    sample=sample,
-                    generator=generator,
+                    noise=None if draws is None else draws.latent,
+                    exits=None if draws is None or fixed else draws.exit,
                 )
             z = final_latent(trace)
             chunk, hidden, weights = self._decode(observed, z, config.attention.temperature, keep)
-        return DecisionBatch(chunk, self._hand_on(hidden, z), context, trace, weights)
+            log_prob = chunk.new_zeros(chunk.shape[:2])
+            if draws is not None and draws.action is not None and self.action_noise is not None:
+                mean, chunk = chunk, self.action_noise(chunk, draws.action)
+                log_prob = self.action_noise.log_prob(chunk, mean)
+        return DecisionBatch(chunk, self._hand_on(hidden, z), context, trace, weights, log_prob)
+
+    def draws(
+        self, batch: int, generator: torch.Generator | None = None, *, actions: bool = False, exits: bool = False
+    ) -> Draws:
+        """Randomness of `batch` sampled decisions, on the generator's device.
+
+        Args:
+            actions: for their chunks too. exits: for their exits too.
+        """
+        config = self.config
+        K, device = config.latent.max_steps, None if generator is None else generator.device
+        latent = torch.randn(batch, K, config.latent.update_dim, generator=generator, device=device)
+        shape = (batch, config.chunk, config.action_dim)
+        action = torch.randn(shape, generator=generator, device=device) if actions else None
+        return Draws(latent, action, torch.rand(batch, K, generator=generator, device=device) if exits else None)
 
     @torch.no_grad()
     def initial_latent(self, inputs: PolicyInputs, belief: Belief) -> tuple[LatentContext, Tensor]:
@@ -276,6 +301,31 @@ class AvaVlaPolicy(nn.Module):
         """Replay stored latent steps: z (N, Z), u (N, U), psi (N, E) -> log-probabilities (N,) and entropies (N,)."""
         mean, log_std = self._loop().update_policy(z, encoding)
         return gaussian_log_prob(u, mean, log_std), clamped_entropy(log_std)
+
+    def replay(self, inputs: PolicyInputs, belief: Belief, u: Tensor, steps: Tensor, chunk: Tensor) -> Replay:
+        """Decide again as `decide` once did, differentiable in every weight that had a part in it.
+
+        The latent states are recomputed from the observation with the stored updates, so that the likelihood is that of
+        (updates, exits, chunk) given what the policy saw, as in any PPO, and encoder and transition learn as well.
+
+        Args:
+            belief: before the decision. u: (B, K, U). steps: (B,). chunk: (B, C, A), as it was drawn.
+
+        Raises:
+            InputError: a policy without action noise has no likelihood of chunks.
+        """
+        if self.action_noise is None:
+            raise InputError("this policy draws no chunks: give it noise (policy/action_noise.py)")
+        observed = self._observe(inputs, belief)
+        if self.loop is None:
+            z = observed.z0[:, None].expand(-1, u.shape[1] + 1, -1)
+            log_prob = entropy = logit = u.new_zeros(u.shape[:2])
+        else:
+            context = self.loop.context(observed.encoding)
+            z, log_prob, entropy, logit = self.loop.retrace(context, observed.z0, u, steps)
+        attention = self.config.attention
+        mean, _, _ = self._decode(observed, z[:, -1], attention.temperature, attention.keep_ratio)
+        return Replay(z, log_prob, entropy, logit, self.action_noise.log_prob(chunk, mean))
 
     def unroll(self, context: LatentContext, z0: Tensor, steps: int) -> Tensor:
         """z (B, steps + 1, Z) under mean updates, from z0 (B, Z)."""

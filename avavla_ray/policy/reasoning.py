@@ -37,6 +37,23 @@ def clamped_entropy(log_std: Tensor) -> Tensor:
     return (log_std + 0.5 * (1 + _LOG_2PI)).clamp_min(0.0).mean(dim=-1)
 
 
+def exit_log_prob(logit: Tensor, steps: Tensor) -> Tensor:
+    """Log-probability of each drawn exit decision of a trajectory.
+
+    Args:
+        logit: (B, K), of the gate after each latent step. steps: (B,), taken; whoever took K was not asked at the last.
+
+    Returns:
+        (B, K): of having stayed after steps before the last one taken, of having left after that; zero elsewhere.
+    """
+    K = logit.shape[1]
+    logit = logit.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
+    step = torch.arange(1, K + 1, device=logit.device)
+    asked = (step <= steps[:, None]) & (step < K)
+    chosen = torch.where(step == steps[:, None], logit, -logit)
+    return torch.where(asked, F.logsigmoid(chosen), 0.0)
+
+
 class UpdatePolicy(nn.Module):
     """pi_phi(u | z, psi): a transformer over the two tokens z and psi, out of it a diagonal Gaussian over u."""
 

@@ -91,6 +91,6 @@ def responsive_policy(max_steps: int = 1) -> AvaVlaPolicy:
         ):
             weights.mul_(factor)
         noise = torch.Generator().manual_seed(0)
-        chunk = policy.decide(inputs, policy.initial_belief(256), sample=True, generator=noise).chunk
+        chunk = policy.decide(inputs, policy.initial_belief(256), draws=policy.draws(256, noise)).chunk
         policy.backbone.head.layers[2].bias.sub_(chunk.mean((0, 1)))
     return policy

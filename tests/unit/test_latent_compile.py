@@ -39,7 +39,8 @@ def think(loop, batch, *, steps=K, threshold=None, sample=False):
     generator = torch.Generator().manual_seed(batch)
     context = loop.context(torch.randn(batch, loop.config.encoding_width, generator=generator))
     z0 = torch.tanh(torch.randn(batch, loop.config.width, generator=generator))
-    return loop.think(context, z0, steps=steps, exit_threshold=threshold, sample=sample, generator=generator)
+    noise = torch.randn(batch, K, loop.config.update_dim, generator=generator) if sample else None
+    return loop.think(context, z0, steps=steps, exit_threshold=threshold, noise=noise)
 
 
 def assert_same(one, other):

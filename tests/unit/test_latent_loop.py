@@ -38,7 +38,9 @@ def think(loop, *, steps=K, threshold=None, sample=False, seed=0, rows=slice(Non
     context, z0 = start(loop)
     context = type(context)(*(part[rows] for part in context))
     generator = torch.Generator().manual_seed(seed)
-    return loop.think(context, z0[rows], steps=steps, exit_threshold=threshold, sample=sample, generator=generator)
+    shape = (len(z0[rows]), K, loop.config.update_dim)
+    noise = torch.randn(shape, generator=generator) if sample else None
+    return loop.think(context, z0[rows], steps=steps, exit_threshold=threshold, noise=noise)
 
 
 def rows_of_each_call(loop) -> dict[str, list[int]]:
@@ -108,7 +110,7 @@ def test_a_sample_whose_score_is_no_number_leaves_and_spoils_nobody(loop):
     context, z0 = start(loop)
     context.encoding[3] = torch.nan
     with torch.no_grad():
-        trace = loop.think(context, z0, steps=K, exit_threshold=0.999, sample=False, generator=None)
+        trace = loop.think(context, z0, steps=K, exit_threshold=0.999)
     plain = think(loop, threshold=0.999)
     others = torch.arange(B) != 3
     assert trace.steps[3] == 1

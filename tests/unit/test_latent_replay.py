@@ -29,9 +29,9 @@ def rollout() -> tuple[AvaVlaPolicy, DecisionBatch]:
             weight.normal_(std=size / weight.shape[-1] ** 0.5)
         policy.loop.exit_gate.leave[1].weight.normal_()
     inputs, belief = observations(config), policy.initial_belief(B)
-    scores = policy.decide(inputs, belief, depth=K, sample=True, generator=seed()).trace.exit_score
+    scores = policy.decide(inputs, belief, depth=K, draws=policy.draws(len(inputs.images), seed())).trace.exit_score
     threshold = float(scores.max(dim=1).values.median())
-    return policy, policy.decide(inputs, belief, exit_threshold=threshold, sample=True, generator=seed())
+    return policy, policy.decide(inputs, belief, exit_threshold=threshold, draws=policy.draws(len(inputs.images), seed()))
 
 
 def seed() -> torch.Generator:

@@ -59,7 +59,7 @@ def test_acts_and_learns_with_every_switch(changes):
 def test_switched_off_parts_have_no_parameters():
     groups = stirred_policy(tiny(**SWITCHES["all off"])).parameter_groups()
     assert [name for name, group in groups.items() if not group] == [
-        "frozen", "attention", "reasoner", "transition", "gate",
+        "frozen", "attention", "reasoner", "transition", "gate", "noise",
     ]  # fmt: skip
 
 
@@ -71,6 +71,7 @@ def test_parameter_groups_are_disjoint_and_complete(changes):
     assert set(grouped) == {id(parameter) for parameter in policy.parameters()}
     assert list(policy.parameter_groups()) == [
         "backbone", "frozen", "attention", "action", "encoder", "reasoner", "transition", "gate", "value",
+        "noise",
     ]  # fmt: skip
 
 
@@ -189,7 +190,7 @@ def test_log_probs_replay_from_what_a_fragment_stores(name):
     with torch.no_grad():
         for parameter in policy.loop.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    decision = policy.decide(random_inputs(policy.config, 5), policy.initial_belief(5), sample=True, exit_threshold=1.0)
+    decision = policy.decide(random_inputs(policy.config, 5), policy.initial_belief(5), draws=policy.draws(5), exit_threshold=1.0)
     trace, K = decision.trace, policy.config.latent.max_steps
     log_prob, entropy = policy.eval().log_prob_entropy(
         trace.z[:, :K].flatten(0, 1), trace.u.flatten(0, 1), decision.context.encoding.repeat_interleave(K, dim=0)
@@ -268,7 +269,7 @@ def test_same_seed_same_policy_same_decision():
         policy = AvaVlaPolicy(tiny())
         generator = torch.Generator().manual_seed(seed)
         decisions.append(
-            policy.decide(random_inputs(policy.config, 2), policy.initial_belief(2), sample=True, generator=generator)
+            policy.decide(random_inputs(policy.config, 2), policy.initial_belief(2), draws=policy.draws(2, generator))
         )
     assert torch.equal(decisions[0].chunk, decisions[1].chunk)
     assert torch.equal(decisions[0].trace.u, decisions[1].trace.u)
