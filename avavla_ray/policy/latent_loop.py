@@ -95,6 +95,7 @@ class LatentLoop(nn.Module):
             return self._compiled[steps](context, z0, noise)
         return self._to_depth(context, z0, noise, steps)
 
+    @float32_island
     def retrace(
         self, context: LatentContext, z0: Tensor, u: Tensor, steps: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -56,7 +56,7 @@ def test_the_likelihood_of_a_chunk_moves_everything_that_had_a_part_in_it() -> N
 
 def test_exits_are_drawn_with_the_gates_probability() -> None:
     policy = stirred_policy(tiny()).eval()
-    inputs, belief = random_inputs(policy.config, 1), policy.initial_belief(1)
+    inputs = random_inputs(policy.config, 1)
     many = 4000
     wide = type(inputs)(*(part.expand(many, *part.shape[1:]) for part in inputs))
     uniforms = torch.rand(many, policy.config.latent.max_steps, generator=torch.Generator().manual_seed(1))

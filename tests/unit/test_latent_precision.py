@@ -27,17 +27,19 @@ def test_autocast_is_felt_outside_the_island(policy):
         assert policy.conditioning.mlp[0](z).dtype == torch.bfloat16  # the island's entry is forward, not its layers
 
 
-@pytest.mark.parametrize("options", [{"depth": K}, {"exit_threshold": 0.5}, {"depth": K, "sample": True}])
+@pytest.mark.parametrize("options", [{"depth": K}, {"exit_threshold": 0.5}, {"depth": K, "drawn": True}])
 def test_a_trace_under_autocast_equals_one_without_bit_for_bit(policy, options):
     inputs, belief = random_inputs(policy.config, B), random_belief(policy, B)
+    options = dict(options)
+    draws = policy.draws(B, torch.Generator().manual_seed(3)) if options.pop("drawn", False) else None
     with autocast():
-        decision = policy.decide(inputs, belief, generator=torch.Generator().manual_seed(3), **options)
+        decision = policy.decide(inputs, belief, draws=draws, **options)
     trace = decision.trace
     assert all(part.dtype == torch.float32 for part in (*trace[:-1], *decision.context))
     with torch.no_grad():
         plain = policy.loop.think(
             decision.context, trace.z[:, 0], steps=K, exit_threshold=options.get("exit_threshold"),
-            sample=options.get("sample", False), generator=torch.Generator().manual_seed(3),
+            noise=None if draws is None else draws.latent,
         )  # fmt: skip
     for name, part in trace._asdict().items():
         assert torch.equal(part, getattr(plain, name)), name
@@ -83,7 +85,7 @@ def test_features_of_a_bfloat16_backbone_are_cast_up_at_the_border(policy):
     z0 = torch.tanh(torch.randn(B, config.width, generator=generator)).bfloat16()
     tokens = policy.loop.context(psi).tokens
     assert tokens.dtype == torch.float32
-    options = {"steps": K, "exit_threshold": None, "sample": False, "generator": None}
+    options = {"steps": K, "exit_threshold": None}
     low = policy.loop.think(LatentContext(psi, tokens.bfloat16()), z0, **options)
     high = policy.loop.think(LatentContext(psi.float(), tokens.bfloat16().float()), z0.float(), **options)
     assert torch.equal(low.z, high.z)
