@@ -2,13 +2,83 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def valid_steps(steps: Tensor, K: int) -> Tensor:
     """(T,) latent steps taken -> (T, K) bool, True for the steps that were."""
     return torch.arange(K, device=steps.device) < steps[:, None]
+
+
+class Chain(NamedTuple):
+    """Latent steps of T decisions as links of chains; all (T, K), float64 but for the masks, zero at invalid steps.
+
+    rewards, values: of the step. discount: from the step to what follows it. following: the value of what follows.
+    valid, last: steps that were taken, and the last one of each decision. goes_on: a link follows in this batch.
+    """
+
+    rewards: Tensor
+    values: Tensor
+    discount: Tensor
+    following: Tensor
+    valid: Tensor
+    last: Tensor
+    goes_on: Tensor
+
+
+def lay_out(
+    rewards: Tensor,
+    values: Tensor,
+    steps: Tensor,
+    next_value: Tensor,
+    duration: Tensor,
+    terminated: Tensor,
+    chain_end: Tensor,
+    gamma: float,
+    latent_discount: float,
+) -> Chain:
+    """What each latent step leads to; arguments and errors as of `semi_markov_gae`."""
+    T, K = rewards.shape
+    if T == 0 or int(steps.min()) < 1 or int(steps.max()) > K:
+        raise ValueError(f"every decision needs between 1 and {K} latent steps, got {steps.tolist()}")
+    valid = valid_steps(steps, K)
+    last = valid & ~pad(valid[:, 1:], (0, 1))
+    # Selected, not multiplied: what is stored past the last step need not be a number.
+    rewards, values = (torch.where(valid, part[:, :K].double(), 0.0) for part in (rewards, values))
+    boundary = torch.where(terminated, 0.0, gamma ** duration.double())
+    beyond = torch.where(terminated, 0.0, next_value.double())
+    discount = torch.where(last, boundary[:, None], latent_discount * valid)
+    following = torch.where(last, beyond[:, None], pad(values[:, 1:], (0, 1)))
+    goes_on = valid & ~(last & (chain_end | terminated)[:, None])
+    return Chain(rewards, values, discount, following, valid, last, goes_on)
+
+
+def backward_sums(delta: Tensor, decay: Tensor, chain: Chain) -> Tensor:
+    """x = delta + decay * (x of the link that follows, 0 where none does), over every chain backwards; all (T, K)."""
+    T, K = delta.shape
+    within = torch.where(chain.last | ~chain.valid, 0.0, decay)
+    to_next = torch.where(chain.last & chain.goes_on, decay, 0.0).sum(dim=1)
+
+    # Inside each decision, all decisions at once: sums, and how much of what follows the last step gets back to step k.
+    inside, share = torch.zeros_like(delta), torch.ones_like(delta)
+    inside[:, K - 1] = delta[:, K - 1]
+    for k in reversed(range(K - 1)):
+        inside[:, k] = delta[:, k] + within[:, k] * inside[:, k + 1]
+        share[:, k] = torch.where(chain.last[:, k], 1.0, within[:, k] * share[:, k + 1])
+
+    # One pass over decisions: the sum at a decision's first step is what the decision before gets.
+    heads, reach = inside[:, 0].tolist(), (to_next * share[:, 0]).tolist()
+    upstream = [0.0] * T
+    head = 0.0
+    for t in reversed(range(T)):
+        upstream[t] = head
+        head = heads[t] + reach[t] * head
+    incoming = to_next * torch.tensor(upstream, dtype=delta.dtype, device=delta.device)
+    return torch.where(chain.valid, inside + share * incoming[:, None], 0.0)
 
 
 def semi_markov_gae(
@@ -45,37 +115,7 @@ def semi_markov_gae(
     Raises:
         ValueError: a decision without a latent step has no place in the chain.
     """
-    T, K = rewards.shape
-    if T == 0 or int(steps.min()) < 1 or int(steps.max()) > K:
-        raise ValueError(f"every decision needs between 1 and {K} latent steps, got {steps.tolist()}")
-    valid = valid_steps(steps, K)
-    rewards, values = rewards.double() * valid, values[:, :K].double() * valid
-    continuation = gamma ** duration.double() * (~terminated)
-    last = valid & ~torch.nn.functional.pad(valid[:, 1:], (0, 1))
-
-    # What follows V(z_k): the next latent state, or from the last one the next observation's.
-    following = latent_discount * torch.nn.functional.pad(values[:, 1:], (0, 1))
-    following = torch.where(last, (continuation * next_value.double())[:, None], following)
-    delta = (rewards + following - values) * valid
-
-    # Discounted sums inside each decision, all decisions at once.
-    decay = latent_discount * lambda_
-    inside = torch.zeros_like(delta)
-    tail = torch.zeros_like(delta[:, 0])
-    for k in reversed(range(K)):
-        tail = delta[:, k] + decay * tail
-        inside[:, k] = tail
-
-    # One backward pass over decisions: the advantage at z_0 is the inside sum plus what flows back from the next row.
-    link = lambda_ * continuation * (~chain_end)
-    reach = (link * decay ** (steps.double() - 1)).tolist()
-    heads = inside[:, 0].tolist()
-    upstream = [0.0] * T
-    head = 0.0
-    for t in reversed(range(T)):
-        upstream[t] = head
-        head = heads[t] + reach[t] * head
-    incoming = link * torch.tensor(upstream, dtype=torch.float64, device=rewards.device)
-    distance = (steps[:, None] - 1 - torch.arange(K, device=steps.device)).clamp_min(0).double()
-    advantages = (inside + decay**distance * incoming[:, None]) * valid
-    return advantages.float(), (advantages + values).float()
+    chain = lay_out(rewards, values, steps, next_value, duration, terminated, chain_end, gamma, latent_discount)
+    delta = chain.rewards + chain.discount * chain.following - chain.values
+    advantages = backward_sums(delta, lambda_ * chain.discount, chain)
+    return advantages.float(), (advantages + chain.values).float()

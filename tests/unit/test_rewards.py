@@ -36,6 +36,25 @@ def test_penalties_can_be_switched_off():
     torch.testing.assert_close(reward, torch.tensor([[0.0, 1.0]]))
 
 
+def test_every_latent_step_taken_costs_its_compute():
+    """Three steps of a decision that thinks twice: 0.25 each for the two, and the task's reward with the second."""
+    nothing = {"lambda_entropy": 0, "lambda_delta": 0}
+    z, entropy = torch.randn(2, 4, 2), torch.rand(2, 3)
+    steps, task = torch.tensor([2, 3]), torch.tensor([1.0, 0.0])
+    reward = composite_reward(task, z, entropy, steps, compute_cost=0.25, **nothing)
+    torch.testing.assert_close(reward, torch.tensor([[-0.25, 0.75, 0.0], [-0.25, -0.25, -0.25]]))
+    dearer = composite_reward(task, z, entropy, steps, compute_cost=0.25)
+    cost = composite_reward(task, z, entropy, steps) - dearer
+    torch.testing.assert_close(cost, torch.tensor([[0.25, 0.25, 0.0], [0.25, 0.25, 0.25]]))
+
+
+def test_what_is_stored_past_the_last_step_need_not_be_a_number():
+    z, entropy = torch.zeros(1, 4, 2), torch.zeros(1, 3)
+    z[0, 2:], entropy[0, 1:] = math.nan, math.inf
+    reward = composite_reward(torch.tensor([1.0]), z, entropy, torch.tensor([1]), compute_cost=0.5)
+    torch.testing.assert_close(reward, torch.tensor([[0.5, 0.0, 0.0]]))
+
+
 def test_latent_change_has_one_entry_a_step():
     z = torch.tensor([[[0.0, 0.0], [1.0, 3.0], [1.0, 3.0]]])
     torch.testing.assert_close(latent_change(z), torch.tensor([[5.0, 0.0]]))
