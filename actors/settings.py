@@ -10,17 +10,33 @@ from typing import Any
 
 from avavla_ray.errors import InputError, check_fraction, check_known
 
+CORRECTIONS = ("decoupled", "naive", "vtrace")  # of learning/ppo.py, which needs torch
+OVER = ("decisions", "steps", "none")  # of learning/normalise.py, likewise
+
 
 @dataclass(frozen=True)
 class PPOSettings:
     """Latent-trajectory PPO (arXiv 2606.15099, section 3.3) and its auxiliary losses.
 
     Attributes:
+        train_actions: action-chunk PPO beside that over latent steps: the executed chunk is drawn around the decoded one,
+            whole decisions are replayed from what the policy saw, and everything learns that had a part in them.
+        action_std: deviation of that draw, in normalised units. learn_action_std: it is a parameter and learns (a
+            policy that has learned one keeps it).
+        exit_actions: when to stop thinking is drawn from the gate's score and learned from the reward, as any action.
+            Off, the threshold decides, and the gate is calibrated or trained as below.
+        compute_cost: of a latent step, in the reward: what exit actions weigh another step against.
+        group_size: more than 1: so many episodes from each start, and an episode's advantage is how much better it did
+            than the others (GRPO); no critic is asked.
         gamma: discount of one environment step. gae_lambda: of one latent step.
         latent_discount: between latent steps of one decision, where no environment time passes.
         lambda_entropy, lambda_delta: weights of the two penalties in the composite reward.
         clip: of the surrogate. importance_limit: truncation of the behaviour-to-proximal weight.
-        value_coefficient: of the value loss. epochs: passes over an update's decisions.
+        correction: for data of older weights: "decoupled" PPO, "naive" PPO, or "vtrace"; see learning/ppo.py.
+        normalise: advantages over all "decisions", over all "steps", or not at all ("none").
+        value_clip: how far a value may go from what it was before the update; None as far as it likes.
+        latent_coefficient, action_coefficient, value_coefficient: of the losses.
+        epochs: passes over an update's decisions.
         update_decisions: decisions an update waits for. minibatch_decisions: of a step. Both over all ranks.
         target_kl: once the policy has moved so far from where the update began, only critic and gate go on.
         policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
@@ -35,12 +51,21 @@ class PPOSettings:
             linearly over `demonstration_updates` updates; without demonstrations it does nothing.
         demonstration_streams, demonstration_decisions: episodes side by side, and consecutive decisions of each, in
             one minibatch of demonstrations.
-        max_lag: fragments made by weights more than so many versions old are dropped.
+        max_lag: fragments made by weights more than so many versions old are dropped. 0 is synchronous PPO: nothing is
+            played while the learner learns.
+        curriculum: play tasks more often whose success is between `curriculum_low` and `curriculum_high`; the others
+            get `curriculum_floor` times their share.
         max_refusals: this many updates refused in a row end the run.
         isolate: every simulator in a process of its own, so that its death costs an episode and not a runner; and the
             simulators of a runner step at the same time.
     """
 
+    train_actions: bool = False
+    action_std: float = 0.05
+    learn_action_std: bool = False
+    exit_actions: bool = False
+    compute_cost: float = 0.0
+    group_size: int = 0
     gamma: float = 0.99
     gae_lambda: float = 0.95
     latent_discount: float = 1.0
@@ -48,6 +73,11 @@ class PPOSettings:
     lambda_delta: float = 0.1
     clip: float = 0.2
     importance_limit: float = 5.0
+    correction: str = "decoupled"
+    normalise: str = "decisions"
+    value_clip: float | None = None
+    latent_coefficient: float = 1.0
+    action_coefficient: float = 1.0
     value_coefficient: float = 0.5
     epochs: int = 4
     update_decisions: int = 512
@@ -67,6 +97,10 @@ class PPOSettings:
     demonstration_streams: int = 8
     demonstration_decisions: int = 1
     max_lag: int = 4
+    curriculum: bool = False
+    curriculum_low: float = 0.1
+    curriculum_high: float = 0.9
+    curriculum_floor: float = 0.2
     max_refusals: int = 3
     isolate: bool = True
 
@@ -78,6 +112,23 @@ class PPOSettings:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is too small: give at least 1")
         if self.max_lag < 0:
             raise InputError(f"max lag {self.max_lag} is negative: give 0 or more")
+        check_known("correction", self.correction, CORRECTIONS)
+        check_known("normalisation", self.normalise, OVER)
+        for name in ("action_std", "curriculum_floor"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is too small: give more than 0")
+        if not 0 <= self.curriculum_low <= self.curriculum_high <= 1:
+            raise InputError(
+                f"curriculum from {self.curriculum_low} to {self.curriculum_high}: give two success rates in order"
+            )
+        if self.value_clip is not None and not self.value_clip > 0:
+            raise InputError(f"value clip {self.value_clip} is too small: give more than 0, or none")
+        if self.group_size == 1 or self.group_size < 0:
+            raise InputError(f"groups of {self.group_size} compare nothing: give at least 2, or 0 for a critic")
+        if self.group_size and self.correction == "vtrace":
+            raise InputError("V-trace corrects a critic's targets, and groups have no critic: choose one of the two")
+        if self.exit_actions and self.train_gate:
+            raise InputError("exit actions train the gate already: leave train gate off")
 
     def demonstration_weight_at(self, update: int) -> float:
         """Weight of the behaviour-cloning loss at the `update`-th update, counted from 0."""

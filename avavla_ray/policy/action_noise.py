@@ -28,14 +28,18 @@ class ActionNoise(nn.Module):
         self.log_std = nn.Parameter(torch.full((action_dim,), math.log(std)))
 
     @float32_island
-    def forward(self, mean: Tensor, normals: Tensor) -> Tensor:
-        """Mean chunk and standard normals (B, C, A) -> a drawn chunk (B, C, A)."""
-        return mean + self.log_std.exp() * normals
+    def forward(
+        self, mean: Tensor, *, normals: Tensor | None = None, chunk: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A drawn chunk and the log-probabilities of its steps, summed over A: (B, C, A), (B, C).
 
-    @float32_island
-    def log_prob(self, chunk: Tensor, mean: Tensor) -> Tensor:
-        """Of each step of a chunk (B, C, A), summed over A: (B, C)."""
-        return gaussian_log_prob(chunk, mean, self.log_std)
+        Args:
+            mean: (B, C, A). normals: standard normals to draw with. chunk: one that was drawn before, in their place.
+        """
+        if chunk is None:
+            assert normals is not None, "either of the two"
+            chunk = mean + self.log_std.exp() * normals
+        return chunk, gaussian_log_prob(chunk, mean, self.log_std)
 
 
 def with_action_noise(policy: AvaVlaPolicy, std: float, *, keep: bool = False) -> None:

@@ -206,8 +206,7 @@ class AvaVlaPolicy(nn.Module):
             chunk, hidden, weights = self._decode(observed, z, config.attention.temperature, keep)
             log_prob = chunk.new_zeros(chunk.shape[:2])
             if draws is not None and draws.action is not None and self.action_noise is not None:
-                mean, chunk = chunk, self.action_noise(chunk, draws.action)
-                log_prob = self.action_noise.log_prob(chunk, mean)
+                chunk, log_prob = self.action_noise(chunk, normals=draws.action)
         return DecisionBatch(chunk, self._hand_on(hidden, z), context, trace, weights, log_prob)
 
     def draws(
@@ -325,7 +324,8 @@ class AvaVlaPolicy(nn.Module):
             z, log_prob, entropy, logit = self.loop.retrace(context, observed.z0, u, steps)
         attention = self.config.attention
         mean, _, _ = self._decode(observed, z[:, -1], attention.temperature, attention.keep_ratio)
-        return Replay(z, log_prob, entropy, logit, self.action_noise.log_prob(chunk, mean))
+        _, action_log_prob = self.action_noise(mean, chunk=chunk)
+        return Replay(z, log_prob, entropy, logit, action_log_prob)
 
     def unroll(self, context: LatentContext, z0: Tensor, steps: int) -> Tensor:
         """z (B, steps + 1, Z) under mean updates, from z0 (B, Z)."""
