@@ -114,7 +114,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     )
     with track(
         f"bc {settings.output.name}", kind="bc", uri=uri,
-        run_key=settings.run_id or settings.output.name, resume=settings.resume,
+        run_key=settings.run_id or settings.output.name, resume=settings.resume, output=settings.output,
         params={"preset": policy.preset, "suite": "+".join(mixture.statistics), **asdict(chosen)},
         tags={**described, "demonstrations": [data.manifest.get("provenance", {}) for data in mixture.datasets]},
     ) as tracked:  # fmt: skip

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,28 @@ def append_line(path: str | Path, line: str) -> None:
     Raises:
         InputError: the file cannot be written, or the disk is full.
     """
+    append_lines(path, [line])
+
+
+def append_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """`append_line` for several, flushed once; where that fails, the file is what it was.
+
+    Raises:
+        InputError: the file cannot be written, or the disk is full.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        with open(path, "ab", buffering=0) as stream:
+            before = stream.seek(0, os.SEEK_END)
+            content = memoryview("".join(f"{line}\n" for line in lines).encode())
+            try:
+                while content:
+                    content = content[stream.write(content) :]
+                os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(before)
+                raise
     except OSError as error:
         raise _explain(error, path) from error
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import math
 import os
-import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from avavla_ray.errors import InputError
+from avavla_ray.files import write_json
+from avavla_ray.tracked_run import Run, client_of, without_password
 
 EXPERIMENT = "avavla"
 DEFAULT_STORE = "runs/mlflow.db"
+PENDING = "mlflow_pending.jsonl"  # in a run's folder: what its store has not taken yet
+NOTE = "mlflow.json"  # beside it: which MLflow run is meant
 
 
 def default_uri() -> str:
@@ -49,63 +50,6 @@ def check_store(uri: str) -> None:
         raise InputError(f"MLflow keeps no runs in plain folders ({uri}): use --tracking-uri sqlite:///PATH.db")
 
 
-class Run:
-    """An open MLflow run. Metric names may contain letters, digits, "_", "-", ".", "/" and spaces."""
-
-    def __init__(self, client: Any, run_id: str, experiment_id: str, uri: str) -> None:
-        self._client = client
-        self.run_id = run_id
-        self.experiment_id = experiment_id
-        self.uri = uri
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers at `step`.
-
-        Raises:
-            InputError: one is not finite; a plot would only show a gap where it should tell what went wrong.
-        """
-        from mlflow.entities import Metric
-
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                raise InputError(f"metric {name} is {value} at step {step}: training has diverged, lower its rate")
-        now = int(time.time() * 1000)
-        entries = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        if entries:
-            self._client.log_batch(self.run_id, metrics=entries)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        entries = [Param(name, str(value)[:6000]) for name, value in params.items()]
-        for start in range(0, len(entries), 100):
-            self._client.log_batch(self.run_id, params=entries[start : start + 100])
-
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
-        for name, value in tags.items():
-            self._client.set_tag(self.run_id, name, value if isinstance(value, str) else json.dumps(value))
-
-    def log_file(self, path: str | Path, folder: str | None = None) -> None:
-        self._client.log_artifact(self.run_id, str(path), folder)
-
-
-def _client(uri: str) -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise InputError("mlflow is not installed: pip install 'avavla_ray[cluster]'") from error
-    return MlflowClient(tracking_uri=uri)
-
-
-def attach(uri: str, run_id: str) -> Run:
-    """A run that another process opened with `track` and will close: for workers that log to it."""
-    client = _client(uri)
-    return Run(client, run_id, client.get_run(run_id).info.experiment_id, uri)
-
-
 @contextlib.contextmanager
 def track(
     name: str,
@@ -117,21 +61,48 @@ def track(
     run_key: str | None = None,
     resume: bool = False,
     experiment: str = EXPERIMENT,
+    output: Path | None = None,
 ) -> Iterator[Run]:
-    """Open a run, close it as FINISHED, or as FAILED on an exception.
+    """Open a run, close it as FINISHED, as KILLED when the process is told to leave, or as FAILED on an exception.
 
     Args:
         kind: "bc", "ppo", "evaluation", ...: becomes the tag "kind".
         run_key: identity of the work (a job's --run-id).
         resume: continue the newest run of the same key and kind, if there is one, instead of opening another.
+        output: folder of a long run, which the store must not end: what the store does not take waits there
+            (PENDING). It also notes which MLflow run is meant, so that `resume` needs no store.
 
     Raises:
         InputError: the store can't be opened.
     """
     uri = uri or default_uri()
     check_store(uri)
-    client = _client(uri)
+    run = _again(output, uri) if resume and output is not None else None
+    if run is None:
+        run = _open(name, kind, uri, run_key, resume, experiment, output, params)
+    if output is not None:
+        write_json(output / NOTE, {"uri": without_password(uri), "run": run.run_id, "experiment": run.experiment_id})
+    run.set_tags({"kind": kind, **({"run_key": run_key} if run_key else {}), **(tags or {})})
+    status = "FAILED"
     try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        run.set_status(status)
+        run.close()
+
+
+def _open(
+    name: str, kind: str, uri: str, run_key: str | None, resume: bool, experiment: str, output: Path | None,
+    params: Mapping[str, Any] | None,
+) -> Run:  # fmt: skip
+    """The run to log to, found or made in the store."""
+    pending = None if output is None else output / PENDING
+    try:
+        client = client_of(uri)
         found = client.get_experiment_by_name(experiment)
         if found is not None:
             experiment_id = found.experiment_id
@@ -140,26 +111,40 @@ def track(
             experiment_id = client.create_experiment(experiment, artifact_location=artifacts.absolute().as_uri())
         else:
             experiment_id = client.create_experiment(experiment)
-    except Exception as error:
-        raise InputError(f"MLflow store {uri} can't be opened ({type(error).__name__}: {error})") from error
-    earlier = []
-    if run_key is not None and resume:
-        earlier = client.search_runs([experiment_id], f"tags.run_key = '{run_key}' and tags.kind = '{kind}'")
-    if earlier:
-        run_id = earlier[0].info.run_id
-        client.update_run(run_id, status="RUNNING")
-    else:
-        run_id = client.create_run(experiment_id, run_name=name).info.run_id
-    run = Run(client, run_id, experiment_id, uri)
-    run.set_tags({"kind": kind, **({"run_key": run_key} if run_key else {}), **(tags or {})})
-    if params and not earlier:
-        run.log_params(params)
-    try:
-        yield run
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
+        if run_key is not None and resume:
+            earlier = client.search_runs([experiment_id], f"tags.run_key = '{run_key}' and tags.kind = '{kind}'")
+            if earlier:
+                run = Run(earlier[0].info.run_id, experiment_id, uri, pending)
+                run.set_status("RUNNING")
+                return run
+        run = Run(client.create_run(experiment_id, run_name=name).info.run_id, experiment_id, uri, pending)
+    except InputError:
         raise
-    client.set_terminated(run_id, "FINISHED")
+    except Exception as error:
+        raise InputError(
+            f"MLflow store {without_password(uri)} can't be opened ({type(error).__name__}: {error})"
+        ) from error
+    if params:
+        run.log_params(params)
+    return run
+
+
+def noted_run(output: Path) -> dict[str, str] | None:
+    """Which MLflow run the run in `output` logs to."""
+    path = output / NOTE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _again(output: Path, uri: str) -> Run | None:
+    """The run that `output` notes, whether the store answers or not."""
+    noted = noted_run(output)
+    if noted is None:
+        return None
+    if noted["uri"] != without_password(uri):
+        raise InputError(f"the run in {output} logs to MLflow at {noted['uri']}: resume it with that --tracking-uri")
+    run = Run(noted["run"], noted["experiment"], uri, output / PENDING)
+    run.set_status("RUNNING")
+    return run
 
 
 def find_runs(
@@ -172,7 +157,7 @@ def find_runs(
     """
     uri = uri or default_uri()
     check_store(uri)
-    client = _client(uri)
+    client = client_of(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         raise InputError(f"{uri} holds no experiment {experiment!r}: run jobs/evaluate.py first")

@@ -145,7 +145,7 @@ class Worker:
         self.held_out = HeldOut(self.mixture, held_out, self._tokens)
         self.position = Position()
         self.store = RunCheckpoints(what.output / CHECKPOINTS, chosen.keep)
-        self.tracked = Telemetry(what.tracking if rank == 0 else None)
+        self.tracked = Telemetry(what.tracking if rank == 0 else None, what.output)
         self.belief: Belief
         self.stage: StageRun
         self.validation: dict[str, float] = {}
@@ -274,6 +274,7 @@ class Worker:
         self.walk.close()
         if progress is not None:
             progress.close()
+        self.tracked.close()
         self.stage.close()
 
     def _is_over(self) -> bool:
@@ -319,7 +320,7 @@ class Worker:
         position = asdict(self.position)
         facts = {
             "position": position, "walk": walk_state, "validation": self.validation, "world": self.world,
-            "speed": speed, "unlogged": self.tracked.lost, "averaged": self.stage.averaged,
+            "speed": speed, "unlogged": self.tracked.waiting, "averaged": self.stage.averaged,
             "learning": self.stage.learning if self.settings.average else [],
         }  # fmt: skip
         held_out = {**self.what.held_out_before, **self.held_out.names}

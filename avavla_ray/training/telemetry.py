@@ -1,48 +1,43 @@
-"""Metrics of a long run: worth having, not worth ending it for."""
+"""Metrics of a training worker: worth having, not worth ending a run for, nor waiting for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from avavla_ray.tracking import Run, attach
+from avavla_ray.tracked_run import Run, attach
+
+PENDING = "mlflow_pending_worker.jsonl"  # beside that of the job, which is another process
 
 
 class Telemetry:
-    """Logs to an MLflow run that another process opened, as long as its store answers.
-
-    What the store does not take (its disk is full, it went away, or it is a file on another machine) is lost, said once
-    and counted.
-
-    Attributes:
-        lost: calls whose metrics were lost.
+    """Logs to an MLflow run that another process opened. What its store does not take waits in a file of the run's
+    folder until it does, in this process or in the one that goes on after it.
     """
 
-    def __init__(self, tracking: tuple[str, str] | None) -> None:
+    def __init__(self, tracking: tuple[str, str] | None, output: Path) -> None:
         """
         Args:
             tracking: (store, run id); None logs nothing.
+            output: folder of the run.
         """
-        self._tracking = tracking
-        self._run: Run | None = None
-        self.lost = 0
+        self._tracking, self._pending = tracking, output / PENDING
+        self._run: Run | None = None  # opened with the first numbers: until then, another process may still hold it
+
+    @property
+    def waiting(self) -> int:
+        """Calls whose metrics the store has not taken yet."""
+        return 0 if self._run is None else self._run.waiting
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log numbers at `step`, or lose them."""
+        """Log numbers at `step`; raises InputError where one is not finite."""
         if self._tracking is None:
             return
-        from mlflow.exceptions import MlflowException
+        if self._run is None:
+            self._run = attach(*self._tracking, pending=self._pending)
+        self._run.log_metrics(metrics, step=step)
 
-        try:
-            if self._run is None:
-                self._run = attach(*self._tracking)
-            self._run.log_metrics(metrics, step=step)
-        except MlflowException as error:
-            self._run = None
-            self.lost += 1
-            if self.lost == 1:
-                first = str(error).strip().splitlines()[0]
-                print(
-                    f"MLflow at {self._tracking[0]} took no metrics at step {step} ({first}); training goes on without "
-                    "them until it does",
-                    flush=True,
-                )
+    def close(self) -> None:
+        """Give the store some seconds, and say where the rest waits."""
+        if self._run is not None:
+            self._run.close()

@@ -23,11 +23,14 @@ class Losses:
 
     def __init__(self) -> None:
         self.by_step: dict[int, float] = {}
-        self.lost = 0
+        self.waiting = 0
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         if "train/loss" in metrics:
             self.by_step[step] = metrics["train/loss"]
+
+    def close(self) -> None:
+        """Nothing waits."""
 
 
 def shard_everything() -> None:
