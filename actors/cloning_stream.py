@@ -84,7 +84,7 @@ class CloningStream:
             mixture, lambda text: preparation.text(text).numpy(), windows, episodes=episodes,
             rank=rank, world=world, backbone=config.backbone,
         )  # fmt: skip
-        self._device, self._deepest = device, config.latent.max_steps
+        self._device, self._deepest = device, config.latent.max_steps if config.latent.enabled else 0
         # The same on every rank, so that all of them do the same amount of work.
         self._depths = np.random.default_rng([seed, 3])
         self.belief = policy.initial_belief(len(self._walk.mine), device)
@@ -92,9 +92,9 @@ class CloningStream:
     def next(self, weight: float) -> Demonstration:
         """The next window; hand its belief afterwards back by setting `belief`.
 
-        Depths are drawn from 1 to K: wherever the gate may stop, the action has to be good.
+        Depths are drawn from 1 to K, where there is a loop: wherever the gate may stop, the action has to be good.
         """
-        depth = int(self._depths.integers(1, self._deepest, endpoint=True))
+        depth = int(self._depths.integers(min(1, self._deepest), self._deepest, endpoint=True))
         return Demonstration(to_tensors(self._walk.next(), self._device), self.belief, depth, weight)
 
     def state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from actors.batch import LatentBatch, explained_variance, make_batch
+from actors.batch import Batch, explained_variance, make_batch
 from actors.cloning_stream import CloningStream, Demonstrations
 from actors.objective import PPOObjective
 from actors.rollback import Rollback
@@ -126,6 +126,8 @@ class Learner:
         policy = AvaVlaPolicy(self._policy_config).eval()
         load_flat(policy, weights)
         self._index = weights.index
+        # Such an engine steps a parameter that had no part in the loss with the gradient of an earlier one.
+        self._whole = self._engine_settings.zero_stage == 3 or self._engine_settings.offload != "none"
         self._objective = PPOObjective(policy, self._settings)
         groups = self._objective.optimizer_groups(cloning=self._demonstrations is not None)
         self._rates = [group["lr"] for group in groups]
@@ -205,7 +207,7 @@ class Learner:
 
     # An update
 
-    def _learn(self, batch: LatentBatch, version: int, explained_variance: float) -> tuple[str | None, _Meter]:
+    def _learn(self, batch: Batch, version: int, explained_variance: float) -> tuple[str | None, _Meter]:
         """All epochs of an update. Once the policy has moved by `target_kl`, only critic and gate go on.
 
         Returns:
@@ -214,18 +216,18 @@ class Learner:
         settings, engine, meter = self._settings, self._engine, _Meter()
         size = max(1, settings.minibatch_decisions // self._world)
         # Equal counts on every rank, or the collectives fall out of step.
-        count = int(self._least(torch.tensor(max(1, len(batch.mask) // size))))
+        count = int(self._least(torch.tensor(max(1, batch.decisions // size))))
         weight = settings.demonstration_weight_at(version)
-        train_policy = True
+        train_policy, demonstration = True, None
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
         torch.manual_seed(int(np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]))
         set_learning_rates(engine, self._rates)
         for epoch in range(settings.epochs):
-            for rows in torch.randperm(len(batch.mask)).tensor_split(count):
-                minibatch = batch.rows(rows)
+            for rows in torch.randperm(batch.decisions).tensor_split(count):
+                minibatch = batch.rows(rows.to(batch.steps.device))
                 if train_policy:
                     demonstration = None if self._stream is None else self._stream.next(weight)
-                    loss, parts, belief = engine(minibatch, demonstration, train_gate=train_gate)
+                    loss, parts, belief = engine(minibatch, demonstration, train_gate=train_gate, whole=self._whole)
                     moved = float(self._sum(parts["kl"].double())) / self._world
                     meter.see_kl(moved)
                     if not math.isfinite(moved):
@@ -234,15 +236,21 @@ class Learner:
                     if self._stream is not None:
                         self._stream.belief = belief
                 if not train_policy:
-                    # Momentum alone would carry the policy on.
-                    set_learning_rates(engine, [0.0, *self._rates[1:]])
-                    loss, parts, _ = engine(minibatch, train_policy=False, train_gate=train_gate)
+                    # Momentum alone would carry the policy, and exits that are drawn, on.
+                    set_learning_rates(engine, self._held(settings))
+                    loss, parts, _ = engine(
+                        minibatch, demonstration, train_policy=False, train_gate=train_gate, whole=self._whole
+                    )
                 if not self._all_agree(bool(loss.isfinite())):
                     return f"the loss is {_worst(parts)} in epoch {epoch + 1}", meter
                 engine.backward(loss)
                 engine.step()
                 meter.add(parts)
         return self._check_weights(), meter
+
+    def _held(self, settings: PPOSettings) -> list[float]:
+        """Learning rates once the policy has moved enough."""
+        return [0.0, self._rates[1], *(0.0 if settings.exit_actions else rate for rate in self._rates[2:])]
 
     def _check_weights(self) -> str | None:
         """A finite loss can still have had a gradient that is not."""
@@ -257,7 +265,7 @@ class Learner:
         decisions = totals["decisions"]
         return {
             "explained_variance": explained_variance(totals),
-            "entropy": totals["entropy"] / totals["latent_steps"],
+            "entropy": totals["entropy"] / max(1.0, totals["latent_steps"]),
             "reward_per_decision": totals["reward"] / decisions, "lag": totals["lag"] / decisions,
             "latent_steps": totals["latent_steps"] / decisions, "decisions": decisions,
             "env_steps": totals["env_steps"],

@@ -23,6 +23,7 @@ from actors.cloning_stream import Demonstrations, never_learned
 from actors.learner import Learner, Refusal, Update
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
+from avavla_ray.policy.action_noise import with_action_noise
 from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
@@ -51,10 +52,12 @@ class Outcome:
     restarted: bool = False
 
 
-def check_trainable(policy: PolicyConfig, checkpoint: str | Path) -> None:
-    """Raise InputError when PPO has nothing to train in the policy of `checkpoint`."""
-    if not policy.latent.enabled:
-        raise InputError(f"{checkpoint} has no latent loop, which is what PPO trains: give one that has")
+def check_trainable(policy: PolicyConfig, checkpoint: str | Path, settings: PPOSettings) -> None:
+    """Raise InputError when PPO with these settings can't train the policy of `checkpoint`."""
+    if not policy.latent.enabled and not settings.train_actions:
+        raise InputError(f"{checkpoint} has no latent loop to train: give one that has, or train its actions")
+    if not policy.latent.enabled and (settings.train_gate or settings.exit_actions):
+        raise InputError(f"{checkpoint} has no latent loop and so no exits to train: leave them off")
 
 
 class DeepSpeedLearnerGroup(Checkpointable):
@@ -82,7 +85,10 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if not config.checkpoint:
             raise InputError("no policy to start from: set the checkpoint folder")
         checkpoint = load_checkpoint(config.checkpoint)
-        check_trainable(checkpoint.policy.config, config.checkpoint)
+        settings = PPOSettings.of(config)
+        check_trainable(checkpoint.policy.config, config.checkpoint, settings)
+        if settings.train_actions:
+            with_action_noise(checkpoint.policy, settings.action_std, keep=settings.learn_action_std)
         self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics_of(config.unnorm_key)
         self.held_out = never_learned(checkpoint.extra, config.demonstrations)
         self.version, self.restarts = 0, 0

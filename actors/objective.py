@@ -9,11 +9,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.batch import LatentBatch, replay
+from actors.batch import Batch, look_again
 from actors.cloning_stream import Demonstration
 from actors.settings import PPOSettings
 from avavla_ray.learning.exit_labels import exit_labels
-from avavla_ray.learning.ppo import masked_mean, ppo_loss
+from avavla_ray.learning.ppo import PolicyLoss, policy_loss, value_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, LatentContext
 from avavla_ray.training.objective import CloningObjective, train_only
@@ -22,10 +22,11 @@ from avavla_ray.training.objective import CloningObjective, train_only
 class PPOObjective(nn.Module):
     """Holds the policy; its forward is the joint loss of stage 3 (arXiv 2606.15099, section 3.3).
 
-        decoupled PPO over latent steps + value loss + exit-gate cross-entropy + weight * behaviour cloning
+        PPO over latent steps (updates, and exits where they are drawn) + PPO over the steps of drawn chunks
+        + value loss + exit-gate cross-entropy + weight * behaviour cloning
 
-    Likelihoods are computed in evaluation mode on the stored latent states. The gate's loss reads detached states, so
-    it moves the gate alone. The cloning loss keeps the action head in step with a latent loop that PPO changes.
+    Likelihoods are computed in evaluation mode. The gate's cross-entropy reads detached states, so it moves the gate
+    alone. The cloning loss keeps the action head in step with a latent loop that PPO changes.
     """
 
     def __init__(self, policy: AvaVlaPolicy, settings: PPOSettings) -> None:
@@ -39,60 +40,88 @@ class PPOObjective(nn.Module):
     def optimizer_groups(self, *, cloning: bool) -> list[dict[str, Any]]:
         """Groups for the optimizer; parameters without a loss are frozen and left out.
 
-        Without demonstrations the gradient reaches the update policy, the value and the gate only: the latent states
-        are stored ones, so nothing before them is in the graph.
+        Latent steps alone move the update policy, the value and the gate only: their states are stored ones, so nothing
+        before them is in the graph. Trained chunks and demonstrations reach everything.
         """
         parts, settings = self.policy.parameter_groups(), self.settings
         del parts["frozen"]
-        critic, gate = parts.pop("value"), parts.pop("gate")
-        trained = [parameter for part in parts.values() for parameter in part] if cloning else parts["reasoner"]
+        critic, gate, noise = parts.pop("value"), parts.pop("gate"), parts.pop("noise")
+        whole = cloning or settings.train_actions
+        trained = [parameter for part in parts.values() for parameter in part] if whole else parts["reasoner"]
+        if settings.train_actions and settings.learn_action_std:
+            trained = trained + noise
         groups: list[dict[str, Any]] = [
             {"name": "policy", "params": trained, "lr": settings.policy_lr},
             {"name": "critic", "params": critic, "lr": settings.critic_lr},
         ]
-        if settings.train_gate:
+        if settings.train_gate or settings.exit_actions:
             groups.append({"name": "gate", "params": gate, "lr": settings.gate_lr})
         train_only(self.policy, (parameter for group in groups for parameter in group["params"]))
         return groups
 
     def forward(
         self,
-        batch: LatentBatch,
+        batch: Batch,
         demonstration: Demonstration | None = None,
         *,
         train_policy: bool = True,
         train_gate: bool = False,
+        whole: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor], Belief | None]:
         """Loss of a minibatch; its parts, detached; belief of the demonstration streams after it.
 
         Args:
-            train_policy: False leaves critic and gate alone in the loss.
+            train_policy: False leaves the critic, and the gate where it has a loss of its own.
+            whole: every learning parameter has a part in the loss, if need be times zero, since the engine would step
+                those that have none with an old gradient (ZeRO 3, or an optimizer on the CPU).
         """
         settings = self.settings
-        values = self.policy.value(batch.z[:, :-1])
-        if train_policy:
-            ppo = ppo_loss(
-                replay(self.policy, batch.z, batch.u, batch.encoding, batch.mask),
-                batch.proximal_log_prob, batch.behaviour_log_prob, batch.advantages, values, batch.returns, batch.mask,
-                clip=settings.clip, value_coefficient=settings.value_coefficient, max_weight=settings.importance_limit,
-            )  # fmt: skip
-            loss = ppo.total
-            metrics = {
-                "policy_loss": ppo.policy, "value_loss": ppo.value, "kl": ppo.approx_kl,
-                "clip_fraction": ppo.clip_fraction, "importance_weight": ppo.weight,
-            }  # fmt: skip
+        metrics: dict[str, Tensor] = {}
+        if train_policy or whole:
+            outlook = look_again(self.policy, batch, settings)
+            values, policy = outlook.values, self._policy_loss(batch, outlook, metrics if train_policy else {})
+            loss = policy if train_policy else 0.0 * policy
         else:
-            value_loss = masked_mean((values - batch.returns).square(), batch.mask)
-            loss, metrics = settings.value_coefficient * value_loss, {"value_loss": value_loss.detach()}
-        if train_gate:
+            values, loss = self.policy.value(batch.z[:, : batch.mask.shape[1]]), torch.zeros((), device=batch.z.device)
+        critic = value_loss(
+            values, batch.returns, batch.mask, old_values=batch.values, value_clip=settings.value_clip
+        )  # fmt: skip
+        loss = loss + (0.0 if settings.group_size else settings.value_coefficient) * critic
+        metrics["value_loss"] = critic.detach()
+        if train_gate or (whole and settings.train_gate):
             gate_loss, exitable = self._gate_loss(batch)
-            loss = loss + settings.gate_coefficient * gate_loss
-            metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
-        if demonstration is None or not train_policy:
+            loss = loss + (settings.gate_coefficient if train_gate else 0.0) * gate_loss
+            if train_gate:
+                metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
+        if demonstration is None or not (train_policy or whole):
             return loss, metrics, None
         cloning, belief, _ = self._cloning_loss(demonstration)
+        if not train_policy:
+            return loss + 0.0 * cloning, metrics, None
         metrics["cloning_loss"] = cloning.detach()
         return loss + demonstration.weight * cloning, metrics, belief
+
+    def _policy_loss(self, batch: Batch, outlook: Any, metrics: dict[str, Tensor]) -> Tensor:
+        """Clipped surrogates of what was drawn; adds what they tell to `metrics`."""
+        settings = self.settings
+        K, new = batch.u.shape[1], outlook.likelihoods
+        latent = policy_loss(
+            new.latent, batch.proximal.latent, batch.behaviour.latent, batch.advantages[:, :K], batch.taken,
+            clip=settings.clip, correction=settings.correction, max_weight=settings.importance_limit,
+        )  # fmt: skip
+        loss, kl = settings.latent_coefficient * latent.loss, latent.approx_kl
+        metrics |= _told(latent)
+        if batch.witnessed is not None:
+            # A chunk is one link, and its steps are clipped one by one: their likelihoods are of a few dimensions each.
+            advantages = batch.advantages.gather(1, batch.steps[:, None]).expand_as(batch.executed)
+            action = policy_loss(
+                new.action, batch.proximal.action, batch.behaviour.action, advantages, batch.executed,
+                clip=settings.clip, correction=settings.correction, max_weight=settings.importance_limit,
+            )  # fmt: skip
+            loss, kl = loss + settings.action_coefficient * action.loss, torch.maximum(kl, action.approx_kl)
+            metrics |= _told(action, "action_")
+        metrics["kl"] = kl
+        return loss
 
     def _cloning_loss(self, demonstration: Demonstration) -> tuple[Tensor, Belief, dict[str, Tensor]]:
         """Of this rank's demonstration streams, with drawn updates; its average over the ranks is that of all."""
@@ -105,7 +134,7 @@ class PPOObjective(nn.Module):
             noise=torch.randn(shape, device=demonstration.window["mask"].device),
         )  # fmt: skip
 
-    def _gate_loss(self, batch: LatentBatch) -> tuple[Tensor, Tensor]:
+    def _gate_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of the gate on a full-depth unroll with mean updates, as evaluation acts."""
         policy, settings = self.policy, self.settings
         with torch.no_grad():
@@ -113,3 +142,11 @@ class PPOObjective(nn.Module):
             labels = exit_labels(policy.value(states), settings.gate_delta, settings.gate_lookahead)
         logits = policy.gate_logit(states[:, 1:])
         return F.binary_cross_entropy_with_logits(logits, labels), labels.mean()
+
+
+def _told(loss: PolicyLoss, prefix: str = "") -> dict[str, Tensor]:
+    """Of a policy loss, as metrics; latent steps have no prefix."""
+    return {
+        f"{prefix}policy_loss": loss.loss.detach(), f"{prefix}clip_fraction": loss.clip_fraction,
+        f"{prefix}importance_weight": loss.weight, f"{prefix}kl_mean": loss.approx_kl,
+    }  # fmt: skip

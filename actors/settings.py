@@ -19,8 +19,8 @@ class PPOSettings:
     """Latent-trajectory PPO (arXiv 2606.15099, section 3.3) and its auxiliary losses.
 
     Attributes:
-        train_actions: action-chunk PPO beside that over latent steps: the executed chunk is drawn around the decoded one,
-            whole decisions are replayed from what the policy saw, and everything learns that had a part in them.
+        train_actions: action-chunk PPO beside that over latent steps: the executed chunk is drawn around the decoded
+            one, whole decisions are replayed from what the policy saw, and everything learns that had a part in them.
         action_std: deviation of that draw, in normalised units. learn_action_std: it is a parameter and learns (a
             policy that has learned one keeps it).
         exit_actions: when to stop thinking is drawn from the gate's score and learned from the reward, as any action.

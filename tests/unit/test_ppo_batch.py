@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from actors.batch import explained_variance, make_batch
 from actors.settings import PPOSettings
+from tests.support.drawn_fragments import drawn_fragments
 from tests.support.fragments import rollout_fragments
 from tests.support.policies import stirred_policy, tiny
 
-SETTINGS = PPOSettings(gamma=0.97, gae_lambda=0.9, latent_discount=0.98, lambda_entropy=0.02, lambda_delta=0.05)
+SETTINGS = PPOSettings(
+    gamma=0.97, gae_lambda=0.9, latent_discount=0.98, lambda_entropy=0.02, lambda_delta=0.05, normalise="steps"
+)  # fmt: skip
+WHOLE = replace(SETTINGS, train_actions=True, exit_actions=True, compute_cost=0.03)
 
 
 def alone(values: Tensor) -> Tensor:
@@ -30,19 +35,30 @@ def fragments(policy):
     return rollout_fragments(policy)
 
 
+@pytest.fixture(scope="module")
+def drawing():
+    """A policy that draws its chunks and exits, and fragments that it made so."""
+    policy = stirred_policy(tiny(action_noise=0.3)).eval()
+    return policy, drawn_fragments(policy, exits=True)
+
+
 def chain_advantages(fragment, policy, settings: PPOSettings) -> list[list[float]]:
-    """Advantages of one fragment by walking its latent steps one after another, as avavla.md words it."""
+    """Advantages of one fragment by walking its links one after another, as avavla.md words it."""
 
     def value(z) -> float:
-        return policy.value(torch.tensor(z)[None]).item()
+        return policy.value(torch.as_tensor(z)[None]).item()
 
-    links = []  # (decision, step, reward, value, discount, value of what follows, whether the chain goes on)
+    links = []  # (decision, link, reward, value, discount, value of what follows, whether the chain goes on)
     for t in range(len(fragment)):
         taken = int(fragment.steps[t])
-        for k in range(taken):
-            change = float(((fragment.z[t, k + 1] - fragment.z[t, k]) ** 2).mean())
-            reward = -settings.lambda_entropy * float(fragment.entropy[t, k]) - settings.lambda_delta * change
-            if k < taken - 1:
+        last = taken if settings.train_actions else taken - 1
+        for k in range(last + 1):
+            reward = 0.0
+            if k < taken:
+                change = float(((fragment.z[t, k + 1] - fragment.z[t, k]) ** 2).mean())
+                reward = -settings.lambda_entropy * float(fragment.entropy[t, k]) - settings.lambda_delta * change
+                reward -= settings.compute_cost
+            if k < last:
                 follows, discount, goes_on = value(fragment.z[t, k + 1]), settings.latent_discount, True
             else:
                 reward += float(fragment.reward[t])
@@ -51,12 +67,82 @@ def chain_advantages(fragment, policy, settings: PPOSettings) -> list[list[float
                 ended = fragment.terminated[t] or fragment.truncated[t] or t == len(fragment) - 1
                 goes_on = not ended
             links.append((t, k, reward, value(fragment.z[t, k]), discount, follows, goes_on))
-    advantages = [[0.0] * fragment.u.shape[1] for _ in range(len(fragment))]
+    width = fragment.u.shape[1] + settings.train_actions
+    advantages = [[0.0] * width for _ in range(len(fragment))]
     running = 0.0
     for t, k, reward, here, discount, follows, goes_on in reversed(links):
         running = reward + discount * follows - here + (discount * settings.gae_lambda * running if goes_on else 0.0)
         advantages[t][k] = running
     return advantages
+
+
+def test_drawn_chunks_are_one_more_link_of_the_chain(drawing) -> None:
+    policy, fragments = drawing
+    batch, sums = make_batch(fragments, policy, WHOLE, alone)
+    slow = torch.tensor([row for fragment in fragments for row in chain_advantages(fragment, policy, WHOLE)])
+    assert torch.equal(batch.mask.sum(1), batch.steps + 1)
+    torch.testing.assert_close((batch.returns - batch.values)[batch.mask], slow[batch.mask], atol=1e-4, rtol=1e-4)
+    assert int(sums["links"]) == int(sums["latent_steps"]) + int(sums["decisions"])
+
+
+def test_what_was_drawn_has_the_same_likelihood_before_any_update(drawing) -> None:
+    policy, fragments = drawing
+    batch, _ = make_batch(fragments, policy, WHOLE, alone)
+    assert bool((batch.duration < policy.config.chunk).any()), "no chunk ended early: the mask is not tested"
+    for name in ("latent", "action"):
+        torch.testing.assert_close(
+            getattr(batch.proximal, name), getattr(batch.behaviour, name), atol=2e-4, rtol=0, msg=name
+        )
+    assert not batch.behaviour.action[~batch.executed].any()
+    assert not batch.behaviour.latent[~batch.taken].any()
+
+
+def test_v_trace_of_fresh_data_is_gae(drawing) -> None:
+    policy, fragments = drawing
+    plain, _ = make_batch(fragments, policy, WHOLE, alone)
+    traced, _ = make_batch(fragments, policy, replace(WHOLE, correction="vtrace"), alone)
+    torch.testing.assert_close(traced.returns, plain.returns, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(traced.advantages, plain.advantages, atol=1e-2, rtol=1e-2)
+
+
+def test_v_trace_trusts_stale_data_less(drawing) -> None:
+    """A policy that has moved on gives the same fragments other targets, as the links' own ratios say."""
+    policy, fragments = drawing
+    moved = stirred_policy(tiny(action_noise=0.3), seed=1).eval()
+    settings = replace(WHOLE, correction="vtrace")
+    fresh, _ = make_batch(fragments, policy, settings, alone)
+    stale, _ = make_batch(fragments, moved, settings, alone)
+    improbable = (stale.proximal.action - stale.behaviour.action).sum(1) < -5
+    assert improbable.any()
+    last = stale.steps[improbable]
+    rows = improbable.nonzero()[:, 0]
+    torch.testing.assert_close(stale.returns[rows, last], stale.values[rows, last], atol=0.05, rtol=0)
+    assert not torch.allclose(fresh.returns, stale.returns, atol=0.05)
+
+
+def test_an_episode_is_compared_with_those_of_its_group(drawing) -> None:
+    policy, _ = drawing
+    fragments = drawn_fragments(policy, exits=True, group_size=3)
+    batch, _ = make_batch(fragments, policy, replace(WHOLE, group_size=3, lambda_delta=0.0, lambda_entropy=0.0), alone)
+    start = 0
+    for fragment in fragments:
+        scores: dict[int, float] = {}
+        for t in range(len(fragment)):
+            cost = WHOLE.compute_cost * int(fragment.steps[t])
+            scores[int(fragment.episode[t])] = (
+                scores.get(int(fragment.episode[t]), 0.0) + float(fragment.reward[t]) - cost
+            )
+        assert len(scores) == 3
+        values = torch.tensor([scores[e] for e in range(3)])
+        expected = (values - values.mean()) / (values.std(unbiased=False) + 1e-6)
+        for t in range(len(fragment)):
+            row = batch.advantages[start + t]
+            links = int(fragment.steps[t]) + 1
+            torch.testing.assert_close(
+                row[:links], expected[int(fragment.episode[t])].expand(links), atol=1e-3, rtol=1e-3
+            )
+            assert not row[links:].any()
+        start += len(fragment)
 
 
 def test_advantages_are_those_of_a_walk_along_the_chain(policy, fragments) -> None:
@@ -72,10 +158,8 @@ def test_advantages_are_those_of_a_walk_along_the_chain(policy, fragments) -> No
 
 def test_the_proximal_policy_is_the_behaviour_policy_before_any_update(policy, fragments) -> None:
     batch, _ = make_batch(fragments, policy, SETTINGS, alone)
-    torch.testing.assert_close(
-        batch.proximal_log_prob[batch.mask], batch.behaviour_log_prob[batch.mask], atol=1e-4, rtol=0
-    )
-    assert (batch.proximal_log_prob[~batch.mask] == 0).all()
+    torch.testing.assert_close(batch.proximal.latent, batch.behaviour.latent, atol=1e-4, rtol=0)
+    assert (batch.proximal.latent[~batch.taken] == 0).all()
 
 
 def test_advantages_are_normalised_over_all_ranks(policy, fragments) -> None:
@@ -114,9 +198,15 @@ def test_sums_give_explained_variance(policy, fragments) -> None:
     assert int(sums["env_steps"]) == sum(int(fragment.duration.sum()) for fragment in fragments)
 
 
-def test_rows_take_the_same_decisions_of_everything(policy, fragments) -> None:
-    batch, _ = make_batch(fragments, policy, SETTINGS, alone)
+def test_rows_take_the_same_decisions_of_everything(drawing) -> None:
+    policy, fragments = drawing
+    batch, _ = make_batch(fragments, policy, WHOLE, alone)
     index = torch.tensor([5, 0, 17])
-    taken = batch.rows(index)
-    for part, whole in zip(taken, batch, strict=True):
-        np.testing.assert_array_equal(part, whole[index])
+
+    def compare(taken, whole) -> int:
+        if isinstance(whole, Tensor):
+            assert torch.equal(taken, whole[index])
+            return 1
+        return sum(compare(*pair) for pair in zip(taken, whole, strict=True))
+
+    assert compare(batch.rows(index), batch) == 22

@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from actors.batch import make_batch
+from actors.batch import look_again, make_batch
 from actors.cloning_stream import Demonstration
 from actors.objective import PPOObjective
 from actors.settings import PPOSettings
+from tests.support.drawn_fragments import drawn_fragments
 from tests.support.fragments import rollout_fragments
 from tests.support.policies import random_inputs, stirred_policy, tiny
 
@@ -43,7 +44,7 @@ def demonstration(objective: PPOObjective, latent_steps: int = 2) -> Demonstrati
 
 
 def test_before_the_first_step_every_ratio_is_one() -> None:
-    objective, batch = make_objective()
+    objective, batch = make_objective(normalise="steps")
     objective.train()
     _, parts, belief = objective(batch)
     assert belief is None
@@ -127,6 +128,72 @@ def test_once_the_policy_has_moved_enough_only_critic_and_gate_go_on() -> None:
     assert belief is None
     assert set(remaining) == {"value_loss", "gate_loss", "exit_label_mean"}
     assert remaining["value_loss"].item() == pytest.approx(parts["value_loss"].item())
-    assert math.isfinite(full)
+    assert math.isfinite(full.item())
     loss.backward()
     assert moved_parts(objective) == {"value", "gate"}
+
+
+def drawing_objective(**settings) -> tuple[PPOObjective, object]:
+    """One that trains drawn chunks and exits, and a batch of them."""
+    policy = stirred_policy(tiny(action_noise=0.3)).eval()
+    objective = PPOObjective(policy, PPOSettings(train_actions=True, exit_actions=True, **settings))
+    batch, _ = make_batch(drawn_fragments(policy, exits=True), policy, objective.settings, lambda values: values)
+    return objective, batch
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_drawn_chunks_and_exits_move_all_that_had_a_part_in_them(learned: bool) -> None:
+    objective, batch = drawing_objective(learn_action_std=learned)
+    groups = objective.optimizer_groups(cloning=False)
+    assert [group["name"] for group in groups] == ["policy", "critic", "gate"]
+    loss, parts, _ = objective(batch)
+    assert parts["kl"].abs().item() < 1e-5
+    assert parts["action_clip_fraction"].item() == 0
+    loss.backward()
+    everything = {"backbone", "attention", "action", "encoder", "reasoner", "transition", "value", "gate"}
+    assert moved_parts(objective) == everything | ({"noise"} if learned else set())
+
+
+def test_chunks_that_did_well_become_likelier() -> None:
+    objective, batch = drawing_objective(latent_coefficient=0.0, value_coefficient=0.0)
+    groups = objective.optimizer_groups(cloning=False)
+    optimizer = torch.optim.Adam(groups[0]["params"], lr=1e-3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        objective(batch)[0].backward()
+        optimizer.step()
+    with torch.no_grad():
+        change = look_again(objective.policy, batch, objective.settings).likelihoods.action - batch.proximal.action
+    advantage = batch.advantages.gather(1, batch.steps[:, None]).expand_as(change)
+    gained = (change * advantage)[batch.executed]
+    assert gained.mean() > 0
+    assert (gained > 0).float().mean() > 0.6
+
+
+def test_a_value_that_has_gone_far_learns_no_further() -> None:
+    objective, batch = make_objective(value_clip=0.01)
+    objective.optimizer_groups(cloning=False)
+    _, parts, _ = objective(batch)
+    with torch.no_grad():
+        objective.policy.value_head.layers[-1].bias.add_(5.0)  # above every return, and above the old values
+    loss, _, _ = objective(batch, train_policy=False)
+    free = PPOObjective(objective.policy, PPOSettings())(batch, train_policy=False)[0]
+    assert loss.item() == pytest.approx(free.item())  # the larger of the two squares is that of the values
+    assert parts["value_loss"].item() < 2 * loss.item()
+
+
+@pytest.mark.parametrize("train_gate", [False, True])
+def test_whole_leaves_no_learning_parameter_without_a_gradient(train_gate: bool) -> None:
+    """DeepSpeed steps one that has none with an old gradient, under ZeRO 3 and with an optimizer on the CPU."""
+    objective, batch = make_objective(train_gate=True)
+    objective.optimizer_groups(cloning=True)
+    alone, _, _ = objective(batch, train_policy=False, train_gate=train_gate)
+    loss, parts, belief = objective(
+        batch, demonstration(objective), train_policy=False, train_gate=train_gate, whole=True
+    )  # fmt: skip
+    assert belief is None
+    assert set(parts) == {"value_loss", *(("gate_loss", "exit_label_mean") if train_gate else ())}
+    assert loss.item() == pytest.approx(alone.item(), abs=1e-6)
+    loss.backward()
+    assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
+    assert moved_parts(objective) == {"value", *(("gate",) if train_gate else ())}
