@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,13 @@ from actors.cloning_stream import CloningStream, Demonstrations
 from actors.objective import PPOObjective
 from actors.rollback import Rollback
 from actors.settings import PPOSettings
+from actors.update_meter import UpdateMeter
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import WeightBuffer, flatten, load_flat
+from avavla_ray.timing import span, switch, take_seconds
 from avavla_ray.training.engine import (
     EngineSettings,
     full_state,
@@ -55,36 +56,6 @@ class Refusal:
     reason: str
 
 
-class _Meter:
-    """What the steps of one update report: each number's mean over the steps that had it."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
-        self._numbers: dict[str, int] = defaultdict(int)
-        self._kl: list[float] = []
-
-    def see_kl(self, kl: float) -> None:
-        """Over all ranks, before the step."""
-        self._kl.append(kl)
-
-    def add(self, parts: dict[str, Tensor]) -> None:
-        self._numbers["minibatches"] += 1
-        self._numbers["policy_minibatches"] += "kl" in parts
-        for name, value in parts.items():
-            if name != "kl":
-                self._sums[name] += float(value)
-                self._numbers[name] += 1
-
-    def means(self) -> dict[str, float]:
-        """This rank's."""
-        return {name: total / self._numbers[name] for name, total in self._sums.items()}
-
-    def counts(self) -> dict[str, float]:
-        """What is the same on every rank: steps, and how far the policy had moved at first and at last."""
-        steps = {name: float(self._numbers[name]) for name in ("minibatches", "policy_minibatches")}
-        return {**steps, "first_kl": self._kl[0], "kl": self._kl[-1]}
-
-
 class Learner:
     """An actor with a copy, or a shard, of policy and optimizer. Methods marked collective go to all ranks together."""
 
@@ -100,8 +71,10 @@ class Learner:
         threads: int = 1,
         seed: int = 0,
         demonstrations: Demonstrations | None = None,
+        profile: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
+        switch(profile)
         self._settings, self._engine_settings = settings, engine
         self._policy_config, self._statistics = policy, statistics
         self._rank, self._world, self._seed = rank, world, seed
@@ -149,20 +122,24 @@ class Learner:
             The new weights at rank 0 (None elsewhere, and after a refusal), and what came of the update.
         """
         start = time.perf_counter()
-        fragments = _fetch(share)
+        with span("fetching"):
+            fragments = _fetch(share)
         if not self._all_agree(bool(fragments)):
             return None, Refusal("fragments were lost with the machine that held them")
-        batch, sums = make_batch(fragments, self._objective.policy, self._settings, self._sum)
-        rollback = Rollback(self._engine)
-        facts = self._facts(fragments, sums, version)
+        with span("batch"):
+            batch, sums = make_batch(fragments, self._objective.policy, self._settings, self._sum)
+            rollback = Rollback(self._engine)
+            facts = self._facts(fragments, sums, version)
         refusal, meter = self._learn(batch, version, facts["explained_variance"])
         if refusal is not None:
             rollback.restore()
             return None, Refusal(refusal)
         means = {name: total / self._world for name, total in self._totals(meter.means()).items()}
-        weights = self.weights()
+        with span("publishing"):
+            weights = self.weights()
         seconds = {"update_seconds": time.perf_counter() - start}
-        return weights, Update({**facts, **means, **meter.counts(), **seconds})
+        spent = {f"profile/{path}": value for path, value in take_seconds("learner").items()}
+        return weights, Update({**facts, **means, **meter.counts(), **seconds, **spent})
 
     def weights(self) -> WeightBuffer | None:
         """The whole policy as one flat buffer at rank 0. Collective."""
@@ -207,13 +184,13 @@ class Learner:
 
     # An update
 
-    def _learn(self, batch: Batch, version: int, explained_variance: float) -> tuple[str | None, _Meter]:
+    def _learn(self, batch: Batch, version: int, explained_variance: float) -> tuple[str | None, UpdateMeter]:
         """All epochs of an update. Once the policy has moved by `target_kl`, only critic and gate go on.
 
         Returns:
             Why the update must be refused (agreed on by all ranks), and what the steps reported.
         """
-        settings, engine, meter = self._settings, self._engine, _Meter()
+        settings, engine, meter = self._settings, self._engine, UpdateMeter()
         size = max(1, settings.minibatch_decisions // self._world)
         # Equal counts on every rank, or the collectives fall out of step.
         count = int(self._least(torch.tensor(max(1, batch.decisions // size))))
@@ -226,8 +203,10 @@ class Learner:
             for rows in torch.randperm(batch.decisions).tensor_split(count):
                 minibatch = batch.rows(rows.to(batch.steps.device))
                 if train_policy:
-                    demonstration = None if self._stream is None else self._stream.next(weight)
-                    loss, parts, belief = engine(minibatch, demonstration, train_gate=train_gate, whole=self._whole)
+                    with span("demonstrations"):
+                        demonstration = None if self._stream is None else self._stream.next(weight)
+                    with span("forward"):
+                        loss, parts, belief = engine(minibatch, demonstration, train_gate=train_gate, whole=self._whole)
                     moved = float(self._sum(parts["kl"].double())) / self._world
                     meter.see_kl(moved)
                     if not math.isfinite(moved):
@@ -238,13 +217,16 @@ class Learner:
                 if not train_policy:
                     # Momentum alone would carry the policy, and exits that are drawn, on.
                     set_learning_rates(engine, self._held(settings))
-                    loss, parts, _ = engine(
-                        minibatch, demonstration, train_policy=False, train_gate=train_gate, whole=self._whole
-                    )
+                    with span("forward"):
+                        loss, parts, _ = engine(
+                            minibatch, demonstration, train_policy=False, train_gate=train_gate, whole=self._whole
+                        )
                 if not self._all_agree(bool(loss.isfinite())):
                     return f"the loss is {_worst(parts)} in epoch {epoch + 1}", meter
-                engine.backward(loss)
-                engine.step()
+                with span("backward"):
+                    engine.backward(loss)
+                with span("step"):
+                    engine.step()
                 meter.add(parts)
         return self._check_weights(), meter
 
