@@ -34,17 +34,6 @@ class PolicyLoss(NamedTuple):
     weight: Tensor
 
 
-class PPOLoss(NamedTuple):
-    """Scalars. `total` is what to minimise; the others are parts of it and diagnostics, as in `PolicyLoss`."""
-
-    total: Tensor
-    policy: Tensor
-    value: Tensor
-    approx_kl: Tensor
-    clip_fraction: Tensor
-    weight: Tensor
-
-
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of x where mask, summed in float64; zero, and differentiable, when the mask is empty."""
     total = torch.where(mask, x, torch.zeros_like(x)).sum(dtype=torch.float64)
@@ -124,24 +113,3 @@ def value_loss(
         near = old + (predicted - old).clamp(-value_clip, value_clip)
         squares = torch.maximum(squares, (near - target).square())
     return masked_mean(squares, mask).float()
-
-
-def ppo_loss(
-    log_prob: Tensor,
-    proximal_log_prob: Tensor,
-    behaviour_log_prob: Tensor,
-    advantages: Tensor,
-    values: Tensor,
-    returns: Tensor,
-    mask: Tensor,
-    *,
-    clip: float = 0.2,
-    value_coefficient: float = 0.5,
-    max_weight: float = 2.0,
-) -> PPOLoss:
-    """Decoupled `policy_loss` and `value_coefficient` times `value_loss` of a minibatch of latent steps."""
-    policy = policy_loss(
-        log_prob, proximal_log_prob, behaviour_log_prob, advantages, mask, clip=clip, max_weight=max_weight
-    )
-    value = value_loss(values, returns, mask)
-    return PPOLoss(policy.loss + value_coefficient * value, policy.loss.detach(), value.detach(), *policy[1:])

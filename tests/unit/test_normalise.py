@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import actors.settings
 from avavla_ray.errors import InputError
-from avavla_ray.learning.normalise import normalise_advantages
+from avavla_ray.learning.normalise import OVER, normalise_advantages
 
 
 def reference(rows: list[list[float]], over: str) -> list[list[float]]:
@@ -116,6 +117,10 @@ def test_nothing_valid_is_zeros():
 def test_what_is_no_number_inside_the_mask_is_seen():
     advantages, mask = batch([[1.0, math.nan], [2.0]])
     assert normalise_advantages(advantages, mask, "decisions")[mask].isnan().all()
+
+
+def test_the_settings_offer_the_same():
+    assert actors.settings.OVER == OVER
 
 
 def test_refuses_what_it_does_not_know():

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import actors.settings
 from avavla_ray.errors import InputError
 from avavla_ray.learning.ppo import CORRECTIONS, masked_mean, policy_loss, value_loss
 
@@ -214,6 +215,10 @@ def test_sums_do_not_drown():
     x = torch.ones(1001)
     x[0] = 2.0**30
     assert float(masked_mean(x, torch.ones(1001, dtype=torch.bool))) == pytest.approx((2.0**30 + 1000) / 1001, rel=1e-7)
+
+
+def test_the_settings_offer_the_same_corrections():
+    assert actors.settings.CORRECTIONS == CORRECTIONS
 
 
 def test_refusals():
