@@ -66,7 +66,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("server"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "8")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         made.start()
         yield made
