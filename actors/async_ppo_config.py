@@ -35,6 +35,8 @@ class AsyncPPOConfig(AlgorithmConfig):
         snapshot_every: versions between snapshots of the engine, which lost ranks start again from.
         run_name: prefix of episode ids.
         runner_timeout_s: a runner that takes longer over a fragment has hung, and is killed and started again.
+        learner_timeout_s: an update that takes longer has hung, and all ranks are killed and started again.
+        profile: every process times what it does; see avavla_ray/timing.py.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -53,6 +55,8 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.snapshot_every = 1
         self.run_name = "ppo"
         self.runner_timeout_s = 600.0
+        self.learner_timeout_s = 600.0
+        self.profile = False
 
         # RLlib's own.
         self.env_runner_cls = SimulatorEnvRunner
@@ -79,7 +83,8 @@ class AsyncPPOConfig(AlgorithmConfig):
     def training(self, **settings: Any) -> AsyncPPOConfig:
         """Set fields of `PPOSettings` and our others by name; the rest goes to RLlib's own method."""
         own = {*PPOSettings.names(), "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold",
-               "demonstrations", "engine", "snapshot_every", "run_name", "runner_timeout_s"}  # fmt: skip
+               "demonstrations", "engine", "snapshot_every", "run_name", "runner_timeout_s", "learner_timeout_s",
+               "profile"}  # fmt: skip
         for name in own & set(settings):
             setattr(self, name, settings.pop(name))
         super().training(**settings)

@@ -7,11 +7,11 @@ continue from the last snapshot, under a version number that never goes back.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.rllib.core import COMPONENT_LEARNER
@@ -20,6 +20,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from actors.batch import deal
 from actors.cloning_stream import Demonstrations, never_learned
+from actors.engine_files import read_share, write_shares
 from actors.learner import Learner, Refusal, Update
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
@@ -32,7 +33,7 @@ from avavla_ray.policy.weights import flatten, load_flat
 RESTARTS_IN_A_ROW = 3
 # A rank that is alive answers within this time after another has failed: the collective that it waits in breaks.
 GRACE_S = 60.0
-ENGINE_FOLDER = "engine"
+ROOM_S = 60.0
 
 
 @dataclass
@@ -95,6 +96,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._config, self._world = config, max(1, config.num_learners)
         self._initial = ray.put(flatten(checkpoint.policy))
         self._failures = 0
+        self._begun = 0.0  # of the running update
         self._pending: list[tuple[Any, Any]] = []
         self._ranks: list[Any] = []
         self._snapshot: list[Any] = []
@@ -125,9 +127,13 @@ class DeepSpeedLearnerGroup(Checkpointable):
             raise ValueError(f"{len(lots)} lots of fragments for {self._world} ranks: none may go without")
         for rank, share in zip(self._ranks, deal(lots, self._world), strict=True):
             self._pending.append(rank.update.options(num_returns=2).remote(share, self.version))
+        self._begun = time.monotonic()
 
     def poll(self) -> Outcome | None:
-        """The running update's outcome if all ranks are done with it.
+        """The running update's outcome if all ranks are done with it, or some of them are lost.
+
+        A rank that dies is noticed at once (the others get `GRACE_S` to end too), one that hangs `learner_timeout_s`
+        after the update has begun.
 
         Raises:
             RayTaskError: a rank raised while none was lost, so it is a fault of the program.
@@ -137,15 +143,16 @@ class DeepSpeedLearnerGroup(Checkpointable):
             return None
         answers = self.pending
         ready, waiting = ray.wait(answers, num_returns=len(answers), timeout=0)
-        if waiting and not any(_error(answer) for answer in ready):
+        late = time.monotonic() - self._begun > self._config.learner_timeout_s
+        if waiting and not late and not any(_error(answer) for answer in ready):
             return None
         weights = self._pending[0][0]
         self._pending = []
-        _, hung = ray.wait(answers, num_returns=len(answers), timeout=GRACE_S)
+        _, hung = ray.wait(answers, num_returns=len(answers), timeout=0 if late else GRACE_S)
         errors = [_error(answer) for answer in answers if answer not in hung]
         lost = len(hung) + sum(error is not None and not isinstance(error, RayTaskError) for error in errors)
         if lost:
-            return self._replace(lost)
+            return self._replace(f"{lost} lost" if not late else f"no answer within {self._config.learner_timeout_s} s")
         for error in errors:
             if error is not None:
                 raise error
@@ -161,11 +168,19 @@ class DeepSpeedLearnerGroup(Checkpointable):
     def weights(self) -> Any:
         """Reference of the newest weights as a WeightBuffer: there already, and owned by this process.
 
+        Ranks that are lost are replaced first; `version` has then gone on.
+
         Raises:
-            RayError: a rank died before it could answer.
+            RuntimeError: ranks were lost several times in a row.
         """
+        try:
+            return self._gathered()
+        except RayError as error:
+            return self._replace(type(error).__name__).weights
+
+    def _gathered(self) -> Any:
         references = [rank.weights.remote() for rank in self._ranks]
-        ray.get(references)
+        ray.get(references, timeout=self._config.learner_timeout_s)
         return references[0]
 
     def policy(self) -> AvaVlaPolicy:
@@ -185,24 +200,36 @@ class DeepSpeedLearnerGroup(Checkpointable):
                 PPOSettings.of(config), config.engine, self.policy_config, self.statistics, rank, self._world,
                 threads=max(1, int(config.num_cpus_per_learner)), seed=config.seed or 0,
                 demonstrations=config.demonstrations and Demonstrations(config.demonstrations, self.held_out),
+                profile=config.profile,
             )
             for rank in range(self._world)
         ]  # fmt: skip
+        self._wait_for_room()
         place = ray.get(self._ranks[0].address.remote())
         self._all("start", *place, self._initial)
         if self._snapshot:
             self._all("load", self._snapshot)
 
-    def _replace(self, lost: int) -> Outcome:
+    def _wait_for_room(self) -> None:
+        """Until every rank has a place; a cluster may have to grow for it, or to get a lost machine back."""
+        waiting = [rank.address.remote() for rank in self._ranks]
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=ROOM_S)
+            for answer in ready:
+                ray.get(answer)
+            if waiting:
+                print(f"learner: the cluster has no room for {len(waiting)} of {self._world} ranks yet", flush=True)
+
+    def _replace(self, lost: str) -> Outcome:
         """Replace all ranks; what they had not saved in a snapshot is lost, the version goes on."""
-        print(f"learner: {lost} of {self._world} ranks died; all start again from the last snapshot", flush=True)
+        print(f"learner: {lost} of {self._world} ranks; all start again from the last snapshot", flush=True)
         while True:
             self._failures += 1
             self.restarts += 1
             self.shutdown()
             try:
                 self._start()
-                weights = self.weights()
+                weights = self._gathered()
             except RayError as error:
                 if self._failures >= RESTARTS_IN_A_ROW:
                     raise RuntimeError(f"learner ranks were lost {self._failures} times in a row") from error
@@ -212,8 +239,9 @@ class DeepSpeedLearnerGroup(Checkpointable):
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method on all ranks and wait; InputError as it was raised."""
+        calls = [getattr(rank, method).remote(*arguments) for rank in self._ranks]
         try:
-            return ray.get([getattr(rank, method).remote(*arguments) for rank in self._ranks])
+            return ray.get(calls, timeout=self._config.learner_timeout_s)
         except RayTaskError as error:
             if isinstance(error.cause, InputError):
                 raise error.cause from None
@@ -222,8 +250,9 @@ class DeepSpeedLearnerGroup(Checkpointable):
     def _take_snapshot(self) -> None:
         """Every rank's engine state into the object store, owned by this process: it outlives the ranks."""
         snapshot = [rank.save.remote() for rank in self._ranks]
-        ray.wait(snapshot, num_returns=len(snapshot), fetch_local=False)
-        if not any(_error(share) for share in snapshot):  # ranks that are gone are noticed by the next update
+        limit = self._config.learner_timeout_s
+        _, hung = ray.wait(snapshot, num_returns=len(snapshot), timeout=limit, fetch_local=False)
+        if not hung and not any(_error(share) for share in snapshot):  # lost ranks are noticed by the next update
             self._snapshot, self._snapshot_version = snapshot, self.version
 
     def shutdown(self) -> None:
@@ -262,15 +291,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if self._snapshot_version != self.version:
             self._take_snapshot()
         place = super().save_to_path(path, filesystem=filesystem, **options)
-        files, folder = _filesystem(place if path is None else path, filesystem)
-        files.create_dir(f"{folder}/{ENGINE_FOLDER}", recursive=True)
-        files.delete_dir_contents(f"{folder}/{ENGINE_FOLDER}")
-        for share in ray.get(self._snapshot):
-            for name, content in share.items():
-                target = f"{folder}/{ENGINE_FOLDER}/{name}"
-                files.create_dir(str(Path(target).parent), recursive=True)
-                with files.open_output_stream(target) as stream:
-                    stream.write(memoryview(content))
+        write_shares(ray.get(self._snapshot), place if path is None else path, filesystem)
         return place
 
     def restore_from_path(self, path: Any, *, filesystem: Any = None, **options: Any) -> None:
@@ -279,18 +300,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
         Raises:
             InputError: written by another number of ranks, another ZeRO stage or another policy.
         """
-        import pyarrow.fs
-
         super().restore_from_path(path, filesystem=filesystem, **options)
-        files, folder = _filesystem(path, filesystem)
-        root = f"{folder}/{ENGINE_FOLDER}"
-        found = files.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
-        share = {}
-        for entry in found:
-            if entry.is_file:
-                with files.open_input_stream(entry.path) as stream:
-                    share[str(Path(entry.path).relative_to(root))] = np.frombuffer(stream.read(), np.uint8)
-        snapshot = [ray.put(share)]
+        snapshot = [ray.put(read_share(path, filesystem))]
         self._all("load", snapshot)
         self._snapshot, self._snapshot_version = snapshot, self.version
 
@@ -302,12 +313,3 @@ def _error(reference: Any) -> RayError | None:
     except RayError as error:
         return error
     return None
-
-
-def _filesystem(path: Any, filesystem: Any) -> tuple[Any, str]:
-    """pyarrow file system and the path in it."""
-    import pyarrow.fs
-
-    if filesystem is not None:
-        return filesystem, str(path)
-    return pyarrow.fs.FileSystem.from_uri(str(path))

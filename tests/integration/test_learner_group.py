@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +101,27 @@ def test_a_rank_that_dies_in_an_update_takes_the_others_along_and_all_come_back(
     np.testing.assert_array_equal(ray.get(outcome.weights).array, before)
     group.update_async(lots)
     assert finished(group).metrics["minibatches"] == 2 * 8
+
+
+def test_a_rank_that_hangs_is_noticed_in_time_and_all_come_back(group, lots, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, version, restarts = weights(group), group.version, group.restarts
+    pid = ray.get(group._ranks[1].__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    group.update_async(lots)
+    assert group.poll() is None
+    monkeypatch.setattr(group, "_begun", begun - group._config.learner_timeout_s)  # so long ago
+    outcome = group.poll()
+    assert outcome.restarted
+    assert (outcome.version, group.restarts) == (version + 1, restarts + 1)
+    np.testing.assert_array_equal(ray.get(outcome.weights).array, before)
+
+
+def test_weights_are_there_even_when_a_rank_has_just_died(group) -> None:
+    before, version = weights(group), group.version
+    ray.kill(group._ranks[0])
+    np.testing.assert_array_equal(weights(group), before)
+    assert group.version == version + 1
 
 
 def test_fragments_that_were_lost_make_no_update(group, lots) -> None:
