@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from actors.weights import WeightHandle
+from avavla_ray.errors import InputError
 
 
 @dataclass(frozen=True)
 class Order:
-    """One delivery of fragments.
+    """Play on with these weights and deliver.
 
     Attributes:
-        handle: the newest weights, which the runner pulls if its own are older.
-        decisions: T, the most that a fragment holds.
+        handle: the newest weights.
+        decisions: T, of a fragment.
         quarantined: tasks not to begin any more, and why.
-        task_weights: how often to begin a task, relative to the others; 1 for those that are not named.
-        lockstep: exactly T decisions in every simulator, then everything is delivered and nothing is played until the
-            next order. Otherwise whatever is complete is delivered as soon as anything is, and simulators go on.
+        task_weights: how often to play the tasks, in relation to each other; those that are not named weigh 1.
+        lockstep: exactly T decisions in every simulator with these weights, and nothing in flight afterwards, which is
+            what synchronous PPO learns from. Else the runner plays on, and whatever is complete is delivered at once.
+
+    Raises:
+        InputError: fewer than one decision, or a weight that is negative or not finite.
     """
 
     handle: WeightHandle
@@ -26,3 +31,10 @@ class Order:
     quarantined: Mapping[int, str] = field(default_factory=dict)
     task_weights: Mapping[int, float] = field(default_factory=dict)
     lockstep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.decisions < 1:
+            raise InputError(f"an order of {self.decisions} decisions: give at least 1")
+        for task, weight in self.task_weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise InputError(f"weight {weight} of task {task}: give 0 or more")

@@ -76,9 +76,11 @@ def demonstrate(settings: Settings) -> dict[str, Any]:
     """Play, and compare what was reported with what happened."""
     import numpy as np
 
+    from actors.orders import Order
+    from actors.placement import PolicyCopy
     from actors.rollout import Rollout
+    from actors.weights import WeightHandle
     from avavla_ray.normalisation import FieldStatistics, Statistics
-    from avavla_ray.policy.agent import Agent
     from avavla_ray.policy.config import preset
     from avavla_ray.policy.policy import AvaVlaPolicy
     from avavla_ray.simulators.base import Observation, SimulatorConfig, SimulatorFailure
@@ -125,14 +127,15 @@ def demonstrate(settings: Settings) -> dict[str, Any]:
         plan = FaultPlan(Path(folder), settings.every, settings.faults or tuple(FAULTS), hoard_bytes=2**32)
         begun = time.perf_counter()
         rollout = Rollout(
-            Agent(AvaVlaPolicy(policy).eval(), statistics),
+            PolicyCopy(AvaVlaPolicy(policy).eval(), statistics, version=0),
             partial(Timed, partial(make_faulty, make_simulator, plan), limits=limits), config,
             simulators=settings.simulators, slots=settings.simulators, seed=(settings.seed,),
         )  # fmt: skip
         start_s, chunks = time.perf_counter() - begun, 0
         failures, aborted, reported, decisions = Counter[str](), 0, list[Any](), 0
         while chunks < settings.chunks:
-            fragments, report = rollout.collect(min(5, -(-(settings.chunks - chunks) // settings.simulators)), 0)
+            decisions_each = min(5, -(-(settings.chunks - chunks) // settings.simulators))
+            fragments, report = rollout.deliver(Order(WeightHandle(0, ()), decisions_each, lockstep=True))
             failures += report.failures
             aborted += report.aborted
             decisions += sum(map(len, fragments))

@@ -149,7 +149,10 @@ class Bench:
         return steps / (time.perf_counter() - start)
 
     def _sample(self, actor: Any) -> tuple[Any, Any]:
-        return tuple(actor.sample.options(num_returns=2).remote(self.algorithm.weights))
+        from actors.orders import Order
+
+        order = Order(self.algorithm.weights, self.algorithm.config.get_rollout_fragment_length())
+        return tuple(actor.deliver.options(num_returns=2).remote(order))
 
     def _sampled(self) -> float:
         return self.algorithm.metrics.peek(("env_runners", "num_env_steps_sampled_lifetime"), default=0.0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.placement import PolicyCopy
 from actors.rollout import Rollout
 from avavla_ray.demonstrations.recording import record
 from avavla_ray.errors import InputError
@@ -22,6 +23,7 @@ from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.experts.expert import make_expert
 from avavla_ray.simulators.registry import identify, make_simulator, suite_spec
+from tests.support.fragments import lockstep
 from tests.support.policies import some_statistics
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "simulators.md"
@@ -110,8 +112,10 @@ def test_its_expert_demonstrates_both_tasks() -> None:
 
 
 def test_a_policy_plays_it(agent: Agent) -> None:
-    rollout = Rollout(agent, make_simulator, CONFIG, simulators=2, seed=(1,))
-    fragments, report = rollout.collect(decisions=10, version=0)
+    rollout = Rollout(
+        PolicyCopy(agent.policy, agent.statistics, version=0), make_simulator, CONFIG, simulators=2, seed=(1,)
+    )
+    fragments, report = lockstep(rollout, 10)
     assert report.decisions == 20
     assert report.env_steps > 100
     assert not report.failures

@@ -19,23 +19,19 @@ from actors.metrics import flat
 from actors.report import Report
 from actors.rollout import Rollout
 from actors.watchdog import NoTaskLeft, Outcome
-from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import save_checkpoint
-from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.isolated.faults import FaultPlan, make_faulty
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from benchmarks.isolation import Settings, demonstrate, mismatches
 from tests.support.failing_simulators import breaks_at
+from tests.support.fragments import POINT, lockstep, point_rollout
 from tests.support.point_simulator import make_point_simulator, point_statistics
 from tests.support.policies import responsive_policy, stirred_policy, tiny
 from tests.support.processes import wait_until_gone
 
-POINT = SimulatorConfig(suite="point", image_size=32)
-
 
 def make_rollout(factory, simulators: int = 2) -> Rollout:
-    agent = Agent(stirred_policy(tiny()).eval(), point_statistics())
-    return Rollout(agent, factory, POINT, simulators=simulators, slots=simulators, seed=(3,), name="run")
+    return point_rollout(stirred_policy(tiny()).eval(), factory, simulators=simulators, seed=(3,), name="run")
 
 
 def test_isolation_changes_nothing_of_what_is_learned_from() -> None:
@@ -46,8 +42,8 @@ def test_isolation_changes_nothing_of_what_is_learned_from() -> None:
     assert inside.provenance()["isolated"] is False
     assert isolated.provenance()["isolated"] is True
     for _ in range(2):
-        fragments, report = inside.collect(9, 0)
-        others, other = isolated.collect(9, 0)
+        fragments, report = lockstep(inside, 9)
+        others, other = lockstep(isolated, 9)
         for one, same in zip(fragments, others, strict=True):
             for name in ("z", "u", "next_z", "reward", "duration", "terminated", "truncated", "task"):
                 np.testing.assert_array_equal(getattr(one, name), getattr(same, name))
@@ -59,7 +55,7 @@ def test_isolation_changes_nothing_of_what_is_learned_from() -> None:
 def test_a_task_that_kills_is_quarantined_and_the_other_goes_on(isolate: bool) -> None:
     factory = functools.partial(breaks_at, 1)
     rollout = make_rollout(functools.partial(IsolatedSimulator, factory) if isolate else factory)
-    fragments, report = rollout.collect(20, 0)
+    fragments, report = lockstep(rollout, 20)
     assert list(report.quarantined) == [1]
     assert "no ground to stand on" in report.quarantined[1]
     assert report.failures == {"physics": 3}
@@ -67,10 +63,10 @@ def test_a_task_that_kills_is_quarantined_and_the_other_goes_on(isolate: bool) -
     assert {episode.task for episode in report.finished} == {0}
     assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 20
     rollout.watchdog.adopt({0: "task 0 is quarantined elsewhere"})
-    _, report = rollout.collect(20, 0)
+    _, report = lockstep(rollout, 20)
     assert report.failure is not None
     with pytest.raises(NoTaskLeft, match="all 2 are quarantined; task 0 is quarantined elsewhere"):
-        rollout.collect(20, 0)
+        lockstep(rollout, 20)
     rollout.close()
 
 
@@ -79,7 +75,7 @@ def test_an_aborted_episode_keeps_its_whole_decisions_and_is_not_reported(tmp_pa
     rollout = make_rollout(
         functools.partial(IsolatedSimulator, functools.partial(make_faulty, make_point_simulator, plan))
     )
-    fragments, report = rollout.collect(21, 0)
+    fragments, report = lockstep(rollout, 21)
     assert report.failures == {"crash": 3, "garbage": 2, "physics": 1}
     assert report.aborted == 6
     assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 21 - 6

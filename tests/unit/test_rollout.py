@@ -6,38 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from actors.rollout import Rollout
 from actors.watchdog import NoTaskLeft, TaskDealer
 from avavla_ray.learning.fragment import Fragment
-from avavla_ray.policy.agent import Agent
-from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
-from tests.support.point_simulator import (
-    PointSimulator,
-    make_breaking_point_simulator,
-    make_point_simulator,
-    point_statistics,
-)
+from avavla_ray.simulators.base import SimulatorFailure
+from tests.support.fragments import lockstep, point_rollout
+from tests.support.point_simulator import PointSimulator, make_breaking_point_simulator, make_point_simulator
 from tests.support.policies import stirred_policy, tiny
-
-CONFIG = SimulatorConfig(suite="point", image_size=32)
 
 
 def make_rollout(factory=make_point_simulator, *, simulators: int = 3, seed: tuple[int, ...] = (0, 1, 0), **options):
-    policy = stirred_policy(tiny()).eval()
-    return Rollout(
-        Agent(policy, point_statistics()),
-        factory,
-        CONFIG,
-        simulators=simulators,
-        slots=simulators,
-        seed=seed,
-        **options,
-    )
+    return point_rollout(stirred_policy(tiny()).eval(), factory, simulators=simulators, seed=seed, **options)
 
 
 def test_fragments_have_one_row_a_decision_in_the_agreed_types() -> None:
-    rollout = make_rollout()
-    fragments, report = rollout.collect(7, version=3)
+    rollout = make_rollout(version=3)
+    fragments, report = lockstep(rollout, 7, version=3)
     assert [len(fragment) for fragment in fragments] == [7, 7, 7]
     assert report.decisions == 21
     assert report.env_steps == sum(int(fragment.duration.sum()) for fragment in fragments)
@@ -52,8 +35,8 @@ def test_fragments_have_one_row_a_decision_in_the_agreed_types() -> None:
 
 def test_what_was_stored_replays_to_the_same_log_probabilities() -> None:
     rollout = make_rollout()
-    (fragment, *_), _ = rollout.collect(5, version=0)
-    policy = rollout.agent.policy
+    (fragment, *_), _ = lockstep(rollout, 5)
+    policy = rollout.placement.policy
     for t in range(5):
         for k in range(fragment.steps[t]):
             log_prob, entropy = policy.log_prob_entropy(
@@ -71,7 +54,7 @@ def test_what_was_stored_replays_to_the_same_log_probabilities() -> None:
 
 
 def test_the_next_latent_is_the_next_decisions_start_within_an_episode() -> None:
-    fragments, _ = make_rollout().collect(12, version=0)
+    fragments, _ = lockstep(make_rollout(), 12)
     for fragment in fragments:
         ended = fragment.terminated | fragment.truncated
         assert ended.any()
@@ -84,8 +67,8 @@ def test_the_next_latent_is_the_next_decisions_start_within_an_episode() -> None
 
 def test_a_cut_is_bootstrapped_from_what_the_next_fragment_starts_with() -> None:
     rollout = make_rollout()
-    first, _ = rollout.collect(4, version=0)
-    second, _ = rollout.collect(4, version=0)
+    first, _ = lockstep(rollout, 2)
+    second, _ = lockstep(rollout, 2)
     for before, after in zip(first, second, strict=True):
         assert not before.terminated[-1]
         assert not before.truncated[-1]
@@ -94,7 +77,7 @@ def test_a_cut_is_bootstrapped_from_what_the_next_fragment_starts_with() -> None
 
 
 def test_success_has_nothing_to_follow_and_a_time_limit_has() -> None:
-    fragments, _ = make_rollout(simulators=8).collect(24, version=0)
+    fragments, _ = lockstep(make_rollout(simulators=8), 24)
     succeeded = np.concatenate([fragment.terminated for fragment in fragments])
     limited = np.concatenate([fragment.truncated for fragment in fragments])
     latents = np.concatenate([fragment.next_z for fragment in fragments])
@@ -111,7 +94,7 @@ def test_every_episode_is_reported_once_with_its_own_numbers() -> None:
     rollout = make_rollout()
     finished, reported, steps_of = [], [], {}
     for _ in range(4):
-        fragments, report = rollout.collect(9, version=0)
+        fragments, report = lockstep(rollout, 9)
         reported += report.finished
         assert len(report.returns) == len(report.finished)
         for fragment in fragments:
@@ -131,7 +114,7 @@ def test_every_episode_is_reported_once_with_its_own_numbers() -> None:
 
 def test_the_seed_decides_everything_and_an_incarnation_changes_it() -> None:
     def play(seed: tuple[int, ...]) -> Fragment:
-        return make_rollout(seed=seed).collect(6, version=0)[0][0]
+        return lockstep(make_rollout(seed=seed), 6)[0][0]
 
     one, same, restarted = play((0, 1, 0)), play((0, 1, 0)), play((0, 1, 1))
     np.testing.assert_array_equal(one.u, same.u)
@@ -141,11 +124,12 @@ def test_the_seed_decides_everything_and_an_incarnation_changes_it() -> None:
 
 def test_a_broken_simulator_costs_only_its_episode() -> None:
     rollout = make_rollout(make_breaking_point_simulator, simulators=2, name="run")
-    fragments, report = rollout.collect(11, version=0)
+    fragments, report = lockstep(rollout, 11)
     assert report.failures == {"physics": 4}
     assert report.aborted == 4
     assert sum(len(fragment) for fragment in fragments) == report.decisions == 2 * 11 - 4
-    lost = {"run-" + str(index) for index in range(20)} - {episode.episode_id for episode in report.finished}
+    begun = {f"run-{slot}-{index}" for slot in range(2) for index in range(10)}
+    lost = begun - {episode.episode_id for episode in report.finished}
     for fragment in fragments:
         # The chunk that broke leaves no row, and the one before it is bootstrapped like any cut.
         assert not fragment.terminated[-1] or fragment.reward[-1] == 1
@@ -180,7 +164,7 @@ class WearingPoint(PointSimulator):
 def test_what_was_played_before_no_episode_can_begin_is_delivered_first() -> None:
     WearingPoint.resets = 6
     rollout = make_rollout(WearingPoint, simulators=2)
-    fragments, report = rollout.collect(100, version=0)
+    fragments, report = lockstep(rollout, 100)
     assert len(report.finished) >= 5
     assert sum(len(fragment) for fragment in fragments) == report.decisions > 0
     assert sorted(e.episode_id for fragment in fragments for e in fragment.finished) == sorted(
@@ -194,7 +178,7 @@ def test_what_was_played_before_no_episode_can_begin_is_delivered_first() -> Non
     assert "no task is left to play" in report.failure
     for _ in range(2):
         with pytest.raises(NoTaskLeft, match="worn out"):
-            rollout.collect(1, version=0)
+            lockstep(rollout, 1)
     rollout.close()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import cloudpickle
@@ -18,6 +19,7 @@ from avavla_ray.simulators.isolated.limits import Limits
 from avavla_ray.simulators.isolated.memory import SharedMemory
 from avavla_ray.simulators.isolated.nursery import Nursery
 from avavla_ray.simulators.isolated.pulse import HEADER, Pulse
+from avavla_ray.timing import is_on
 
 TICK_S = 0.25
 CLOSE_S = 5.0
@@ -33,15 +35,23 @@ class RemoteTraceback(Exception):
 class SimulatorProcess:
     """A process that constructs `factory(config)` and does what it is told; see child.py for the commands.
 
+    Args:
+        timings: seconds by path of its timing tree are added here, if this process is being timed now.
+
     Raises:
         SimulatorFailure: there is no such process to be had.
     """
 
     def __init__(
-        self, nursery: Nursery, factory: Callable[[SimulatorConfig], Simulator], config: SimulatorConfig, limits: Limits
+        self,
+        nursery: Nursery,
+        factory: Callable[[SimulatorConfig], Simulator],
+        config: SimulatorConfig,
+        limits: Limits,
+        timings: defaultdict[str, float],
     ) -> None:
         construction = cloudpickle.dumps((factory, config))  # raises before there is anything to clean up
-        self._nursery, self._limits = nursery, limits
+        self._nursery, self._limits, self._timings = nursery, limits, timings
         self._seen, self._films = SharedMemory(), SharedMemory()
         self._seen.grow(HEADER)
         self._line, theirs = multiprocessing.Pipe()
@@ -55,7 +65,12 @@ class SimulatorProcess:
         except BaseException:
             self._close()
             raise
-        self.ask("construct", limits.start_s, construction)
+        self.ask("construct", limits.start_s, construction, is_on())
+
+    @property
+    def line(self) -> Connection:
+        """Readable once the process has answered something, or has died."""
+        return self._line
 
     def ask(self, command: str, seconds: float, *arguments: Any, **options: Any) -> None:
         """Send a command, to be answered within `seconds` from the answer to the one before it.
@@ -89,10 +104,12 @@ class SimulatorProcess:
                 self.end()
                 raise SimulatorFailure(f"{command} {why} and was killed ({pulse.describe()})", "hang")
         try:
-            word, *content = self._line.recv()
+            (word, *content), timings = self._line.recv()
         except (EOFError, ConnectionResetError):
             raise self._died(command) from None
         self._since = time.monotonic()
+        for path, spent in timings.items():
+            self._timings[path] += spent
         if word == "raised":
             error, trace = content
             raise error from RemoteTraceback(trace)

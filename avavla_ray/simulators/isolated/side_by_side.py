@@ -5,6 +5,10 @@ Call the first function for each of them, then the second for each of them with 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
 import numpy as np
 
 from avavla_ray.simulators.base import ChunkResult, Observation, Simulator
@@ -35,3 +39,23 @@ def finish_chunk(simulator: Simulator, actions: np.ndarray) -> ChunkResult:
     if isinstance(simulator, IsolatedSimulator):
         return simulator.finish_chunk()
     return simulator.run_chunk(actions)
+
+
+def wait_for(simulators: Iterable[Simulator], also: int | None, seconds: float) -> set[int]:
+    """Wait until one of these has an answer, or a file descriptor can be read, at most so long.
+
+    Returns:
+        the ids (`id`) of those whose `finish_*` would not have to wait; one that is not isolated never does.
+    """
+    ready, lines = set[int](), dict[Connection, int]()
+    for simulator in simulators:
+        process = simulator._process if isinstance(simulator, IsolatedSimulator) else None
+        if process is None:
+            ready.add(id(simulator))
+        else:
+            lines[process.line] = id(simulator)
+    waited_for: list[Any] = [*lines, *([] if also is None else [also])]
+    if waited_for:
+        found = wait(waited_for, 0 if ready else seconds)
+        ready |= {lines[line] for line in found if line in lines}
+    return ready
