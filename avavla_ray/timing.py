@@ -43,14 +43,15 @@ _OFF: Any = _Off()
 
 
 class _Span:
-    __slots__ = ("_before", "_begun", "_name")
+    __slots__ = ("_before", "_begun", "_beside", "_name")
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, beside: bool) -> None:
+        self._name, self._beside = name, beside
 
     def __enter__(self) -> None:
         self._before = _here.path
-        _here.path = f"{self._before}/{self._name}" if self._before else self._name
+        parent = self._before.rpartition("/")[0] if self._beside else self._before
+        _here.path = f"{parent}/{self._name}" if parent else self._name
         self._begun = time.perf_counter()
 
     def __exit__(self, kind: type | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -59,12 +60,18 @@ class _Span:
             sums = _sums.setdefault(_here.path, [0.0, 0])
             sums[0] += seconds
             sums[1] += 1
+            if self._beside and self._before:  # that one will count all of its time when it ends
+                _sums.setdefault(self._before, [0.0, 0])[0] -= seconds
         _here.path = self._before
 
 
-def span(name: str) -> AbstractContextManager[None]:
-    """Time what happens inside a `with` block, under `name` below the span that this thread is in."""
-    return _Span(name) if _on else _OFF
+def span(name: str, beside: bool = False) -> AbstractContextManager[None]:
+    """Time what happens inside a `with` block, under `name` below the span that this thread is in.
+
+    Args:
+        beside: below that span's parent instead, and not as part of that span's time.
+    """
+    return _Span(name, beside) if _on else _OFF
 
 
 def switch(on: bool) -> None:

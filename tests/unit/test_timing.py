@@ -7,9 +7,13 @@ import time
 import timeit
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from avavla_ray import timing
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from avavla_ray.timing import span
 
 
@@ -81,3 +85,52 @@ def test_a_span_that_is_off_costs_next_to_nothing() -> None:
 
     spanned_s, empty_s = (min(timeit.repeat(do, number=100_000, repeat=20)) / 100_000 for do in (spanned, empty))
     assert spanned_s - empty_s < 0.5e-6  # 0.15 on a quiet machine
+
+
+def test_a_span_beside_another_is_no_part_of_it(on: None) -> None:
+    with span("chunk"), span("physics"):
+        time.sleep(0.01)
+        with span("rendering", beside=True):
+            time.sleep(0.03)
+    with span("rendering", beside=True):
+        pass
+    taken = timing.take("simulator")
+    paths = ("", "/chunk", "/chunk/physics", "/chunk/rendering", "/rendering")
+    assert set(taken) == {f"simulator{path}" for path in paths}
+    physics, rendering, both = (taken[f"simulator/chunk{path}"][0] for path in ("/physics", "/rendering", ""))
+    assert 0.01 <= physics < rendering
+    assert physics + rendering == pytest.approx(both, abs=1e-3)
+
+
+def test_an_isolated_simulator_tells_where_its_process_spends_its_time(on: None) -> None:
+    simulator = IsolatedSimulator(config=SimulatorConfig(suite="tabletop", max_steps=24, image_size=64))
+    try:
+        simulator.reset(0)
+        first = simulator.take_timings()
+        assert {"simulator", "simulator/construction", "simulator/reset", "simulator/rendering"} <= set(first)
+        begun = time.perf_counter()
+        for _ in range(3):
+            simulator.run_chunk(np.zeros((8, 7), np.float32))
+        time.sleep(0.2)
+        with pytest.raises(InputError):
+            simulator.run_chunk(np.zeros((8, 7), np.float32))
+        simulator.reset(0)
+        elapsed = time.perf_counter() - begun
+        timings = simulator.take_timings()
+        assert timings["simulator/physics"] > 0
+        assert timings["simulator/idle"] >= 0.2
+        parts = sum(seconds for path, seconds in timings.items() if path.count("/") == 1)
+        assert 0.9 * timings["simulator"] < parts <= timings["simulator"]
+        assert timings["simulator"] == pytest.approx(elapsed, abs=0.1)
+        assert simulator.take_timings() == {}
+    finally:
+        simulator.close()
+
+
+def test_an_isolated_simulator_tells_nothing_unless_it_is_asked_to() -> None:
+    simulator = IsolatedSimulator(config=SimulatorConfig(suite="tabletop", render="none"))
+    try:
+        simulator.reset(0)
+        assert simulator.take_timings() == {}
+    finally:
+        simulator.close()

@@ -16,11 +16,13 @@ from avavla_ray.simulators.calvin.installation import installation
 from avavla_ray.simulators.calvin.layout import layout_of
 from avavla_ray.simulators.calvin.observation import CAMERAS, proprioception, resized
 from avavla_ray.simulators.calvin.oracle import Oracle
+from avavla_ray.simulators.calvin.rules import Condition
 from avavla_ray.simulators.calvin.sequences import Sequence
-from avavla_ray.simulators.calvin.starts import FIXED_STARTS, published_start, start_task
+from avavla_ray.simulators.calvin.starts import FIXED_STARTS, published_start, start_in, start_task
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS, TASKS
-from avavla_ray.simulators.episodes import check_start, checked_actions
+from avavla_ray.simulators.episodes import check_start, checked_actions, start_random
 from avavla_ray.simulators.registry import CALVIN_SUITES, check_config
+from avavla_ray.timing import span
 
 MAX_STEPS = 360
 SINGLE_TASKS = "single tasks from starts that CALVIN does not publish; its protocol is chains (docs/calvin.md)"
@@ -114,8 +116,9 @@ class CalvinSimulator:
             SimulatorFailure: the physics broke, or no start could be drawn.
         """
         check_start(self.spec, self.config, task, initial_state)
-        self._load(seed)
-        with self._failing_loudly():
+        with span("reset"):
+            self._load(seed)
+        with self._failing_loudly(), span("reset"):
             start_task(self.env, self._layout, TASKS[task], initial_state, seed)
         self._rest = []
         return self._begin(TASKS[task])
@@ -128,10 +131,23 @@ class CalvinSimulator:
         Raises:
             SimulatorFailure: the physics broke.
         """
-        self._load(0)
-        with self._failing_loudly():
+        with span("reset"):
+            self._load(0)
+        with self._failing_loudly(), span("reset"):
             published_start(self.env, self._layout, sequence.condition)
         first, *self._rest = sequence.tasks
+        return self._begin(first)
+
+    def begin_chain(self, condition: Condition, tasks: tuple[str, ...], seed: int) -> Observation:
+        """Start a chain of `tasks` in a draw of `condition`, by `seed`, and begin its first task.
+
+        Raises:
+            SimulatorFailure: the physics broke, or no start could be drawn.
+        """
+        self._load(seed)
+        with self._failing_loudly():
+            start_in(self.env, self._layout, tasks[0], condition, start_random(None, seed))
+        first, *self._rest = tasks
         return self._begin(first)
 
     def next_task(self) -> Observation:
@@ -175,11 +191,13 @@ class CalvinSimulator:
     def _observation(self) -> Observation:
         size = self.config.image_size
         images = np.zeros((len(CAMERAS), size, size, 3), np.uint8)
-        if self._sees:
-            pictures = look(self.env)
-            for index, camera in enumerate(CAMERAS):
-                images[index] = resized(pictures[camera], size)
-        return Observation(images, proprioception(self.robot_obs), INSTRUCTIONS[self.task_name])
+        with span("observation"):
+            if self._sees:
+                with span("rendering", beside=True):
+                    pictures = look(self.env)
+                for index, camera in enumerate(CAMERAS):
+                    images[index] = resized(pictures[camera], size)
+            return Observation(images, proprioception(self.robot_obs), INSTRUCTIONS[self.task_name])
 
     def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
         """See `Simulator.run_chunk`. With `record`, frames show the static camera, black without a renderer.
@@ -198,10 +216,11 @@ class CalvinSimulator:
         with self._failing_loudly():
             while not success and duration < min(len(commands), self.max_steps - self._steps):
                 # Each row belongs to us alone: the pinned calvin_env scales in place what it is given.
-                raw, _, _, info = self.env.step(commands[duration])
-                duration += 1
-                self._read(raw)
-                success = self.oracle.done(self.task_name, self.start_info, info)
+                with span("physics"):
+                    raw, _, _, info = self.env.step(commands[duration])
+                    duration += 1
+                    self._read(raw)
+                    success = self.oracle.done(self.task_name, self.start_info, info)
                 if record:
                     self._frames.append(self._picture())
             self._steps += duration
@@ -213,7 +232,8 @@ class CalvinSimulator:
     def _picture(self) -> np.ndarray:
         if not self._sees:
             return np.zeros((self.config.image_size, self.config.image_size, 3), np.uint8)
-        return resized(look(self.env)[CAMERAS[0]], self.config.image_size)
+        with span("rendering"):
+            return resized(look(self.env)[CAMERAS[0]], self.config.image_size)
 
     def frames(self) -> list[np.ndarray]:
         """See `Simulator.frames`."""

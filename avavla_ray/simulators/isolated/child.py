@@ -1,7 +1,8 @@
 """The simulator's side of the line: constructs it, does what it is told, and puts what it sees into shared memory.
 
 Commands are tuples (name, arguments, keyword arguments); answers are ("ready" | "seen" | "said" | "raised", ...).
-Pictures and proprioception never travel on the line: an answer holds their shapes.
+Pictures and proprioception never travel on the line: an answer holds their shapes. With every answer goes where the
+time since the last one was spent, if the process is timed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from avavla_ray.simulators.base import ChunkResult, Observation, Simulator
 from avavla_ray.simulators.isolated.memory import SharedMemory
 from avavla_ray.simulators.isolated.pulse import HEADER, beat
+from avavla_ray.timing import span, switch, take_seconds
 
 Layout = tuple[tuple[int, ...], str]  # shape and dtype of an array in shared memory
 
@@ -32,7 +34,8 @@ class Child:
         """Until it is told to close, or the owner is gone."""
         while True:
             try:
-                message = self._line.recv_bytes()
+                with span("idle"):
+                    message = self._line.recv_bytes()
             except (EOFError, ConnectionResetError):
                 return
             try:
@@ -41,7 +44,8 @@ class Child:
             except Exception as error:  # noqa: BLE001 - raised again where the command came from
                 answer = ("raised", _portable(error), traceback.format_exc())
             try:
-                self._line.send(answer)
+                with span("answering"):
+                    self._line.send((answer, take_seconds("simulator")))
             except (BrokenPipeError, ConnectionResetError):
                 return
             if command == "close":
@@ -53,9 +57,11 @@ class Child:
             raise RuntimeError("no simulator has been constructed")
         return self._simulator
 
-    def do_construct(self, factory: bytes) -> tuple[Any, ...]:
-        make, config = pickle.loads(factory)
-        self._simulator = make(config)
+    def do_construct(self, factory: bytes, timed: bool) -> tuple[Any, ...]:
+        switch(timed)
+        with span("construction"):
+            make, config = pickle.loads(factory)
+            self._simulator = make(config)
         return "ready", self._simulator.spec, self._simulator.config, self._simulator.provenance()
 
     def do_reset(self, *arguments: Any, **options: Any) -> tuple[Any, ...]:
@@ -94,7 +100,8 @@ class Child:
     def _show(self, observation: Observation) -> tuple[Layout, Layout, str]:
         images, proprio = np.asarray(observation.images), np.asarray(observation.proprio)
         self._seen.grow(HEADER + images.nbytes + proprio.nbytes + 64)
-        self._seen.write(proprio, self._seen.write(images, HEADER))
+        with span("answering"):
+            self._seen.write(proprio, self._seen.write(images, HEADER))
         return (images.shape, images.dtype.str), (proprio.shape, proprio.dtype.str), observation.instruction
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +63,7 @@ class IsolatedSimulator:
         self._chunk = 0
         self._lost: SimulatorFailure | None = None  # told of when that result is fetched
         self._described: dict[str, Any] = {}
+        self._timings = defaultdict[str, float](float)
         try:
             self._start()
             self._guarded(self._construction)
@@ -87,16 +88,7 @@ class IsolatedSimulator:
 
     def begin_reset(self, task: int, *, initial_state: int | None = None, seed: int = 0) -> None:
         """Begin `reset`, in a new process if the last one is gone."""
-        if self._pending:  # the caller was interrupted: whatever that one still says belongs to nobody
-            self._end()
-        try:
-            if self._process is None:
-                self._start()
-            assert self._process is not None
-            self._process.ask("reset", self._limits.reset_s, task, initial_state=initial_state, seed=seed)
-        except SimulatorFailure as failure:
-            self._lost = failure
-        self._pending, self._running = "reset", False
+        self._begin("reset", "reset", task, initial_state=initial_state, seed=seed)
 
     def finish_reset(self) -> Observation:
         """The first observation; raises what `reset` raises."""
@@ -145,17 +137,7 @@ class IsolatedSimulator:
         Raises:
             InputError: from the simulator. SimulatorFailure: the process is gone.
         """
-        if self._pending:  # the caller was interrupted: whatever that one still says belongs to nobody
-            self._end()
-        self._running = False
-        try:
-            if self._process is None:
-                self._start()
-            assert self._process is not None
-            self._process.ask("begin_episode", self._limits.reset_s, method, *arguments)
-        except SimulatorFailure as failure:
-            self._lost = failure
-        self._pending = method
+        self._begin(method, "begin_episode", method, *arguments)
         observation = self._guarded(self._first_observation)
         self._running = True
         return observation
@@ -200,13 +182,32 @@ class IsolatedSimulator:
             finally:
                 self._leave()
 
-    def _start(self) -> None:
+    def take_timings(self) -> dict[str, float]:
+        """Seconds by path of its processes' timing trees since the last call, "simulator" being all of it; empty unless
+        this process was timed (avavla_ray/timing.py) when they were started."""
+        taken = dict(self._timings)
+        self._timings.clear()
+        return taken
+
+    def _begin(self, what: str, command: str, *arguments: Any, **options: Any) -> None:
+        """Ask for a first observation, in a new process if the last one is gone."""
+        if self._pending:  # the caller was interrupted: whatever that one still says belongs to nobody
+            self._end()
+        try:
+            process = self._process or self._start()
+            process.ask(command, self._limits.reset_s, *arguments, **options)
+        except SimulatorFailure as failure:
+            self._lost = failure
+        self._pending, self._running = what, False
+
+    def _start(self) -> SimulatorProcess:
         if self._place is None or self._place.nursery.stopped:
             self._leave()
             self._place = Place(self._modules)
             self._when_dropped_leave = self._when_dropped(self._place.give_up)
-        self._process = SimulatorProcess(self._place.nursery, self._factory, self._wanted, self._limits)
+        self._process = SimulatorProcess(self._place.nursery, self._factory, self._wanted, self._limits, self._timings)
         self._when_dropped_end = self._when_dropped(self._process.end)
+        return self._process
 
     def _end(self) -> None:
         process, self._process = self._process, None

@@ -18,6 +18,7 @@ from avavla_ray.simulators.libero.assets import AssetSource, resolve_assets
 from avavla_ray.simulators.libero.installation import prepare
 from avavla_ray.simulators.libero.suites import Task, initial_states, suite_spec, task_at
 from avavla_ray.simulators.registry import check_config
+from avavla_ray.timing import span
 
 if TYPE_CHECKING:
     from avavla_ray.simulators.libero.environment import LiberoEnvironment
@@ -147,7 +148,7 @@ class LiberoSimulator:
         self._steps, self._frames, self._running = 0, [], False
         self._switch_to(wanted)
         scene = self.env.env
-        with self._failing_loudly():
+        with self._failing_loudly(), span("reset"):
             scene.watch(deciding=False)
             scene.reset_with(seed)
             if initial_state is None:
@@ -184,8 +185,9 @@ class LiberoSimulator:
 
     def _observation(self, sample: Sample) -> Observation:
         assert self.task is not None
-        proprio = np.concatenate([sample.position, axis_angle(sample.quaternion), sample.fingers])
-        return Observation(self._upright(sample.pictures), proprio.astype(np.float32), self.task.instruction)
+        with span("observation"):
+            proprio = np.concatenate([sample.position, axis_angle(sample.quaternion), sample.fingers])
+            return Observation(self._upright(sample.pictures), proprio.astype(np.float32), self.task.instruction)
 
     @staticmethod
     def _upright(pictures: np.ndarray) -> np.ndarray:
@@ -205,7 +207,7 @@ class LiberoSimulator:
         last = min(len(actions), self.max_steps - self._steps)
         scene = self.env.env
         for duration, action in enumerate(actions[:last], start=1):
-            with self._failing_loudly():
+            with self._failing_loudly(), span("physics"):
                 scene.watch(deciding=duration == last, recording=record)
                 success = scene.step(action)
                 if success and duration < last:

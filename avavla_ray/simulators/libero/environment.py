@@ -23,6 +23,7 @@ from robosuite.utils.errors import RandomizationError
 from avavla_ray.simulators.base import SimulatorFailure
 from avavla_ray.simulators.libero.rendering import Renderer, SharedContext
 from avavla_ray.simulators.libero.sampling import Sample, SamplingClock
+from avavla_ray.timing import span
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 # Model arrays that a reset or a step of LIBERO writes: fixtures are moved, sites shown and hidden.
@@ -170,8 +171,9 @@ class DecisionCameras(BDDLBaseDomain):
         if self._clock.tick(self.model_timestep, force) and self._watching:
             data = self.sim.data._data
             if self._renderer is not None:
-                for camera in self._cameras:
-                    self._renderer.draw(self._camera_ids[camera], self._pictures[camera])
+                with span("rendering", beside=True):
+                    for camera in self._cameras:
+                        self._renderer.draw(self._camera_ids[camera], self._pictures[camera])
             w, x, y, z = data.xquat[self._hand_body]
             self.sample = Sample(
                 data.site_xpos[self._hand_site].copy(), np.array([x, y, z, w]), data.qpos[self._finger_joints],

@@ -29,6 +29,7 @@ from avavla_ray.simulators.tabletop.scene import (
     start_poses,
 )
 from avavla_ray.simulators.tabletop.tasks import CUE_STEPS, Task, suite_spec, task_at
+from avavla_ray.timing import span
 
 if TYPE_CHECKING:
     from avavla_ray.simulators.tabletop.world import World
@@ -106,9 +107,10 @@ class TabletopSimulator:
         self.task = task_at(self.config.suite, task)
         self._goal = Goal(self.task)
         self._steps, self._frames, self._running = 0, [], True
-        self.world.place(start_poses(random), start_gripper(random))
-        for _ in range(self.config.settle_steps):
-            self._step(None)
+        with span("reset"):
+            self.world.place(start_poses(random), start_gripper(random))
+            for _ in range(self.config.settle_steps):
+                self._step(None)
         return self._observe()
 
     def _step(self, action: np.ndarray | None) -> None:
@@ -130,10 +132,11 @@ class TabletopSimulator:
             raise InputError("no episode is running: call reset first")
         success, duration, braked = False, 0, self.cue_lit
         for action in actions[: self.max_steps - self._steps]:
-            self._step(None if braked else action)
-            self._steps += 1
-            duration += 1
-            success = self._goal.check(self.world)
+            with span("physics"):
+                self._step(None if braked else action)
+                self._steps += 1
+                duration += 1
+                success = self._goal.check(self.world)
             if record:
                 self._frames.append(self._look(SCENE_CAMERA)[0])
             if success:
@@ -147,13 +150,15 @@ class TabletopSimulator:
         assert self._cameras is not None
         assert self.task is not None
         self.world.light(self.task.block if self.cue_lit else "dark")
-        return self._cameras.render(self.world.data, cameras)
+        with span("rendering", beside=True):
+            return self._cameras.render(self.world.data, cameras)
 
     def _observe(self) -> Observation:
         assert self.task is not None
-        x, y, z, yaw = self.world.gripper
-        proprio = np.array([x, y, z, 0.0, 0.0, yaw, *self.world.fingers], np.float32)
-        return Observation(self._look(SCENE_CAMERA, WRIST_CAMERA), proprio, self.task.instruction)
+        with span("observation"):
+            x, y, z, yaw = self.world.gripper
+            proprio = np.array([x, y, z, 0.0, 0.0, yaw, *self.world.fingers], np.float32)
+            return Observation(self._look(SCENE_CAMERA, WRIST_CAMERA), proprio, self.task.instruction)
 
     def frames(self) -> list[np.ndarray]:
         """See `Simulator.frames`."""
