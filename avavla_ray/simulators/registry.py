@@ -16,6 +16,8 @@ from avavla_ray.simulators.episodes import check_start
 
 LIBERO_SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
 CALVIN_SUITES = ("calvin_a", "calvin_b", "calvin_c", "calvin_d")
+CHAINS = "_chains"
+CALVIN_CHAIN_SUITES = tuple(f"{suite}{CHAINS}" for suite in CALVIN_SUITES)
 TABLETOP_SUITES = ("tabletop", "tabletop_memory")
 ASSETS_HELP = "official, bundled, or a directory"
 RENDERERS = ("reference", "fast", "none")
@@ -55,6 +57,10 @@ _CALVIN = SuiteEntry(
     "avavla_ray.simulators.calvin.experts:make_calvin_expert",
     control_hz=30,
 )
+_CALVIN_CHAINS = SuiteEntry(
+    "avavla_ray.simulators.calvin.training_chains:CalvinTrainingChains",
+    control_hz=30,
+)
 _TABLETOP = SuiteEntry(
     "avavla_ray.simulators.tabletop.adapter:TabletopSimulator",
     "avavla_ray.simulators.tabletop.expert:make_tabletop_expert",
@@ -64,6 +70,7 @@ _TABLETOP = SuiteEntry(
 SUITES: dict[str, SuiteEntry] = {
     **dict.fromkeys(LIBERO_SUITES, _LIBERO),
     **dict.fromkeys(CALVIN_SUITES, _CALVIN),
+    **dict.fromkeys(CALVIN_CHAIN_SUITES, _CALVIN_CHAINS),
     **dict.fromkeys(TABLETOP_SUITES, _TABLETOP),
 }
 

@@ -128,7 +128,9 @@ def test_a_task_that_does_not_exist(task: int) -> None:
 
 
 def test_every_suite_has_its_simulator_without_importing_its_engine() -> None:
-    assert set(registry.SUITES) == {*registry.LIBERO_SUITES, *registry.CALVIN_SUITES, *registry.TABLETOP_SUITES}
+    assert set(registry.SUITES) == {
+        *registry.LIBERO_SUITES, *registry.CALVIN_SUITES, *registry.CALVIN_CHAIN_SUITES, *registry.TABLETOP_SUITES,
+    }  # fmt: skip
     code = (
         "import sys; from avavla_ray.simulators.registry import SUITES, simulator_class; "
         "from avavla_ray.simulators.experts.expert import make_expert; "

@@ -70,6 +70,16 @@ def start_task(environment: Any, layout: Layout, task: str, initial_state: int |
     raise SimulatorFailure(f"no start of {task} found in {ATTEMPTS} draws")
 
 
+def start_in(environment: Any, layout: Layout, task: str, condition: Condition, random: np.random.Generator) -> None:
+    """Put the freshly loaded scene into a draw of `condition`, with room for `task`.
+
+    Raises:
+        SimulatorFailure: the blocks came to rest where they should in none of many draws.
+    """
+    if not any(_place(environment, layout, task, condition, random) for _ in range(ATTEMPTS)):
+        raise SimulatorFailure(f"no start of {task} found in {ATTEMPTS} draws of {condition}")
+
+
 def published_start(environment: Any, layout: Layout, condition: Condition) -> None:
     """Put the freshly loaded scene into the evaluation's state of `condition`."""
     blocks = published_blocks(condition, layout.places)
