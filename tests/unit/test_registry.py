@@ -138,4 +138,4 @@ def test_every_suite_has_its_simulator_without_importing_its_engine() -> None:
         "sorted({'mujoco', 'pybullet', 'libero', 'robosuite', 'torch', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "3 []"
+    assert done.stdout.strip() == "4 []"
