@@ -276,6 +276,10 @@ class Rollout:
         report.quarantined, report.leaving = dict(self.watchdog.quarantined), self._left
         report.pids = [s.pid for s in self.simulators if isinstance(s, IsolatedSimulator) and s.pid is not None]
         report.timings = take_seconds("runner")
+        for simulator in self.simulators:
+            if isinstance(simulator, IsolatedSimulator):
+                for path, spent in simulator.take_timings().items():
+                    report.timings[path] = report.timings.get(path, 0.0) + spent
         return fragments, report
 
     # Simulators

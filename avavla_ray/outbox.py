@@ -124,6 +124,8 @@ class Outbox:
             else:
                 pause = FIRST_WAIT_S
                 with self._changed:
+                    if self._stopped:  # the file may be another process's by now, which sends them once more
+                        return
                     self._taken(len(entries), after)
                     self._changed.notify_all()
 
