@@ -49,9 +49,8 @@ def lay_out(
     last = valid & ~pad(valid[:, 1:], (0, 1))
     # Selected, not multiplied: what is stored past the last step need not be a number.
     rewards, values = (torch.where(valid, part[:, :K].double(), 0.0) for part in (rewards, values))
-    boundary = torch.where(terminated, 0.0, gamma ** duration.double())
     beyond = torch.where(terminated, 0.0, next_value.double())
-    discount = torch.where(last, boundary[:, None], latent_discount * valid)
+    discount = torch.where(last, (gamma ** duration.double())[:, None], latent_discount * valid)
     following = torch.where(last, beyond[:, None], pad(values[:, 1:], (0, 1)))
     goes_on = valid & ~(last & (chain_end | terminated)[:, None])
     return Chain(rewards, values, discount, following, valid, last, goes_on)
