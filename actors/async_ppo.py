@@ -1,62 +1,58 @@
 """Asynchronous PPO over latent trajectories (arXiv 2606.15099, section 3.3) as an RLlib Algorithm.
 
-    every runner, all the time:   fragment <- T decisions in E simulators with the newest weights
-    every training step:          drop the fragments that are too old
-                                  learner idle and enough fragments -> start an update on all ranks
+    every runner, all the time:   fragments <- decisions in E simulators, with the newest weights
+    every training step:          queue <- what runners have delivered, less what is too old; two orders at each runner
+                                  learner idle and enough in the queue -> start an update on all ranks
                                   update done -> version + 1, publish the weights
 
-Rollouts never wait for the learner, nor the learner for a particular runner. `max_lag` bounds how old a fragment may
-be; for the rest the loss corrects (decoupled PPO).
+Rollouts never wait for the learner unless its queue is full, nor the learner for a particular runner. `max_lag` bounds
+how old a fragment may be; for the rest the loss corrects. With `max_lag` 0 it is synchronous instead:
+
+    round <- T decisions in every simulator of every runner; as many rounds as an update needs; update; publish
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
+from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from actors import metrics
 from actors.async_ppo_config import AsyncPPOConfig
+from actors.curriculum import Curriculum
+from actors.demand import Demand
+from actors.fragment_queue import FragmentQueue, Lot
+from actors.ledger import Ledger
+from actors.orders import Order
+from actors.policy_servers import PolicyServers
 from actors.report import Report
-from actors.watchdog import NoTaskLeft, Watchdog
+from actors.runner_group import RunnerGroup
+from actors.runner_pool import RunnerPool
+from actors.watchdog import Watchdog
 from actors.weights import WeightHandle, WeightStore
-from avavla_ray.errors import InputError
-from avavla_ray.simulators.base import EpisodeSummary, SimulatorFailure
+from avavla_ray.simulators.base import EpisodeSummary
 
 STATE = "async_ppo"
-STARTS_IN_A_ROW = 3
-
-
-@dataclass(frozen=True)
-class Lot:
-    """What one request brought: a reference of fragments, owned by this process so that it survives their maker."""
-
-    fragments: Any
-    report: Report
-
-
-@dataclass(frozen=True)
-class Request:
-    """A runner at work since `begun`. `start`: its preceding start, until that is known to have gone well."""
-
-    fragments: Any
-    report: Any
-    start: Any
-    begun: float
+RELEASED, ASKED_FOR = (ENV_RUNNER_RESULTS, "runners_released"), (ENV_RUNNER_RESULTS, "runners_asked_for")
+DECISIONS_DROPPED = (LEARNER_RESULTS, "decisions_dropped")
 
 
 class AsyncPPO(Algorithm):
     """See the module's docstring. A Tune trainable with RLlib checkpoints.
 
+    What is noticed when: the death of a process or a node by Ray (see runner_pool.py); a simulator that hangs by its
+    runner (see simulators/isolated); a runner, a server or learner ranks that hang after `runner_timeout_s`,
+    `server_timeout_s` and `learner_timeout_s`.
+
     Attributes:
-        episodes: those that ended during the last iteration, each exactly once.
-        simulator_provenance: what the simulators say of themselves, from the first fragment on.
+        episodes: those of which the last iteration has heard, each exactly once.
+        pool, queue, servers, curriculum: see their classes.
         watchdog: counts the deaths of all simulators, and quarantines for all runners what kills simulators on two of
             them, or on the only one. What a single one of several has died of is left out there alone, until that is
             started again. A resumed run gives quarantined tasks another chance.
@@ -66,24 +62,39 @@ class AsyncPPO(Algorithm):
     def get_default_config(cls) -> AsyncPPOConfig:
         return AsyncPPOConfig()
 
+    @classmethod
+    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """RLlib's, for Tune, and the policy servers'."""
+        own = cls.get_default_config().update_from_dict(config)
+        bundles = super().default_resource_request(config).bundles
+        if own.policy_placement == "server":
+            server = {"CPU": own.num_cpus_per_server, "GPU": own.num_gpus_per_server}
+            bundles = [*bundles, *[server] * own.num_policy_servers]
+        return PlacementGroupFactory(bundles, strategy=own.placement_strategy)
+
     def setup(self, config: AsyncPPOConfig) -> None:
         self.episodes: list[EpisodeSummary] = []
-        self.simulator_provenance: dict[str, Any] = {}
         # Two processes that resume the same checkpoint must not name their episodes alike.
         self._name = f"{config.run_name}-{uuid.uuid4().hex[:6]}"
         self._weights = WeightStore()
         self._window = metrics.RolloutWindow()
         self.watchdog = Watchdog(config.simulator.tasks, witnesses=min(2, config.num_env_runners))
-        self._queue: list[Lot] = []
-        self._requests: dict[int, Request] = {}
-        self._incarnations: dict[int, int] = {}
-        self._unstarted: set[int] = set()
-        self._oldest_valid, self._refusals, self._failed_starts = 0, 0, 0
-        self._learner_seconds = 0.0
+        self.curriculum = Curriculum(config.curriculum_low, config.curriculum_high, config.curriculum_floor)
+        self._ledger = Ledger(config.ledger) if config.ledger is not None else None
+        self._demand = Demand(config.idle_release_s) if config.idle_release_s is not None and config.max_lag else None
+        self._oldest_valid, self._refusals, self._learner_restarts, self._learner_seconds = 0, 0, 0, 0.0
         super().setup(config)
-        self._begun = self._update_begun = self._last_request = time.monotonic()
-        # Runners are started with their first request, so that a checkpoint can be restored before.
-        self._unstarted = set(self.env_runner_group.healthy_env_runner_ids())
+        self.queue = FragmentQueue(
+            config.update_decisions, ranks=len(self.learner_group), max_lag=config.max_lag, limit=config.most_queued
+        )
+        self.servers = PolicyServers(config, self.learner_group.policy_config)
+        self.env_runner_group = RunnerGroup(self.config, self.trial_id)
+        # Runners are started by the first training step, so that a checkpoint can be restored before.
+        self.pool = RunnerPool(
+            self.env_runner_group, self._start_runner, minimum=config.least_env_runners,
+            timeout_s=config.runner_timeout_s, quarantined=self.watchdog.quarantined,
+        )  # fmt: skip
+        self._begun = self._update_begun = time.monotonic()
         self._publish(self.learner_group.weights())
 
     def step(self) -> dict[str, Any]:
@@ -91,18 +102,17 @@ class AsyncPPO(Algorithm):
         return super().step()
 
     def training_step(self) -> None:
-        self._request_fragments()
+        self._order()
         self._wait()
-        self._collect_fragments()
-        self._drop_old_fragments()
+        self._take_deliveries()
         self._start_update()
         self._finish_update()
 
     def settle(self) -> None:
-        """Wait for the fragments and the update that are under way; nothing new is started."""
-        while self._requests or self.learner_group.pending:
+        """Wait for what has been ordered and for the update that is under way; nothing new is begun."""
+        while self.pool.busy or self.learner_group.pending:
             self._wait()
-            self._collect_fragments()
+            self._take_deliveries()
             self._finish_update()
 
     @property
@@ -110,73 +120,72 @@ class AsyncPPO(Algorithm):
         """The newest published weights."""
         return self._weights.newest
 
+    @property
+    def simulator_provenance(self) -> dict[str, Any]:
+        """What the simulators say of themselves, once the first runner has started."""
+        return self.pool.provenance
+
     # Rollouts
 
-    def _request_fragments(self) -> None:
+    def _start_runner(self, actor: Any, seat: int, incarnation: int) -> Any:
+        group = self.learner_group
+        return actor.start.remote(
+            group.policy_config, group.statistics, self._weights.newest, name=self._name, incarnation=incarnation,
+            quarantined=self.watchdog.quarantined, servers=self.servers.handles,
+        )  # fmt: skip
+
+    def _order(self) -> None:
         """Keep every runner busy, unless the learner is so far behind that fragments would only grow old."""
-        config, manager = self.config, self.env_runner_group._worker_manager
-        lot = config.rollout_fragment_length * config.num_envs_per_env_runner
-        ahead = 2 * config.update_decisions
-        waiting = sum(queued.report.decisions for queued in self._queue) + lot * len(self._requests)
-        for runner in manager.healthy_actor_ids():
-            if runner in self._requests or (waiting >= ahead and self._requests):
-                continue
-            actor, start = manager.actors()[runner], None
-            if runner in self._unstarted:
-                self._unstarted.discard(runner)
-                group = self.learner_group
-                start = actor.start.remote(
-                    group.policy_config, group.statistics, self._weights.newest,
-                    name=self._name, incarnation=self._incarnations.get(runner, 0),
-                    quarantined=self.watchdog.quarantined,
-                )  # fmt: skip
-            # Both results belong to this process: what a runner has delivered survives it.
-            fragments, report = actor.sample.options(num_returns=2).remote(
-                self._weights.newest, self.watchdog.quarantined
-            )
-            self._last_request = time.monotonic()
-            self._requests[runner] = Request(fragments, report, start, self._last_request)
-            waiting += lot
+        if self.config.max_lag:
+            due = not self.queue.full
+            self._adapt(idle=self.pool.idle if not due else 0)
+        else:  # nothing is played while the learner learns
+            due = not self.queue.enough and not self.learner_group.pending
+        if due:
+            weights = self.curriculum.weights() if self.config.curriculum else {}
+            decisions, lockstep = self.config.get_rollout_fragment_length(), self.config.max_lag == 0
+            self.pool.give(Order(self._weights.newest, decisions, self.watchdog.quarantined, weights, lockstep))
+
+    def _adapt(self, idle: int) -> None:
+        """Let a runner go that had nothing to do, or ask for one more, within bounds."""
+        if self._demand is None:
+            return
+        starved = not self.learner_group.pending and not self.queue.enough
+        change = self._demand.change(time.monotonic(), idle=idle, starved=starved)
+        if change < 0 and (seat := self.pool.let_go()) is not None:
+            metrics.count(self.metrics, RELEASED)
+            print(f"runner {seat} is let go: the learner can't keep up with all of them", flush=True)
+        elif change > 0 and (seat := self.pool.ask()) is not None:
+            metrics.count(self.metrics, ASKED_FOR)
+            print(f"runner {seat} is asked for: the learner waits for fragments", flush=True)
 
     def _wait(self) -> None:
-        """Until something happens: a fragment, or the end of an update."""
-        references = [request.report for request in self._requests.values()] + self.learner_group.pending
+        """Until something happens: a delivery, a runner that comes, or the end of an update."""
+        references = self.pool.references + self.learner_group.pending
         if references:
             ray.wait(references, num_returns=1, timeout=1.0, fetch_local=False)
-        elif time.monotonic() - self._last_request > self.config.runner_timeout_s:
-            raise RuntimeError(f"no runner came back within {self.config.runner_timeout_s:.0f} s: see their logs")
         else:
-            time.sleep(0.1)  # every runner is on its way back
+            time.sleep(0.1)  # every runner is on its way
 
-    def _collect_fragments(self) -> None:
-        reports = {request.report: runner for runner, request in self._requests.items()}
-        if not reports:
-            return
-        ready, _ = ray.wait(list(reports), num_returns=len(reports), timeout=0, fetch_local=False)
-        for runner, request in list(self._requests.items()):
-            if request.report not in ready and time.monotonic() - request.begun > self.config.runner_timeout_s:
-                del self._requests[runner]
-                self._restart_runner(runner, f"it has not delivered for {self.config.runner_timeout_s:.0f} s")
-        for reference in ready:
-            runner = reports[reference]
-            request = self._requests.pop(runner)
-            try:
-                if request.start is not None:
-                    self.simulator_provenance = ray.get(request.start)
-                lot = Lot(request.fragments, ray.get(request.report))
-            except RayTaskError as error:
-                self._runner_raised(runner, request, error)
-            except RayError as error:
-                self._runner_lost(runner, type(error).__name__)
-            else:
-                if lot.report.failure is None:
-                    self._failed_starts = 0
-                if lot.report.decisions:  # none where every simulator failed at its first chunk
-                    self._queue.append(lot)
-                self.episodes += lot.report.finished
-                self._window.add(lot.report)
-                metrics.log_rollout(self.metrics, lot.report)
-                self._watch(runner, lot.report)
+    def _take_deliveries(self) -> None:
+        lots = self.pool.advance()
+        if self._ledger is not None:
+            self._ledger.append((lot.runner, lot.report) for lot in lots)
+        for lot in lots:
+            self._take(lot)
+        if self.pool.weights_lost:
+            self.pool.weights_lost = False
+            weights = self.learner_group.weights()
+            self.learner_group.version += 1
+            self._publish(weights)
+
+    def _take(self, lot: Lot) -> None:
+        self.queue.put(lot)
+        self.episodes += lot.report.finished
+        self.curriculum.saw(lot.report.finished)
+        self._window.add(lot.report)
+        metrics.log_rollout(self.metrics, lot.report)
+        self._watch(lot.runner, lot.report)
 
     def _watch(self, runner: int, report: Report) -> None:
         """Quarantine what kills simulators wherever it is played."""
@@ -185,75 +194,35 @@ class AsyncPPO(Algorithm):
             print(f"{reason}; no runner plays it any more", flush=True)
         metrics.count(self.metrics, metrics.TASKS_QUARANTINED, len(new))
 
-    def _runner_raised(self, runner: int, request: Request, error: RayTaskError) -> None:
-        """Deal with what is not the program's fault; raise the rest."""
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        if isinstance(error.cause, NoTaskLeft) and error.cause.quarantined.keys() <= self.watchdog.quarantined.keys():
-            raise error.cause from None
-        if isinstance(error.cause, SimulatorFailure):  # its machine may be at fault: a fresh process may do better
-            self._failed_starts += 1
-            if self._failed_starts > STARTS_IN_A_ROW * self.config.num_env_runners:
-                raise error.cause from None
-            self._restart_runner(runner, str(error.cause))
-        elif isinstance(error.cause, RayError):  # the weights were lost with the machine that held them
-            reason = type(error.cause).__name__
-            print(f"runner {runner} could not get its weights ({reason}): they are published again", flush=True)
-            if request.start is not None:
-                self._unstarted.add(runner)
-            self.learner_group.version += 1
-            self._publish(self.learner_group.weights())
-        else:
-            raise error
-
-    def _restart_runner(self, runner: int, reason: str) -> None:
-        ray.kill(self.env_runner_group._worker_manager.actors()[runner], no_restart=False)
-        self._runner_lost(runner, reason)
-
-    def _runner_lost(self, runner: int, reason: str) -> None:
-        print(f"runner {runner} is lost ({reason}); its unfinished episodes with it", flush=True)
-        self.env_runner_group._worker_manager.set_actor_state(runner, healthy=False)
-
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        """RLlib calls this before every training step. Runners that are back get policy, weights and new seeds."""
-        back = env_runner_group.probe_unhealthy_env_runners()
-        for runner in back:
-            self._incarnations[runner] = self._incarnations.get(runner, 0) + 1
-            self._requests.pop(runner, None)
-            self._unstarted.add(runner)
-            metrics.count(self.metrics, metrics.RUNNER_RESTARTS)
+        """RLlib calls this before every training step. The pool has seen to those that came back; here they count."""
+        back, self.pool.returned = self.pool.returned, []
+        metrics.count(self.metrics, metrics.RUNNER_RESTARTS, len(back))
+        metrics.count(self.metrics, metrics.SERVER_RESTARTS, self.servers.restarts())
         return back
 
     # Learning
 
-    def _drop_old_fragments(self) -> None:
-        oldest = max(self._oldest_valid, self.learner_group.version - self.config.max_lag)
-        fresh = [lot for lot in self._queue if lot.report.version >= oldest]
-        metrics.count(self.metrics, metrics.DROPPED, len(self._queue) - len(fresh))
-        self._queue = fresh
-
     def _start_update(self) -> None:
         """Hand the oldest fragments to the learner as soon as it is idle and there are enough."""
         group = self.learner_group
-        if group.pending:
+        dropped = self.queue.drop_old(group.version, self._oldest_valid)
+        metrics.count(self.metrics, metrics.DROPPED, len(dropped))
+        metrics.count(self.metrics, DECISIONS_DROPPED, sum(lot.report.decisions for lot in dropped))
+        synchronous = self.config.max_lag == 0
+        if group.pending or (synchronous and self.pool.busy) or not (lots := self.queue.take(group.version)):
             return
-        decisions = 0
-        for count, lot in enumerate(self._queue, start=1):
-            decisions += lot.report.decisions
-            if decisions >= self.config.update_decisions and count >= len(group):
-                batch, self._queue = self._queue[:count], self._queue[count:]
-                metrics.count(self.metrics, metrics.USED, count)
-                self._update_begun = time.monotonic()
-                group.update_async([(lot.fragments, lot.report.decisions) for lot in batch])
-                return
+        metrics.count(self.metrics, metrics.USED, len(lots))
+        metrics.log_lag(self.metrics, self.queue.lags())
+        metrics.log_queue(self.metrics, self.queue.decisions)
+        self._update_begun = time.monotonic()
+        group.update_async([(lot.fragments, lot.report.decisions) for lot in lots])
 
     def _finish_update(self) -> None:
         outcome = self.learner_group.poll()
         if outcome is None:
             return
         self._learner_seconds += time.monotonic() - self._update_begun
-        if outcome.restarted:
-            metrics.count(self.metrics, metrics.LEARNER_RESTARTS)
         if outcome.weights is not None:
             self._publish(outcome.weights)
         if outcome.refusal is not None:
@@ -273,27 +242,37 @@ class AsyncPPO(Algorithm):
 
     def _publish(self, weights: Any) -> None:
         self._weights.publish(self.learner_group.version, weights)
+        before, self._learner_restarts = self._learner_restarts, self.learner_group.restarts
+        metrics.count(self.metrics, metrics.LEARNER_RESTARTS, self._learner_restarts - before)
 
     # Checkpoints
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **options: Any) -> dict[str, Any]:
         state = super().get_state(components, not_components=not_components, **options)
         if self._check_component(STATE, components, not_components):
-            state[STATE] = {"incarnations": dict(self._incarnations), "window": self._window.state()}
+            state[STATE] = {
+                "incarnations": dict(self.pool.incarnations), "window": self._window.state(),
+                "curriculum": self.curriculum.state(),
+            }  # fmt: skip
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         if STATE in state:
             self._window.restore(state[STATE]["window"])
-            # Whatever runs from here on is another incarnation: its episodes get other names and seeds.
-            for runner, incarnation in state[STATE]["incarnations"].items():
-                self._incarnations[runner] = max(self._incarnations.get(runner, 0), incarnation)
+            self.curriculum.restore(state[STATE]["curriculum"])
+            # Whatever starts from here on is another incarnation: its episodes get other names and seeds.
+            for seat, incarnation in state[STATE]["incarnations"].items():
+                self.pool.incarnations[seat] = max(self.pool.incarnations.get(seat, -1), incarnation)
 
     def restore_from_path(self, path: Any, *args: Any, **options: Any) -> None:
         """Restore learner, version, metrics and iteration count. Fragments made before are dropped."""
         super().restore_from_path(path, *args, **options)
-        self._queue, self._oldest_valid = [], self.learner_group.version
-        for runner in self.env_runner_group._worker_manager.actor_ids():
-            self._incarnations[runner] = self._incarnations.get(runner, 0) + 1
+        self.queue.clear()
+        self._oldest_valid = self.learner_group.version
         self._publish(self.learner_group.weights())
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        if hasattr(self, "servers"):
+            self.servers.stop()

@@ -13,17 +13,26 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from actors.env_runner import SimulatorEnvRunner
 from actors.learner_group import DeepSpeedLearnerGroup
 from actors.settings import PPOSettings
-from avavla_ray.errors import InputError, check_fraction
+from avavla_ray.errors import InputError, check_fraction, check_known
 from avavla_ray.simulators.base import Simulator, SimulatorConfig
 from avavla_ray.simulators.registry import make_simulator
 from avavla_ray.training.engine import EngineSettings
+
+OWN = (
+    "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold", "demonstrations", "engine",
+    "snapshot_every", "run_name", "min_env_runners", "idle_release_s", "queue_decisions", "policy_placement",
+    "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server", "server_batch", "buffers", "spot", "ledger",
+    "runner_timeout_s", "server_timeout_s", "learner_timeout_s", "profile",
+)  # fmt: skip
+PLACEMENTS = ("copy", "server")
 
 
 class AsyncPPOConfig(AlgorithmConfig):
     """RLlib's configuration plus the fields of `PPOSettings`, flat, so that Tune can sweep any of them.
 
     One iteration (`Algorithm.train`) is one update. RLlib's `rollout_fragment_length` counts decisions of each
-    simulator, and `num_envs_per_env_runner` the simulators of a runner.
+    simulator, and `num_envs_per_env_runner` the simulators of a runner. Its `custom_resources_per_env_runner` (for
+    instance {"simulator": 1}) keep runners on the nodes that have these resources, and so off the learners'.
 
     Attributes (besides those of `PPOSettings` and RLlib's own):
         checkpoint: folder of the policy to start from. unnorm_key: data set whose units are meant, where it knows
@@ -34,7 +43,21 @@ class AsyncPPOConfig(AlgorithmConfig):
         engine: DeepSpeed engine of the learner ranks.
         snapshot_every: versions between snapshots of the engine, which lost ranks start again from.
         run_name: prefix of episode ids.
-        runner_timeout_s: a runner that takes longer over a fragment has hung, and is killed and started again.
+        min_env_runners: the run begins as soon as so many of the `num_env_runners` are there, and lets none of them go;
+            None is 1, and all of them with `max_lag` 0.
+        idle_release_s: where runners had to wait for the learner, all together, for one runner's worth of this time,
+            one is ended for good, so that the cluster may take its node; where the learner had to wait for fragments,
+            one is asked for again. None keeps all.
+        queue_decisions: runners wait while so many decisions wait to be learned from; None is two updates' worth.
+        policy_placement: "copy" of the policy in every runner, or "server", shared by all.
+        num_policy_servers, num_cpus_per_server, num_gpus_per_server: how many, and what each has for itself.
+        server_batch: observations that a server decides together at most.
+        buffers: groups of simulators in a runner; while one steps the next one's actions are decided. 1: all together.
+        spot: how a runner hears that its machine is about to be taken away: "off", "aws", "gcp", or "file:PATH", a file
+            whose appearance says so.
+        ledger: file to which every episode that ends is added at once; None for none.
+        runner_timeout_s: a runner that takes longer to start or to deliver has hung, and is killed and started again.
+        server_timeout_s: a policy server that takes longer to answer, likewise.
         learner_timeout_s: an update that takes longer has hung, and all ranks are killed and started again.
         profile: every process times what it does; see avavla_ray/timing.py.
     """
@@ -54,7 +77,19 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.engine = EngineSettings()
         self.snapshot_every = 1
         self.run_name = "ppo"
+        self.min_env_runners: int | None = None
+        self.idle_release_s: float | None = 120.0
+        self.queue_decisions: int | None = None
+        self.policy_placement = "copy"
+        self.num_policy_servers = 1
+        self.num_cpus_per_server = 1.0
+        self.num_gpus_per_server = 0.0
+        self.server_batch = 64
+        self.buffers = 2
+        self.spot = "off"
+        self.ledger: str | None = None
         self.runner_timeout_s = 600.0
+        self.server_timeout_s = 60.0
         self.learner_timeout_s = 600.0
         self.profile = False
 
@@ -69,9 +104,9 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.min_time_s_per_iteration = None
         self.min_train_timesteps_per_iteration = 1
         self.restart_failed_env_runners = True
-        self.max_num_env_runner_restarts = 1000
+        self.max_num_env_runner_restarts = -1
         self.delay_between_env_runner_restarts_s = 0.0
-        self.env_runner_health_probe_timeout_s = 0.1  # probed at every training step, so none needs to wait
+        self.validate_env_runners_after_construction = False  # which would wait for all of them
         # Weights travel with requests and there are no connector states: RLlib's own broadcasts have nothing to do.
         self._dont_auto_sync_env_runner_states = True
         self.merge_env_runner_states = False
@@ -82,10 +117,7 @@ class AsyncPPOConfig(AlgorithmConfig):
 
     def training(self, **settings: Any) -> AsyncPPOConfig:
         """Set fields of `PPOSettings` and our others by name; the rest goes to RLlib's own method."""
-        own = {*PPOSettings.names(), "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold",
-               "demonstrations", "engine", "snapshot_every", "run_name", "runner_timeout_s", "learner_timeout_s",
-               "profile"}  # fmt: skip
-        for name in own & set(settings):
+        for name in {*PPOSettings.names(), *OWN} & set(settings):
             setattr(self, name, settings.pop(name))
         super().training(**settings)
         return self
@@ -104,9 +136,43 @@ class AsyncPPOConfig(AlgorithmConfig):
             check_fraction("exit threshold", self.exit_threshold)
         if self.engine.precision != "float32":
             raise InputError(f"PPO compares likelihoods in float32: it can't be trained in {self.engine.precision}")
-        for name in ("num_env_runners", "num_envs_per_env_runner", "snapshot_every"):
+        check_known("policy placement", self.policy_placement, PLACEMENTS)
+        for name in ("num_env_runners", "num_envs_per_env_runner", "snapshot_every", "least_env_runners", "buffers",
+                     "num_policy_servers", "server_batch"):  # fmt: skip
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give at least 1")
+                raise InputError(f"{name.replace('least', 'min')} is {getattr(self, name)}: give at least 1")
+        for name in ("runner_timeout_s", "server_timeout_s", "learner_timeout_s", "idle_release_s"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}: give more than 0")
+        if self.least_env_runners > self.num_env_runners:
+            raise InputError(
+                f"min_env_runners is {self.least_env_runners}, and there are {self.num_env_runners}: training would "
+                "never begin; give at most that"
+            )
+        if self.most_queued < self.update_decisions:
+            raise InputError(
+                f"queue_decisions is {self.queue_decisions}, and an update waits for {self.update_decisions}: "
+                "give at least that"
+            )
+
+    @property
+    def least_env_runners(self) -> int:
+        """`min_env_runners`, or what None of it means."""
+        if self.min_env_runners is not None:
+            return self.min_env_runners
+        return self.num_env_runners if self.max_lag == 0 else 1
+
+    @property
+    def most_queued(self) -> int:
+        """`queue_decisions`, or what None of it means."""
+        return 2 * self.update_decisions if self.queue_decisions is None else self.queue_decisions
+
+    @property
+    def is_online(self) -> bool:
+        """Not in RLlib's sense: its set-up would make runners and wait for the first, which may have to wait itself
+        until the cluster has room."""
+        return False
 
     def build_learner_group(self, **_: Any) -> DeepSpeedLearnerGroup:
         """The seam at which RLlib's own learners are replaced."""

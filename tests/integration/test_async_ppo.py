@@ -18,6 +18,7 @@ import ray
 
 from actors.async_ppo import AsyncPPO
 from actors.async_ppo_config import AsyncPPOConfig
+from actors.known_runner import Stage
 from actors.metrics import flat
 from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
@@ -129,14 +130,14 @@ def test_a_runner_that_hangs_is_killed_and_comes_back(algorithm, seen) -> None:
     actors = algorithm.env_runner_group._worker_manager.actors()
     pid = ray.get(actors[2].apply.remote(lambda runner: os.getpid()))
     restarts = train(algorithm, seen)["total/runner_restarts"]
-    vars(algorithm.config)["runner_timeout_s"] = 2.0  # the configuration itself is frozen by now
+    algorithm.pool.timeout_s = 2.0
     os.kill(pid, signal.SIGSTOP)
     try:
-        point = train_until(algorithm, seen, lambda point: point["total/runner_restarts"] > restarts, limit_s=90)
+        train_until(algorithm, seen, lambda _: algorithm.pool.count(Stage.COMING) == 1, limit_s=90)
     finally:
-        vars(algorithm.config)["runner_timeout_s"] = 600.0
+        algorithm.pool.timeout_s = 600.0
+    point = train_until(algorithm, seen, lambda _: any("-2.1-" in name for name in seen), limit_s=90)
     assert point["total/runner_restarts"] == restarts + 1
-    train_until(algorithm, seen, lambda _: any("-2.1-" in name for name in seen), limit_s=90)
     assert ray.get(actors[2].apply.remote(lambda runner: os.getpid())) != pid
 
 
@@ -155,13 +156,13 @@ def test_killed_learners_restart_together_and_versions_go_on(algorithm, seen) ->
 
 def test_an_update_that_is_not_finite_is_refused_and_changes_nothing(algorithm, seen) -> None:
     group = algorithm.learner_group
-    train_until(algorithm, seen, lambda _: bool(algorithm._queue), limit_s=60)
+    train_until(algorithm, seen, lambda _: len(algorithm.queue) > 0, limit_s=60)
     algorithm.settle()
-    (fragment, *others) = ray.get(algorithm._queue[-1].fragments)
+    (fragment, *others) = ray.get(algorithm.queue.lots[-1].fragments)
     before, version = weights_of(algorithm), group.version
     for field in ("reward", "log_prob", "u"):
         poisoned = getattr(fragment, field).copy()
-        poisoned[3] = np.nan
+        poisoned[-1] = np.nan
         lot = [replace(fragment, **{field: poisoned}), *others]
         group.update_async([(ray.put(lot), sum(map(len, lot)))])
         ray.wait(group.pending, num_returns=1, timeout=60)
@@ -174,8 +175,8 @@ def test_an_update_that_is_not_finite_is_refused_and_changes_nothing(algorithm, 
 
 
 def test_old_fragments_are_dropped_and_counted(algorithm, seen) -> None:
-    point = train_until(algorithm, seen, lambda _: bool(algorithm._queue), limit_s=60)
-    waiting = len(algorithm._queue)
+    point = train_until(algorithm, seen, lambda _: len(algorithm.queue) > 0, limit_s=60)
+    waiting = len(algorithm.queue)
     algorithm.learner_group.version += algorithm.config.max_lag + 1
     algorithm._publish(algorithm.learner_group.weights())
     after = train(algorithm, seen)

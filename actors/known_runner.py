@@ -1,0 +1,61 @@
+"""What the driver knows of one runner."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Stage(Enum):
+    """Where a runner stands; see runner_pool.py."""
+
+    COMING = "coming"  # asked for; no process has said hello yet
+    STARTING = "starting"
+    PLAYING = "playing"
+    LEAVING = "leaving"  # its node is about to go; when it has, Ray puts the actor elsewhere
+
+
+@dataclass(frozen=True)
+class Request:
+    """An order that a runner has. References belong to the driver, so that what is delivered survives its maker.
+
+    Attributes:
+        round: count of the orders' rounds, which matters in lockstep.
+    """
+
+    fragments: Any
+    report: Any
+    round: int
+
+
+@dataclass
+class Runner:
+    """The runner in a seat.
+
+    Attributes:
+        actor: its handle. call: its hello or its start, until that is answered. asked: when the last hello was sent.
+        since: when the stage began, the last delivery came, or an idle runner got an order: what timeouts count from.
+        place: node and pid of the process that starts or plays. left: of the one that was given up, whose answer to a
+            hello is no return.
+        orders: not delivered yet, the oldest first.
+    """
+
+    seat: int
+    actor: Any
+    since: float
+    stage: Stage = Stage.COMING
+    call: Any = None
+    asked: float = float("-inf")
+    place: tuple[Any, ...] | None = None
+    left: tuple[Any, ...] | None = None
+    orders: deque[Request] = field(default_factory=deque)
+
+    @property
+    def idle(self) -> bool:
+        """It could play and has no order."""
+        return self.stage is Stage.PLAYING and not self.orders
+
+    def enter(self, stage: Stage, now: float) -> None:
+        self.stage, self.since = stage, now

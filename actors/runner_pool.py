@@ -1,0 +1,300 @@
+"""The runners as the driver sees them: who is there, what each has been asked for, and what to do about the rest.
+
+    waiting for room or a process -> hello -> start (builds its simulators) -> orders, two at a time
+                ^                                                                   |
+                +----- died, hung, or its node is about to go ----------------------+
+
+Bounds: the death of a process or node is noticed by Ray, in seconds (a node that falls silent: by its health check, 15
+to 30 s); a runner that has a process and does not say hello, start or deliver within `timeout_s` is killed. Nothing
+bounds the wait for room in the cluster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+
+from actors.fragment_queue import Lot
+from actors.known_runner import Request, Runner, Stage
+from actors.orders import Order
+from actors.watchdog import NoTaskLeft
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.base import SimulatorFailure
+
+DEPTH = 2  # orders queued at a runner: while it works on one, the next lies there
+HELLO_EVERY_S = 1.0
+SAY_AFTER_S = 30.0
+STARTS_IN_A_ROW = 3
+
+
+class RunnerPool:
+    """Keeps runners busy. Its methods return at once.
+
+    Args:
+        group: a `RunnerGroup`, or what has its seats.
+        begin: called with (actor, seat, incarnation) of a process that has said hello: has it start, and returns the
+            reference of its answer. incarnation counts the starts of a seat, over resumed runs too.
+        minimum: runners that must have said hello before the first order. Afterwards the run goes on with those there
+            are.
+        timeout_s: see above. quarantined: the tasks that all runners leave out.
+
+    Attributes:
+        incarnations: of the last start, by seat. provenance: what the simulators say of themselves.
+        weights_lost: a runner could not get its weights: publish them again, and clear this.
+        returned: seats whose runner has come back after a loss, to be emptied by the reader.
+    """
+
+    def __init__(
+        self,
+        group: Any,
+        begin: Callable[[Any, int, int], Any],
+        *,
+        minimum: int,
+        timeout_s: float,
+        quarantined: Mapping[int, str],
+    ) -> None:
+        self._group, self._begin, self._minimum, self._quarantined = group, begin, minimum, quarantined
+        self.timeout_s = timeout_s
+        self._made = time.monotonic()
+        self._runners = {seat: Runner(seat, group.actor(seat), self._made) for seat in group.seats}
+        self._orphans: list[tuple[int, Request]] = []
+        self._said = self._open = False
+        self._failures = self._round = 0
+        self.incarnations: dict[int, int] = {}
+        self.provenance: dict[str, Any] = {}
+        self.weights_lost = False
+        self.returned: list[int] = []
+
+    # Who is there
+
+    def count(self, *stages: Stage) -> int:
+        """Runners in any of these stages."""
+        return sum(runner.stage in stages for runner in self._runners.values())
+
+    @property
+    def present(self) -> int:
+        """Runners that have said hello, and are not about to go."""
+        return self.count(Stage.STARTING, Stage.PLAYING)
+
+    @property
+    def idle(self) -> int:
+        """Runners that could play, and have no order."""
+        return sum(runner.idle for runner in self._runners.values())
+
+    @property
+    def busy(self) -> bool:
+        """Some order has not been delivered yet."""
+        return any(runner.orders for runner in self._runners.values())
+
+    @property
+    def references(self) -> list[Any]:
+        """What becomes ready when there is something to do, for `ray.wait`."""
+        calls = [runner.call for runner in self._runners.values() if runner.call is not None]
+        return calls + [runner.orders[0].report for runner in self._runners.values() if runner.orders]
+
+    # Orders and deliveries
+
+    def give(self, order: Order) -> None:
+        """Queue the order at every runner that has room for it; one in lockstep begins a round of all of them.
+
+        Nothing before `minimum` runners have said hello. A round waits for those that are starting.
+        """
+        self._open = self._open or self.present >= self._minimum
+        if not self._open or (order.lockstep and (self.busy or self.count(Stage.STARTING))):
+            return
+        self._round += 1
+        for runner in self._runners.values():
+            while runner.stage is Stage.PLAYING and len(runner.orders) < (1 if order.lockstep else DEPTH):
+                if not runner.orders:
+                    runner.since = time.monotonic()
+                fragments, report = runner.actor.deliver.options(num_returns=2).remote(order)
+                runner.orders.append(Request(fragments, report, self._round))
+
+    def advance(self) -> list[Lot]:
+        """Take what has been delivered, and see to runners that came, died, hung or are about to go.
+
+        Raises:
+            InputError, NoTaskLeft: what runners refuse. SimulatorFailure: simulators that die whatever they are to
+                play, on one start after the other.
+            RayTaskError: a fault of the program. ActorDiedError: runners can't be made, as often as it was tried.
+        """
+        waited = [runner.call for runner in self._runners.values() if runner.call is not None]
+        waited += [request.report for runner in self._runners.values() for request in runner.orders]
+        waited += [request.report for _, request in self._orphans]
+        ready = set(ray.wait(waited, num_returns=len(waited), timeout=0, fetch_local=False)[0]) if waited else set()
+        lots = self._take_orphans(ready)
+        for runner in self._runners.values():
+            try:
+                if runner.call in ready:
+                    self._answered(runner)
+                while runner.orders and runner.orders[0].report in ready:
+                    lots.append(self._delivered(runner))
+            except RayError as error:
+                self._failed(runner, error)
+            self._look_after(runner)
+        self._say_who_is_missing()
+        return lots
+
+    def _delivered(self, runner: Runner) -> Lot:
+        request = runner.orders[0]
+        report = ray.get(request.report)
+        runner.orders.popleft()
+        runner.since = time.monotonic()
+        if report.failure is None:
+            self._failures = 0
+        if report.leaving is not None and runner.stage is Stage.PLAYING:
+            print(f"runner {runner.seat} has handed in what it had, as its node is to go: {report.leaving}", flush=True)
+            runner.enter(Stage.LEAVING, time.monotonic())
+            runner.left = runner.place
+            self._group.mark(runner.seat, healthy=False)
+        return Lot(request.fragments, report, runner.seat, request.round)
+
+    def _take_orphans(self, ready: set[Any]) -> list[Lot]:
+        """What runners that were given up had delivered in the same moment."""
+        lots, waiting = [], []
+        for seat, request in self._orphans:
+            if request.report not in ready:
+                waiting.append((seat, request))
+                continue
+            try:
+                lots.append(Lot(request.fragments, ray.get(request.report), seat, request.round))
+            except RayError:
+                continue  # nothing was; its runner has been seen to
+        self._orphans = waiting
+        return lots
+
+    # Elastic
+
+    def let_go(self) -> int | None:
+        """End a runner that is not needed, for good: one that has not come yet, or else one that is idle.
+
+        Returns:
+            Its seat; None where nobody can go: fewer than `minimum` would be left, or all are at work.
+        """
+        coming = [runner for runner in self._runners.values() if runner.stage is Stage.COMING]
+        idle = [runner for runner in self._runners.values() if runner.idle]
+        if len(self._runners) <= self._minimum or (not coming and not idle):
+            return None
+        seat = (coming or idle)[-1].seat
+        del self._runners[seat]
+        self._group.empty(seat)
+        return seat
+
+    def ask(self) -> int | None:
+        """Ask for a runner in a seat that is empty; which, or None where all are taken."""
+        for seat in self._group.seats:
+            if seat not in self._runners:
+                self._runners[seat] = Runner(seat, self._group.fill(seat), time.monotonic())
+                return int(seat)
+        return None
+
+    # One runner
+
+    def _answered(self, runner: Runner) -> None:
+        """Its hello or its start."""
+        call, runner.call = runner.call, None
+        answer = ray.get(call)
+        if runner.stage is Stage.STARTING:
+            self.provenance = answer
+            runner.enter(Stage.PLAYING, time.monotonic())
+            self._group.mark(runner.seat, healthy=True)
+        elif (place := _place(answer)) != runner.left:
+            if runner.left is not None:
+                self.returned.append(runner.seat)
+            runner.place, runner.left = place, None
+            self._start(runner)
+        elif runner.stage is Stage.COMING:  # it was out of reach, or its end is still to come
+            self._group.restart(runner.seat)
+
+    def _start(self, runner: Runner) -> None:
+        incarnation = self.incarnations[runner.seat] = self.incarnations.get(runner.seat, -1) + 1
+        runner.enter(Stage.STARTING, time.monotonic())
+        runner.call = self._begin(runner.actor, runner.seat, incarnation)
+
+    def _look_after(self, runner: Runner) -> None:
+        """Ask for those that are to come, and give up those that hang."""
+        now = time.monotonic()
+        late = now - runner.since > self.timeout_s
+        if runner.stage in (Stage.STARTING, Stage.PLAYING):
+            if late and (runner.call is not None or runner.orders):
+                what = "started" if runner.stage is Stage.STARTING else "delivered"
+                self._restart(runner, f"it has not {what} for {self.timeout_s:.0f} s")
+            return
+        if not self._group.stands(runner.seat):
+            runner.since = now  # it waits for room
+        elif late:
+            self._restart(runner, f"it has not come back for {self.timeout_s:.0f} s")
+        if runner.call is None and now - runner.asked > HELLO_EVERY_S:
+            runner.call, runner.asked = runner.actor.hello.remote(), now
+
+    def _failed(self, runner: Runner, error: RayError) -> None:
+        """Deal with what is not the program's fault; raise the rest."""
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if isinstance(cause, InputError):
+            raise cause from None
+        if isinstance(cause, NoTaskLeft) and cause.quarantined.keys() <= self._quarantined.keys():
+            raise cause from None
+        if cause is None:
+            self._lost(runner, type(error).__name__)
+            if isinstance(error, ActorDiedError):  # for good: Ray starts it no more
+                self._count_failure(error)
+                runner.actor = self._group.fill(runner.seat)
+        elif runner.stage is Stage.LEAVING:
+            runner.orders.clear()  # it takes none any more
+        elif isinstance(cause, SimulatorFailure):  # its machine may be at fault: a fresh process may do better
+            self._count_failure(cause)
+            self._restart(runner, str(cause))
+        elif isinstance(cause, RayError):  # the weights were lost with the machine that held them
+            print(f"runner {runner.seat} could not get its weights ({type(cause).__name__})", flush=True)
+            self.weights_lost = True
+            runner.orders.clear()
+            if runner.stage is Stage.STARTING:
+                runner.enter(Stage.COMING, time.monotonic())
+        elif self._is_another(runner):
+            self._count_failure(error)
+            self._lost(runner, "its process died while it had nothing to do")
+        else:
+            raise error
+
+    def _is_another(self, runner: Runner) -> bool:
+        """Whether Ray has replaced the process, which then knows of no start."""
+        try:
+            return _place(ray.get(runner.actor.hello.remote(), timeout=HELLO_EVERY_S)) != runner.place
+        except RayError:
+            return True
+
+    def _count_failure(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures > STARTS_IN_A_ROW * len(self._group.seats):
+            raise error
+
+    def _restart(self, runner: Runner, reason: str) -> None:
+        self._group.restart(runner.seat)
+        self._lost(runner, reason)
+
+    def _lost(self, runner: Runner, reason: str) -> None:
+        """Wait for its next process. What it has delivered already, or in this moment, is not lost."""
+        if runner.stage is not Stage.COMING:
+            print(f"runner {runner.seat} is lost ({reason}); its unfinished episodes with it", flush=True)
+            self._orphans += [(runner.seat, request) for request in runner.orders]
+            runner.orders.clear()
+            runner.left = runner.place
+            self._group.mark(runner.seat, healthy=False)
+        runner.enter(Stage.COMING, time.monotonic())
+        runner.call = None
+
+    def _say_who_is_missing(self) -> None:
+        """Once: a runner that no node has room for makes itself felt by nothing else."""
+        there, seats = self.present, len(self._runners)
+        if not self._said and there < seats and time.monotonic() - self._made > SAY_AFTER_S:
+            self._said = True
+            then = "training goes on with those" if self._open else f"training begins with {self._minimum}"
+            print(f"{there} of {seats} runners are there, the others wait for room in the cluster; {then}", flush=True)
+
+
+def _place(answer: Mapping[str, Any]) -> tuple[Any, ...]:
+    return answer["node"], answer["pid"]
