@@ -1,4 +1,4 @@
-"""The EnvRunner of RLlib that plays robot simulators: a process with several of them, and with a policy or its server."""
+"""The EnvRunner of RLlib that plays robot simulators: a process with several of them, and a policy or its server."""
 
 from __future__ import annotations
 

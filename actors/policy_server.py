@@ -16,11 +16,12 @@ import torch
 from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from actors.placement import Answer, PolicyServerLost, Question, answer_together
-from actors.weights import WeightHandle, pull_if_newer
+from actors.weights import WeightHandle
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.translation import Translation
+from avavla_ray.policy.weights import WeightBuffer, load_flat
 from avavla_ray.timing import span
 
 PAUSE_S = 0.2  # between two attempts to reach servers that are not there
@@ -82,21 +83,24 @@ class PolicyServer:
                 batch.append(self._waiting.popleft())
                 room -= len(batch[-1][0])
             questions = [question for question, _ in batch]
-            loop = asyncio.get_running_loop()
+            newest, loop = self._newest, asyncio.get_running_loop()
             try:
-                answers = await loop.run_in_executor(self._thread, self._decide, questions, self._newest)
+                weights = await newest.reference[0] if newest.version > self._version else None
+                answers = await loop.run_in_executor(self._thread, self._decide, questions, weights, newest.version)
             except Exception as error:  # noqa: BLE001  everyone who asked gets it
-                if isinstance(error, RayError):  # the next question may bring weights that are not lost
-                    self._newest = WeightHandle(self._version, ())
+                if isinstance(error, RayError) and self._newest is newest:
+                    self._newest = WeightHandle(self._version, ())  # the next question may bring some that are not lost
                 for _, answer in batch:
                     answer.set_exception(error)
                 continue
             for (_, answer), given in zip(batch, answers, strict=True):
                 answer.set_result(given)
 
-    def _decide(self, questions: list[Question], newest: WeightHandle) -> list[Answer]:
+    def _decide(self, questions: list[Question], weights: WeightBuffer | None, version: int) -> list[Answer]:
         begun = time.perf_counter()
-        self._version = pull_if_newer(self._policy, self._version, newest)
+        if weights is not None:
+            load_flat(self._policy, weights)
+            self._version = version
         with span("policy"):
             answers = answer_together(self._policy, questions, self._version, self._exit_threshold, self._batches)
         self._batches += 1
@@ -128,32 +132,41 @@ class ServedPolicy:
 
     Args:
         servers: handles of `PolicyServer` actors. first: which to begin with.
-        timeout_s: a server that has not answered for so long has hung, and is ended so that it starts again.
+        timeout_s: a server that has answered before and is silent for so long has hung, and is ended so that it starts
+            again. start_s: how long to wait for one that is starting.
     """
 
     def __init__(
-        self, servers: Sequence[Any], config: PolicyConfig, statistics: Statistics, *, first: int = 0,
+        self,
+        servers: Sequence[Any],
+        config: PolicyConfig,
+        statistics: Statistics,
+        *,
+        first: int = 0,
         timeout_s: float = 60.0,
-    ) -> None:  # fmt: skip
+        start_s: float = 600.0,
+    ) -> None:
         self.translation = Translation(config, statistics)
-        self.timeout_s = timeout_s
-        self._handle = WeightHandle(-1, ())
-        self._servers, self._at = list(servers), first % len(servers)
+        self.timeout_s, self.start_s = timeout_s, start_s
+        self.servers = tuple(servers)
+        self.handle = WeightHandle(-1, ())
+        self.at = first % len(servers)  # the server that this runner keeps to
+        self.up = set[int]()  # those that have answered since they last died
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
 
     @property
     def version(self) -> int:
-        return self._handle.version
+        return self.handle.version
 
     @property
     def woken(self) -> int:
         return self._woken
 
     def use(self, handle: WeightHandle) -> None:
-        if handle.version > self._handle.version:
-            self._handle = handle
+        if handle.version > self.handle.version:
+            self.handle = handle
 
     def ask(self, question: Question) -> Asked:
         return Asked(self, question)
@@ -167,16 +180,6 @@ class ServedPolicy:
         wake, self._wake = self._wake, -1
         os.close(wake)
 
-    def send(self, question: Question) -> tuple[Any, Any]:
-        """Ask the server that this runner keeps to; it, and the reference of its answer."""
-        server = self._servers[self._at]
-        return server, server.decide.remote(question, self._handle)
-
-    def leave(self, server: Any) -> None:
-        """Keep to the next server from now on, if it is still this one."""
-        if self._servers[self._at] is server:
-            self._at = (self._at + 1) % len(self._servers)
-
     def answered(self, _: Future[Any]) -> None:
         """From whatever thread an answer arrives in."""
         with contextlib.suppress(BlockingIOError, OSError):  # the pipe is full or closed: nobody sleeps
@@ -188,8 +191,8 @@ class Asked:
 
     def __init__(self, placement: ServedPolicy, question: Question) -> None:
         self._placement, self._question = placement, question
-        self._server: Any = None
         self._reference: Any = None
+        self._server = -1
         self._lost_weights = False
         self._begun = self._sent = time.monotonic()
         self._send()
@@ -202,37 +205,48 @@ class Asked:
         """The answer.
 
         Raises:
-            PolicyServerLost: none came for twice the servers' timeout.
+            PolicyServerLost: none came, however often it was asked for.
             RayError: the weights that the question was sent with are lost; the next call asks with newer ones.
         """
+        placement = self._placement
         if self._lost_weights:
             self._begun, self._lost_weights = time.monotonic(), False
             self._send()
-        limit = self._placement.timeout_s
+        limit = placement.timeout_s + placement.start_s
         while True:
-            patience = self._sent + limit - time.monotonic()
+            here, alone = self._server, len(placement.servers) == 1
+            patience = self._begun + limit - time.monotonic()
+            if here in placement.up or not alone:
+                patience = min(patience, self._sent + placement.timeout_s - time.monotonic())
             try:
-                return ray.get(self._reference, timeout=max(0.0, patience))
+                answer = ray.get(self._reference, timeout=max(0.0, patience))
             except GetTimeoutError:
-                reason = f"has not answered for {limit:.0f} s and is started again"
-                ray.kill(self._server, no_restart=False)
+                reason = f"server {here} has not answered for {time.monotonic() - self._sent:.0f} s"
+                if here in placement.up:
+                    print(f"policy {reason}: it is started again", flush=True)
+                    ray.kill(placement.servers[here], no_restart=False)
             except RayTaskError as error:
                 if not isinstance(error.cause, RayError):
                     raise
                 self._lost_weights = True
                 raise error.cause from None
             except RayError as error:
-                reason = f"is gone ({type(error).__name__})"
-            if time.monotonic() - self._begun > 2 * limit:
-                raise PolicyServerLost(
-                    f"no policy server has answered for {2 * limit:.0f} s: the last one {reason}", "hang"
-                )
-            self._placement.leave(self._server)
+                reason = f"server {here} is gone ({type(error).__name__})"
+            else:
+                placement.up.add(here)
+                return answer
+            placement.up.discard(here)
+            waited = time.monotonic() - self._begun
+            if waited >= limit:
+                raise PolicyServerLost(f"no policy server has answered for {waited:.0f} s: {reason}", "hang")
+            if placement.at == here:
+                placement.at = (here + 1) % len(placement.servers)
             time.sleep(PAUSE_S)
             self._send()
 
     def _send(self) -> None:
-        self._sent = time.monotonic()
-        self._server, self._reference = self._placement.send(self._question)
+        self._server, self._sent = self._placement.at, time.monotonic()
+        server = self._placement.servers[self._server]
+        self._reference = server.decide.remote(self._question, self._placement.handle)
         self._future = self._reference.future()
         self._future.add_done_callback(self._placement.answered)
