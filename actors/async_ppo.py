@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -37,6 +38,7 @@ from actors.runner_pool import RunnerPool
 from actors.watchdog import Watchdog
 from actors.weights import WeightHandle, WeightStore
 from avavla_ray.simulators.base import EpisodeSummary
+from avavla_ray.timing import span
 
 STATE = "async_ppo"
 RELEASED, ASKED_FOR = (ENV_RUNNER_RESULTS, "runners_released"), (ENV_RUNNER_RESULTS, "runners_asked_for")
@@ -53,6 +55,7 @@ class AsyncPPO(Algorithm):
     Attributes:
         episodes: those of which the last iteration has heard, each exactly once.
         pool, queue, servers, curriculum: see their classes.
+        check: called before every training step; what it raises ends the iteration where nothing is half done.
         watchdog: counts the deaths of all simulators, and quarantines for all runners what kills simulators on two of
             them, or on the only one. What a single one of several has died of is left out there alone, until that is
             started again. A resumed run gives quarantined tasks another chance.
@@ -74,6 +77,7 @@ class AsyncPPO(Algorithm):
 
     def setup(self, config: AsyncPPOConfig) -> None:
         self.episodes: list[EpisodeSummary] = []
+        self.check: Callable[[], None] = lambda: None
         # Two processes that resume the same checkpoint must not name their episodes alike.
         self._name = f"{config.run_name}-{uuid.uuid4().hex[:6]}"
         self._weights = WeightStore()
@@ -102,11 +106,16 @@ class AsyncPPO(Algorithm):
         return super().step()
 
     def training_step(self) -> None:
-        self._order()
-        self._wait()
-        self._take_deliveries()
-        self._start_update()
-        self._finish_update()
+        self.check()
+        with span("ordering"):
+            self._order()
+        with span("waiting"):
+            self._wait()
+        with span("taking deliveries"):
+            self._take_deliveries()
+        with span("learner"):
+            self._start_update()
+            self._finish_update()
 
     def settle(self) -> None:
         """Wait for what has been ordered and for the update that is under way; nothing new is begun."""

@@ -5,7 +5,9 @@ OUTPUT/
   checkpoint/        the final policy, in the one format of policy/checkpoint.py
   rllib/             RLlib checkpoints, the newest two
   curve.jsonl        a line an update; learning_curve.png draws it
-  episodes.jsonl     a line an episode
+  episodes.jsonl     a line an episode, written as soon as the driver hears of its end
+  lag.png            how old the data were that it learned from
+  profile.*          with `profile`: where every kind of process spent its time, as numbers, text and picture
   summary.json       totals and provenance, written at the end
 """
 
@@ -18,20 +20,27 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from actors.async_ppo import AsyncPPO
 from actors.async_ppo_config import AsyncPPOConfig
-from actors.metrics import flat
+from actors.gauges import Gauges
+from actors.metrics import PROFILE, flat, log_timings
 from actors.settings import PPOSettings
+from actors.stopping import Stopped, Stopping
+from avavla_ray import timing
 from avavla_ray.errors import InputError
+from avavla_ray.evaluation.lag_plot import plot_lag
 from avavla_ray.evaluation.learning_curve import plot_learning_curve
-from avavla_ray.files import atomic_path, write_json, write_text
+from avavla_ray.evaluation.timing_tree import describe, plot_timings
+from avavla_ray.files import append_line, atomic_path, write_json, write_text
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.progress import Progress
 from avavla_ray.provenance import provenance
+from avavla_ray.timing import span
 
 CHECKPOINTS, CURVE, EPISODES, POSITION = "rllib", "curve.jsonl", "episodes.jsonl", "position.json"
+CURVES, PROFILES = ("learning_curve.png", "lag.png"), ("profile.json", "profile.txt", "profile.png")
 KEEP = 2
 
 Point = dict[str, float]
@@ -85,9 +94,11 @@ def train(
 
     Raises:
         InputError: what runners or learners refuse.
+        SystemExit: it was told to end (SIGTERM), and has saved what it had.
     """
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it warns about RLlib's own API generations
-    algorithm = config.build_algo()
+    timing.switch(config.profile)
+    algorithm = config.training(ledger=str(output.absolute() / EPISODES)).build_algo()
     try:
         points: list[Point] = []
         if resume:
@@ -95,11 +106,28 @@ def train(
         else:
             for name in (CURVE, EPISODES):
                 (output / name).unlink(missing_ok=True)
-        _run(algorithm, budget, output, points, save_minutes, log)
+        with Stopping() as stopping:
+            algorithm.check = stopping.check
+            try:
+                _run(algorithm, budget, output, points, save_minutes, log)
+            except Stopped:
+                _leave(algorithm, output, points)
     except BaseException:
         algorithm.stop()
         raise
     return algorithm, points
+
+
+def _leave(algorithm: AsyncPPO, output: Path, points: list[Point]) -> NoReturn:
+    """Save what there is, in the few seconds that whoever sent SIGTERM gives."""
+    if points:
+        _save(algorithm, output, points[-1])
+        _write_profile(output, points[-1])
+        said = f"saved after update {algorithm.iteration}; --resume goes on from there"
+    else:
+        said = "no update had ended yet, so there is nothing to save"
+    print(f"told to end (SIGTERM): {said}", flush=True)
+    raise SystemExit(1)
 
 
 def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int, trained_from: str) -> dict[str, Any]:
@@ -120,9 +148,12 @@ def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int,
     save_checkpoint(
         output / "checkpoint", group.policy(), group.statistics, stage="ppo", provenance=described,
         extra={"version": group.version, "env_steps": int(last["total/env_steps"]), "held_out": group.held_out},
+        origin=algorithm.config.checkpoint,
     )  # fmt: skip
     algorithm.stop()
     plot_learning_curve(output / "learning_curve.png", points, f"PPO, {output.name}")
+    plot_lag(output / "lag.png", points, f"Staleness, {output.name}")
+    _write_profile(output, last)
     summary = {
         "checkpoint": str(output / "checkpoint"),
         **{name.removeprefix("total/"): value for name, value in last.items() if name.startswith("total/")},
@@ -151,33 +182,59 @@ def _run(
     begun = time.monotonic() - point.get("total/seconds", 0.0)
     saved = time.monotonic()
     unit, (done, limit) = next(iter(budget.used(point).items()))
+    gauges = Gauges(algorithm.config.run_name, point)
     with Progress(int(limit), "ppo", unit, done=int(done)) as progress:
         while not budget.spent(point):
+            log_timings(algorithm.metrics, timing.take_seconds("driver"))
             result = algorithm.train()
-            point = {**flat(result), "total/updates": float(algorithm.iteration)}
-            point["total/seconds"] = time.monotonic() - begun
+            before, seconds = point, time.monotonic() - begun
+            point = {**flat(result), "total/updates": float(algorithm.iteration), "total/seconds": seconds}
+            point |= _speeds(before, point)
             points.append(point)
-            _append(output / CURVE, [point])
-            _append(output / EPISODES, [asdict(episode) for episode in algorithm.episodes])
-            log(point)
+            with span("telling"):
+                append_line(output / CURVE, json.dumps(point))
+                gauges.show(point)
+                log(point)
             done = min(budget.used(point)[unit])
-            progress.advance(
-                int(done) - progress.count, update=algorithm.iteration, env_steps=int(point["total/env_steps"]),
-                success=point.get("rollout/success_rate", "not known yet"), kl=point["learner/kl"],
-                latent_steps=point["rollout/mean_latent_steps"], lag=point["learner/lag"],
-            )  # fmt: skip
+            progress.advance(int(done) - progress.count, **_notes(point))
             if time.monotonic() - saved >= 60 * save_minutes or len(points) == 1 or budget.spent(point):
-                _save(algorithm, output, point)
+                with span("saving"):
+                    _save(algorithm, output, point)
                 saved = time.monotonic()
 
 
-def _lines(rows: list[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+def _speeds(before: Point, point: Point) -> Point:
+    """Of rollouts since the update before."""
+    seconds = max(1e-9, point["total/seconds"] - before.get("total/seconds", 0.0))
+    totals = ("env_steps", "decisions")
+    grown = {name: point.get(f"total/{name}", 0.0) - before.get(f"total/{name}", 0.0) for name in totals}
+    return {f"rollout/{name}_per_s": more / seconds for name, more in grown.items()}
 
 
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(_lines(rows))
+def _notes(point: Point) -> dict[str, float | int | str]:
+    """What the progress line shows beside the budget."""
+    lags = {int(name.removeprefix("lag/")): share for name, share in point.items() if name.startswith("lag/")}
+    kinds = ("simulator_failures", "runner_restarts", "server_restarts", "learner_restarts")
+    return {
+        "update": int(point["total/updates"]), "env_steps": int(point["total/env_steps"]),
+        "env_steps/s": point["rollout/env_steps_per_s"],
+        "success": point.get("rollout/success_rate", "not known yet"), "kl": point["learner/kl"],
+        "latent_steps": point.get("rollout/mean_latent_steps", "not known yet"),
+        "lag": sum(lag * share for lag, share in lags.items()),
+        "queue": int(point.get("rollout/queue_decisions", 0)),
+        "restarts": int(sum(point.get(f"total/{kind}", 0) for kind in kinds)),
+    }  # fmt: skip
+
+
+def _write_profile(output: Path, point: Point) -> None:
+    """Where the time went, if it was looked at."""
+    prefix = f"{PROFILE}/"
+    timings = {name.removeprefix(prefix): value for name, value in point.items() if name.startswith(prefix)}
+    if not timings:
+        return
+    write_json(output / "profile.json", {"seconds": timings})
+    write_text(output / "profile.txt", describe(timings))
+    plot_timings(output / "profile.png", timings, f"Where the time went, {output.name}")
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -204,8 +261,7 @@ def _restore(algorithm: AsyncPPO, output: Path) -> list[Point]:
     position: Point = json.loads((found[-1] / POSITION).read_text(encoding="utf-8"))
     points = [point for point in _rows(output / CURVE) if point["total/updates"] < position["total/updates"]]
     points.append(position)
-    write_text(output / CURVE, _lines(points))
-    write_text(output / EPISODES, _lines(_rows(output / EPISODES)))
+    write_text(output / CURVE, "".join(json.dumps(point) + "\n" for point in points))
     print(
         f"resumed after update {algorithm.iteration}, {int(position['total/env_steps'])} environment steps", flush=True
     )

@@ -92,7 +92,7 @@ def track(
         raise
     finally:
         run.set_status(status)
-        run.close()
+        run.close(grace=2.0 if status == "KILLED" else 10.0)  # whoever tells a process to end gives it little time
 
 
 def _open(

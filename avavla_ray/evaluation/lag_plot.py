@@ -31,7 +31,8 @@ def plot_lag(path: str | Path, points: list[dict[str, float]], title: str) -> No
     if known:
         updates = [point["total/updates"] for point in known]
         by_update.stackplot(updates, rows, labels=[f"lag {lag}" for lag in lags], colors=shades, step="mid")
-        by_update.legend(fontsize=8, loc="lower left")
+        by_update.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(lags), frameon=False)
+        by_update.margins(x=0)
     by_update.set_xlabel("update")
     by_update.set_ylabel("share of the decisions learned from")
     by_update.set_ylim(0, 1)

@@ -71,7 +71,7 @@ def plot_timings(path: str | Path, timings: Mapping[str, float], title: str) -> 
     figure, axes = plt.subplots(
         len(found), 1, figsize=(11, 0.6 + 1.55 * len(found)), layout="constrained", sharex=True, squeeze=False
     )
-    colours = matplotlib.colormaps["tab20"].colors
+    colours = [matplotlib.colormaps["tab20"](index) for index in range(20)]
     for axis, kind in zip(axes[:, 0], found, strict=True):
         parts = shares(timings, kind)
         drawn = {name: share for name, share in parts.items() if share >= SMALL and name != REST}
