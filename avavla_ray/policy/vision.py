@@ -33,8 +33,9 @@ class _Stage(nn.Module):
         self.refine = nn.Conv2d(channels, channels, 3, padding=1) if refine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(self.reduce(x)))
-        return x if self.refine is None else x + F.relu(self.refine(x))
+        # In place: the maps are what memory is moved for here.
+        x = F.relu(self.norm(self.reduce(x)), inplace=True)
+        return x if self.refine is None else x + F.relu(self.refine(x), inplace=True)
 
 
 class VisionEncoder(nn.Module):
