@@ -75,21 +75,21 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
         """
         self.stop()
         settings = self.config
-        timing.switch(getattr(settings, "profile", False))
+        timing.switch(settings.profile)
         runner, simulators = max(1, self.worker_index or 1), settings.num_envs_per_env_runner
         placement: Placement
         if servers:
             placement = ServedPolicy(
-                servers, policy, statistics, first=runner - 1, timeout_s=getattr(settings, "server_timeout_s", 60.0)
+                servers, policy, statistics, first=runner - 1, timeout_s=settings.server_timeout_s
             )  # fmt: skip
         else:
             placement = PolicyCopy(AvaVlaPolicy(policy).eval(), statistics, exit_threshold=settings.exit_threshold)
         placement.use(handle)
-        watch = self._watch = TerminationWatch(getattr(settings, "spot", "off"))
+        watch = self._watch = TerminationWatch(settings.spot)
         factory = settings.make_simulator
         self._rollout = Rollout(
             placement, partial(IsolatedSimulator, factory) if settings.isolate else factory, settings.simulator,
-            simulators=simulators, buffers=getattr(settings, "buffers", 2),
+            simulators=simulators, buffers=settings.buffers,
             first_slot=(runner - 1) * simulators, slots=simulators * max(1, self.num_workers),
             seed=(settings.seed or 0, runner, incarnation), name=f"{name}-{runner}.{incarnation}",
             quarantined=quarantined, group_size=settings.group_size, train_actions=settings.train_actions,

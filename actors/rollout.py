@@ -21,20 +21,19 @@ from typing import Any
 import numpy as np
 
 from actors.dealing import WeightedDealer
-from actors.groups import EpisodeGroups, Group
+from actors.deciding import Deciding
+from actors.delivery import Delivery
+from actors.episodes import Episodes, make_slots
 from actors.orders import Order
 from actors.placement import Placement, PolicyServerLost
 from actors.report import Report
-from actors.rows import Rows
-from actors.slots import CHUNK, RESET, Buffer, Closing, Episode, Slot, make_question, to_keep
-from actors.watchdog import Outcome, Watchdog
+from actors.slots import CHUNK, Buffer, Slot
+from actors.watchdog import Watchdog
 from avavla_ray.learning.fragment import Fragment
-from avavla_ray.simulators.base import ChunkResult, Observation, Simulator, SimulatorConfig, SimulatorFailure
-from avavla_ray.simulators.isolated.side_by_side import begin_chunk, begin_reset, finish_chunk, finish_reset, wait_for
-from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
-from avavla_ray.timing import span, take_seconds
+from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.isolated.side_by_side import wait_for
+from avavla_ray.timing import span
 
-STARTS_IN_A_ROW = 9
 PATIENCE_S = 10.0  # after which what a buffer waits for is looked after, which ends it when it has hung
 
 
@@ -76,41 +75,35 @@ class Rollout:
         draw_exits: bool = False,
         notice: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self.placement, self._make, self._config, self._name = placement, make_simulator, config, name
-        self._train_actions, self._draw_exits, self._notice = train_actions, draw_exits, notice
-        self._order: Order | None = None
-        self._report, self._complete = Report(-1), list[Fragment]()
+        self.placement, self._notice = placement, notice
         self._failure: SimulatorFailure | None = None
         self._left: str | None = None
-        self._draining = False
         self._idle_since: float | None = None
-        self._buffers: list[Buffer] = []
         self._slots: list[Slot] = []
         policy = placement.translation.config
-        self._no_belief = (
+        belief = (
             np.zeros((policy.action_tokens, policy.backbone.width), np.float32),
             np.zeros(policy.latent.width, np.float32),
         )
         try:
-            for index in range(simulators):
-                simulator = make_simulator(config)
-                tasks = config.tasks or tuple(range(len(simulator.spec.instructions)))
-                dealer = WeightedDealer(tasks, first_slot + index, max(slots, simulators))
-                starts, noise = (np.random.default_rng([*seed, index, purpose]) for purpose in (0, 1))
-                self._slots.append(Slot(simulator, dealer, starts, noise, Rows(1), *self._no_belief, f"{name}-{index}"))
+            tasks = make_slots(
+                make_simulator, config, self._slots,
+                count=simulators, first=first_slot, of=slots, seed=seed, name=name, belief=belief,
+            )  # fmt: skip
             self._buffers = [Buffer(self._slots[at::buffers]) for at in range(min(buffers, simulators))]
-            self.watchdog = Watchdog(tasks)
+            self._episodes = Episodes(
+                name, lambda: make_simulator(config), self._slots, tasks, belief, group_size=group_size,
+                # A runner deals to its groups as if it were one simulator.
+                dealer=WeightedDealer(tasks, first_slot // simulators, max(1, slots // simulators)),
+                starts=np.random.default_rng([*seed, simulators, 2]),
+            )  # fmt: skip
+            self._deciding = Deciding(placement, self._episodes, actions=train_actions, exits=draw_exits)
             self.watchdog.adopt(quarantined or {})
-            self._groups: EpisodeGroups | None = None
-            if group_size > 1:  # a runner deals to its groups as if it were one simulator
-                self._group_dealer = WeightedDealer(tasks, first_slot // simulators, max(1, slots // simulators))
-                self._group_starts = np.random.default_rng([*seed, simulators, 2])
-                self._groups = EpisodeGroups(group_size, self._group_start)
             for slot in self._slots:
-                self._begin(slot)
+                self._episodes.begin(slot)
             while any(slot.flying for slot in self._slots):
                 for buffer in self._buffers:
-                    self._land(buffer)
+                    self._episodes.land(buffer)
         except BaseException:
             self.close()
             raise
@@ -132,23 +125,33 @@ class Rollout:
             raise self._failure
         begun = time.perf_counter()
         if self._idle_since is not None:
-            self._report.idle_seconds += begun - self._idle_since
-        self._order = order
+            self._delivery.report.idle_seconds += begun - self._idle_since
+        self._episodes.order = order
         try:
             if self._left is None:
                 with span("weights"):
                     self.placement.use(order.handle)
-                self._report.weights_seconds += time.perf_counter() - begun
+                self._delivery.report.weights_seconds += time.perf_counter() - begun
                 self.watchdog.adopt(order.quarantined)
                 self._play(order)
         except SimulatorFailure as failure:
             # Raised at the next call, so that what has been played and learned of the tasks is delivered first.
-            self._failure, self._report.failure = failure, str(failure)
+            self._failure, self._delivery.report.failure = failure, str(failure)
             self._drain()
         finally:
             self._idle_since = time.perf_counter()
-            self._report.seconds += self._idle_since - begun
-        return self._hand_over(order)
+            self._delivery.report.seconds += self._idle_since - begun
+        fragments, report = self._delivery.take(order, self.simulators)
+        report.quarantined, report.leaving = dict(self.watchdog.quarantined), self._left
+        return fragments, report
+
+    @property
+    def watchdog(self) -> Watchdog:
+        return self._episodes.watchdog
+
+    @property
+    def _delivery(self) -> Delivery:
+        return self._episodes.delivery
 
     @property
     def simulators(self) -> list[Simulator]:
@@ -171,8 +174,8 @@ class Rollout:
             for slot in self._slots:
                 slot.asked = 0
                 if slot.episode is None:
-                    self._begin(slot)
-        while order.lockstep or not (self._complete or (self._groups is not None and self._report.finished)):
+                    self._episodes.begin(slot)
+        while order.lockstep or not self._delivery.ready:
             if (reason := self._notice()) is not None:
                 self._left = reason
                 self._drain()
@@ -199,12 +202,7 @@ class Rollout:
     def _unfinished(self, buffer: Buffer) -> bool:
         if buffer.ticket is not None:
             return True
-        return any(slot.flying == CHUNK or (slot.episode and self._wanted(slot)) for slot in buffer.slots)
-
-    def _wanted(self, slot: Slot) -> bool:
-        """Whether the order asks for another decision in this simulator."""
-        order = self._order
-        return order is None or not order.lockstep or self._groups is not None or slot.asked < order.decisions
+        return any(slot.flying == CHUNK or (slot.episode and self._deciding.wanted(slot)) for slot in buffer.slots)
 
     def _first_ready(self) -> Buffer:
         begun = time.perf_counter()
@@ -219,9 +217,9 @@ class Rollout:
                     if ready or time.monotonic() - buffer.since > PATIENCE_S:
                         waited = time.perf_counter() - begun
                         if buffer.ticket is None:
-                            self._report.simulator_seconds += waited
+                            self._delivery.report.simulator_seconds += waited
                         else:
-                            self._report.policy_seconds += waited
+                            self._delivery.report.policy_seconds += waited
                         return buffer
                 simulators = [slot.simulator for slot in self._slots if id(slot.simulator) in waiting]
                 waiting -= wait_for(simulators, self.placement.woken, 1.0)
@@ -229,248 +227,31 @@ class Rollout:
 
     def _advance(self, buffer: Buffer) -> None:
         if buffer.ticket is None:
-            self._land(buffer)
-            self._ask(buffer)
+            self._episodes.land(buffer)
+            self._deciding.ask(buffer)
             if buffer.ticket is None or not buffer.ticket.done:
                 return
-        self._act(buffer)
+        self._deciding.act(buffer)
 
     def _drain(self) -> None:
         """Finish the chunks that are flying, begin nothing, and cut everything."""
-        self._draining = True
+        self._episodes.draining = True
         for buffer in self._buffers:
             if buffer.ticket is not None and not isinstance(self._failure, PolicyServerLost):
-                self._act(buffer)
-            self._land(buffer)
+                self._deciding.act(buffer)
+            self._episodes.land(buffer)
         self._cut()
 
     def _cut(self) -> None:
         """Make fragments of all rows, whose last ones are followed by what is seen now."""
         for buffer in self._buffers:
-            for slot in buffer.slots:
-                if slot.rows.loose and slot.observation is not None:
-                    buffer.closings.append(Closing.of(slot, slot.observation, whole=False))
             if isinstance(self._failure, PolicyServerLost):
                 for closing in buffer.closings:
                     closing.rows.discard()
-                continue
-            self._ask(buffer, decide=False)
-            if buffer.ticket is not None:
-                self._act(buffer)
-        if self._groups is None:
+            else:
+                self._deciding.close(buffer)
+        if self._episodes.groups is None:
             for slot in self._slots:
-                self._finish_rows(slot)
-        elif self._draining:
-            self._groups.give_up()
-
-    def _hand_over(self, order: Order) -> tuple[list[Fragment], Report]:
-        report, fragments = self._report, self._complete
-        if self._groups is not None:
-            fragments += self._groups.complete()
-            report.groups_dropped, self._groups.dropped = self._groups.dropped, 0
-        self._report, self._complete = Report(-1), []
-        report.version = min((fragment.oldest_version for fragment in fragments), default=order.handle.version)
-        report.decisions = sum(map(len, fragments))
-        report.env_steps = sum(int(fragment.duration.sum()) for fragment in fragments)
-        report.latent_steps = sum(int(fragment.steps.sum()) for fragment in fragments)
-        report.quarantined, report.leaving = dict(self.watchdog.quarantined), self._left
-        report.pids = [s.pid for s in self.simulators if isinstance(s, IsolatedSimulator) and s.pid is not None]
-        report.timings = take_seconds("runner")
-        for simulator in self.simulators:
-            if isinstance(simulator, IsolatedSimulator):
-                for path, spent in simulator.take_timings().items():
-                    report.timings[path] = report.timings.get(path, 0.0) + spent
-        return fragments, report
-
-    # Simulators
-
-    def _land(self, buffer: Buffer) -> None:
-        """What came of the chunks and resets that are flying; the next episodes begin."""
-        begun = time.perf_counter()
-        with span("simulators"):
-            for slot in buffer.flying:
-                if self._draining and slot.flying == RESET:
-                    continue
-                kind, slot.flying = slot.flying, None
-                outcome = self._outcome(slot, kind)
-                if isinstance(outcome, SimulatorFailure):
-                    self._lost(slot, outcome, aborted=kind == CHUNK)
-                elif isinstance(outcome, ChunkResult):
-                    self._executed(slot, buffer, outcome)
-                else:
-                    slot.observation, slot.failed_starts = outcome, 0
-        self._report.simulator_seconds += time.perf_counter() - begun
-
-    @staticmethod
-    def _outcome(slot: Slot, kind: str | None) -> ChunkResult | Observation | SimulatorFailure:
-        try:
-            if kind == CHUNK:
-                assert slot.actions is not None
-                return finish_chunk(slot.simulator, slot.actions)
-            return finish_reset(slot.simulator, slot.playing.task, slot.playing.seed)
-        except SimulatorFailure as failure:
-            return failure
-
-    def _executed(self, slot: Slot, buffer: Buffer, result: ChunkResult) -> None:
-        episode = slot.playing
-        slot.rows.end(result)
-        episode.steps += result.duration
-        episode.decisions += 1
-        episode.latent_steps += slot.latent_steps
-        episode.task_return += result.reward
-        if not result.done:
-            slot.observation = result.observation
-            return
-        summary = episode.summary(result.success)
-        slot.rows.finish(summary)
-        self._report.finished.append(summary)
-        self._report.returns.append(episode.task_return)
-        self._note(Outcome(episode.task))
-        if result.truncated:
-            # A time limit is no failure of the policy: the value of what it was cut off from is bootstrapped.
-            whole = self._groups is not None or not self._lockstep
-            buffer.closings.append(Closing.of(slot, result.observation, whole=whole))
-            if whole:
-                slot.rows = self._new_rows()
-        elif self._groups is not None or not self._lockstep:
-            self._finish_rows(slot)
-        self._begin(slot)
-
-    def _lost(self, slot: Slot, failure: SimulatorFailure, *, aborted: bool) -> None:
-        """The simulator broke; what it did before this chunk stays."""
-        episode, slot.episode, slot.observation = slot.playing, None, None
-        print(f"{episode.name}, task {episode.task}: {failure.kind}: {failure}; the simulator is replaced", flush=True)
-        self._note(Outcome(episode.task, failure.kind, str(failure), aborted))
-        if self._groups is not None and episode.group is not None:
-            slot.rows = self._new_rows()
-            self._groups.ended(episode.group, None)
-        elif aborted:
-            self._finish_rows(slot)
-        if self._draining:
-            return
-        if not isinstance(slot.simulator, IsolatedSimulator):  # that one starts another process by itself
-            slot.simulator.close()
-            slot.simulator = self._make(self._config)
-        slot.failed_starts += not aborted
-        if slot.failed_starts >= STARTS_IN_A_ROW:
-            raise failure
-        self._begin(slot)
-
-    def _begin(self, slot: Slot) -> None:
-        """Start the slot's next episode: a drawn start, never one of the benchmark's fixed initial states."""
-        slot.episode = slot.observation = None
-        if self._draining:
-            return
-        group = None
-        if self._groups is None:
-            task = slot.dealer.deal(self.watchdog.playable(), self._weights)
-            seed = int(slot.starts.integers(2**31))
-        else:
-            if self._lockstep and not self._groups.begun and self._asked_enough():
-                return
-            playable = self.watchdog.playable()
-            group = self._groups.join(lambda task: task in playable)
-            task, seed = group.task, group.seed
-        slot.episode = Episode(f"{slot.name}-{slot.begun}", task, seed, group)
-        slot.begun += 1
-        slot.hidden, slot.history = self._no_belief
-        begin_reset(slot.simulator, task, seed)
-        slot.flying = RESET
-
-    def _group_start(self) -> tuple[int, int]:
-        task = self._group_dealer.deal(self.watchdog.playable(), self._weights)
-        return task, int(self._group_starts.integers(2**31))
-
-    def _asked_enough(self) -> bool:
-        assert self._order is not None
-        return sum(slot.asked for slot in self._slots) >= self._order.decisions * len(self._slots)
-
-    def _note(self, outcome: Outcome) -> None:
-        self._report.outcomes.append(outcome)
-        if self.watchdog.saw(outcome):
-            print(f"{self._name}: {self.watchdog.quarantined[outcome.task]}; it is left out here", flush=True)
-
-    @property
-    def _lockstep(self) -> bool:
-        return self._order is not None and self._order.lockstep
-
-    @property
-    def _weights(self) -> Mapping[int, float]:
-        return {} if self._order is None else self._order.task_weights
-
-    # The policy
-
-    def _ask(self, buffer: Buffer, *, decide: bool = True) -> None:
-        """Ask what to do in the buffer's simulators, and what its closings wait for."""
-        slots = [s for s in buffer.slots if s.observation is not None and self._wanted(s)] if decide else []
-        buffer.since = time.monotonic()
-        if not slots and not buffer.closings:
-            return
-        begun = time.perf_counter()
-        with span("policy"):
-            buffer.asked = slots
-            buffer.question = make_question(
-                slots, buffer.closings, self.placement.translation,
-                actions=self._train_actions, exits=self._draw_exits,
-            )  # fmt: skip
-            buffer.ticket = self.placement.ask(buffer.question)
-        self._report.policy_seconds += time.perf_counter() - begun
-
-    def _act(self, buffer: Buffer) -> None:
-        """Do what the policy says; what it was asked about is recorded while the simulators step."""
-        ticket, question, begun = buffer.ticket, buffer.question, time.perf_counter()
-        assert ticket is not None
-        assert question is not None
-        with span("policy"):
-            answer = ticket.result()
-        self._report.policy_seconds += time.perf_counter() - begun
-        closings, buffer.closings, buffer.ticket = buffer.closings, [], None
-        if buffer.asked and not self._draining:
-            actions = self.placement.translation.actions(answer.rows["chunk"])
-            for slot, chunk in zip(buffer.asked, actions, strict=True):
-                begin_chunk(slot.simulator, chunk)
-                slot.flying, slot.actions = CHUNK, chunk
-            buffer.since = time.monotonic()
-        with span("recording"):
-            for closing, z0 in zip(closings, answer.z0, strict=True):
-                closing.rows.follow(z0, closing.position)
-                if closing.whole:
-                    self._whole(closing.rows, closing.group)
-            if not buffer.asked:
-                return
-            kept = to_keep(question, answer, seen=self._train_actions)
-            for index, slot in enumerate(buffer.asked):
-                self._decided(slot, kept, index, answer.version)
-                slot.hidden, slot.history = answer.rows["hidden"][index], answer.rows["history"][index]
-
-    def _decided(self, slot: Slot, kept: Mapping[str, np.ndarray], index: int, version: int) -> None:
-        if self._draining:
-            if slot.rows.loose:
-                slot.rows.follow(kept["z"][index, 0])
-            return
-        assert self._order is not None
-        if slot.rows.loose and len(slot.rows) >= self._order.decisions and self._groups is None and not self._lockstep:
-            slot.rows.follow(kept["z"][index, 0])
-            self._finish_rows(slot)
-        if not len(slot.rows):
-            slot.rows = self._new_rows()
-        episode = slot.playing
-        slot.rows.begin(kept, index, version=version, task=episode.task, episode=episode.name)
-        slot.observation = None
-        slot.latent_steps = int(kept["steps"][index])
-        slot.asked += 1
-
-    def _new_rows(self) -> Rows:
-        return Rows(1 if self._order is None else self._order.decisions)
-
-    def _finish_rows(self, slot: Slot) -> None:
-        """The slot's rows are a fragment, or an episode of its group."""
-        rows, slot.rows = slot.rows, self._new_rows()
-        self._whole(rows, None if slot.episode is None else slot.episode.group)
-
-    def _whole(self, rows: Rows, group: Group | None) -> None:
-        fragment = rows.fragment()
-        if group is not None and self._groups is not None:
-            self._groups.ended(group, fragment)
-        elif fragment is not None:
-            self._complete.append(fragment)
+                self._episodes.finish_rows(slot)
+        elif self._episodes.draining:
+            self._episodes.groups.give_up()
