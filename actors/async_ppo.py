@@ -223,7 +223,6 @@ class AsyncPPO(Algorithm):
             return
         metrics.count(self.metrics, metrics.USED, len(lots))
         metrics.log_lag(self.metrics, self.queue.lags())
-        metrics.log_queue(self.metrics, self.queue.decisions)
         self._update_begun = time.monotonic()
         group.update_async([(lot.fragments, lot.report.decisions) for lot in lots])
 
@@ -241,6 +240,7 @@ class AsyncPPO(Algorithm):
             share = self._learner_seconds / (time.monotonic() - self._begun)
             update = {**outcome.metrics, "version": outcome.version, "time_share": share}
             metrics.log_update(self.metrics, update, self._window)
+            metrics.log_queue(self.metrics, self.queue.decisions)
 
     def _refuse(self, reason: str) -> None:
         self._refusals += 1

@@ -98,7 +98,8 @@ def log_rollout(logger: MetricsLogger, report: Report) -> None:
         reduce="lifetime_sum", with_throughput=True,
     )  # fmt: skip
     count(logger, DECISIONS, report.decisions)
-    log_timings(logger, report.timings)
+    if report.timings:
+        log_timings(logger, {**report.timings, "runner/idle": report.idle_seconds})
 
 
 def log_timings(logger: MetricsLogger, timings: Mapping[str, float]) -> None:
@@ -122,7 +123,9 @@ def log_lag(logger: MetricsLogger, lags: Mapping[int, int]) -> None:
 def log_update(logger: MetricsLogger, update: dict[str, float], rollout: RolloutWindow) -> None:
     """One update: losses and diagnostics as they are, and how rollouts went lately."""
     timings = {name: value for name, value in update.items() if name.startswith(f"{PROFILE}/")}
-    log_timings(logger, {name.removeprefix(f"{PROFILE}/"): seconds for name, seconds in timings.items()})
+    if timings:  # of all ranks the first's, from the end of its last update on
+        spent = {name.removeprefix(f"{PROFILE}/"): seconds for name, seconds in timings.items()}
+        log_timings(logger, {**spent, "learner/idle": spent["learner"] - update["update_seconds"]})
     for name, value in update.items():
         if name not in timings:
             logger.log_value((LEARNER_RESULTS, POLICY, name), value, window=1)

@@ -91,7 +91,6 @@ class Settings:
     num_servers: int = 1
     """Of these."""
     server_gpus: float = 0.0
-    """GPUs of each of them."""
     spot: str = "off"
     """How runners hear that their machine is about to be taken away: off, aws, gcp, or file:PATH."""
     learners: int = 1
@@ -158,11 +157,12 @@ def run(settings: Settings, *, calvin: bool) -> None:
     check_store(uri)
 
     from actors.cluster import connect
-    from actors.ppo_run import CURVES, PROFILES, Budget, finish, train
+    from actors.ppo_run import CURVES, PROFILES, Budget, finish, quiet, train
 
-    no_budget = settings.env_steps is None and settings.minutes is None and settings.updates is None
-    budget = Budget(1_200_000 if no_budget else settings.env_steps, settings.minutes, settings.updates)
+    limits = settings.env_steps, settings.minutes, settings.updates
+    budget = Budget(*limits) if any(limit is not None for limit in limits) else Budget(1_200_000)
     config = configure(settings, ppo, simulator)
+    quiet()
     config.validate()
     identity = {
         name: str(value.absolute()) if isinstance(value, Path) else value

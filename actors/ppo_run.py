@@ -74,6 +74,11 @@ class Budget:
         return any(done >= limit for done, limit in self.used(point).values())
 
 
+def quiet() -> None:
+    """RLlib warns about its own API generations."""
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+
+
 def train(
     config: AsyncPPOConfig,
     budget: Budget,
@@ -96,8 +101,7 @@ def train(
         InputError: what runners or learners refuse.
         SystemExit: it was told to end (SIGTERM), and has saved what it had.
     """
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)  # it warns about RLlib's own API generations
-    timing.switch(config.profile)
+    quiet()
     algorithm = config.training(ledger=str(output.absolute() / EPISODES)).build_algo()
     try:
         points: list[Point] = []
@@ -183,6 +187,7 @@ def _run(
     saved = time.monotonic()
     unit, (done, limit) = next(iter(budget.used(point).items()))
     gauges = Gauges(algorithm.config.run_name, point)
+    timing.switch(algorithm.config.profile)
     with Progress(int(limit), "ppo", unit, done=int(done)) as progress:
         while not budget.spent(point):
             log_timings(algorithm.metrics, timing.take_seconds("driver"))

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from avavla_ray.files import atomic_path
 
 SMALL = 0.02  # shares below this are drawn together
 REST = "rest"  # of a span or a process, in none of the spans below it
+WAITING = ("idle", "waiting")  # names of spans in which nothing is done
 
 
 def kinds(timings: Mapping[str, float]) -> list[str]:
-    """Kinds of processes in the trees, those with most wall time first."""
-    return sorted((path for path in timings if "/" not in path), key=lambda kind: -timings[kind])
+    """Kinds of processes in the trees, those that do the most first."""
+    found = [path for path in timings if "/" not in path]
+    return sorted(found, key=lambda kind: -sum(itself(timings, path) for path in timings if _works(path, kind)))
+
+
+def _works(path: str, kind: str) -> bool:
+    return path.startswith(f"{kind}/") and path.rpartition("/")[2] not in WAITING
 
 
 def children(timings: Mapping[str, float], parent: str) -> list[str]:
@@ -81,8 +88,12 @@ def plot_timings(path: str | Path, timings: Mapping[str, float], title: str) -> 
         for index, (name, share) in enumerate(drawn.items()):
             if share <= 0:
                 continue
-            colour = {"other spans": "0.6", REST: "0.88"}.get(name, colours[(2 * index) % 20 + (index >= 10)])
-            axis.barh(0, share, left=left, color=colour, edgecolor="white", label=f"{name} {100 * share:.0f} %")
+            colour: Any = {"other spans": "0.6", REST: "0.9"}.get(name, colours[(2 * index) % 20 + (index >= 10)])
+            idle = name.rpartition("/")[2] in WAITING
+            axis.barh(
+                0, share, left=left, color="0.9" if idle else colour, edgecolor="0.65" if idle else "white",
+                hatch="//" if idle else None, label=f"{name} {100 * share:.0f} %",
+            )  # fmt: skip
             left += share
         axis.set_yticks([0], [kind])
         axis.set_xlim(0, 1)
