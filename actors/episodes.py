@@ -129,6 +129,7 @@ class Episodes:
             self._executed(slot, buffer, outcome)
         else:
             slot.observation, slot.failed_starts = outcome, 0
+            slot.playing.instruction = outcome.instruction
 
     def _executed(self, slot: Slot, buffer: Buffer, result: ChunkResult) -> None:
         episode, report = slot.playing, self.delivery.report
@@ -139,6 +140,10 @@ class Episodes:
         episode.task_return += result.reward
         if not result.done:
             slot.observation = result.observation
+            if result.observation.instruction != episode.instruction:
+                # The next task of a chain: its belief starts anew, as in the benchmark's evaluation.
+                episode.instruction = result.observation.instruction
+                slot.hidden, slot.history = self._belief
             return
         summary = episode.summary(result.success)
         slot.rows.finish(summary)

@@ -27,6 +27,7 @@ class Episode:
     task: int
     seed: int
     group: Group | None
+    instruction: str = ""
     steps: int = 0
     decisions: int = 0
     latent_steps: int = 0
