@@ -98,6 +98,7 @@ class AsyncPPO(Algorithm):
             self.env_runner_group, self._start_runner, minimum=config.least_env_runners,
             timeout_s=config.runner_timeout_s, quarantined=self.watchdog.quarantined,
         )  # fmt: skip
+        self._learned_from: set[str] = set()  # nodes with the fragments of the running update
         self._begun = self._update_begun = time.monotonic()
         self._publish(self.learner_group.weights())
 
@@ -215,12 +216,11 @@ class AsyncPPO(Algorithm):
     def _start_update(self) -> None:
         """Hand the oldest fragments to the learner as soon as it is idle and there are enough."""
         group = self.learner_group
-        dropped = self.queue.drop_old(group.version, self._oldest_valid)
-        metrics.count(self.metrics, metrics.DROPPED, len(dropped))
-        metrics.count(self.metrics, DECISIONS_DROPPED, sum(lot.report.decisions for lot in dropped))
+        self._count_dropped(self.queue.drop_old(group.version, self._oldest_valid))
         synchronous = self.config.max_lag == 0
         if group.pending or (synchronous and self.pool.busy) or not (lots := self.queue.take(group.version)):
             return
+        self._learned_from = {lot.node for lot in lots}
         metrics.count(self.metrics, metrics.USED, len(lots))
         metrics.log_lag(self.metrics, self.queue.lags())
         self._update_begun = time.monotonic()
@@ -242,8 +242,14 @@ class AsyncPPO(Algorithm):
             metrics.log_update(self.metrics, update, self._window)
             metrics.log_queue(self.metrics, self.queue.decisions)
 
+    def _count_dropped(self, lots: list[Lot]) -> None:
+        metrics.count(self.metrics, metrics.DROPPED, len(lots))
+        metrics.count(self.metrics, DECISIONS_DROPPED, sum(lot.report.decisions for lot in lots))
+
     def _refuse(self, reason: str) -> None:
-        self._refusals += 1
+        nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        self._count_dropped(self.queue.drop_lost(nodes))
+        self._refusals += self._learned_from <= nodes  # else it learned from what is gone with a node
         metrics.count(self.metrics, metrics.REFUSED)
         print(f"update of version {self.learner_group.version} refused: {reason}; weights are unchanged", flush=True)
         if self._refusals >= self.config.max_refusals:

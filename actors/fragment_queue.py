@@ -15,13 +15,14 @@ class Lot:
 
     Attributes:
         fragments: reference of a list of them, owned by the driver, so that it survives the runner that made them.
-        runner: which. round: in which round, with `max_lag` 0.
+        runner: which. round: in which round, with `max_lag` 0. node: where the fragments lie.
     """
 
     fragments: Any
     report: Report
     runner: int = 0
     round: int = 0
+    node: str = ""
 
 
 @dataclass
@@ -48,7 +49,7 @@ class FragmentQueue:
         limit: decisions from which on the queue is full; at least `update_decisions`.
 
     Attributes:
-        used, dropped: what was taken for updates and what was too old, since this queue was made.
+        used, dropped: what was taken for updates, and what was too old or lost, since this queue was made.
     """
 
     def __init__(self, update_decisions: int, *, ranks: int = 1, max_lag: int, limit: int) -> None:
@@ -95,11 +96,11 @@ class FragmentQueue:
             oldest_valid: what older weights made is dropped in any case.
         """
         oldest = max(oldest_valid, version - self._max_lag)
-        old = [lot for lot in self._lots if lot.report.version < oldest]
-        if old:
-            self._lots = [lot for lot in self._lots if lot.report.version >= oldest]
-            self.dropped.add(old)
-        return old
+        return self._drop([lot for lot in self._lots if lot.report.version < oldest])
+
+    def drop_lost(self, nodes: set[str]) -> list[Lot]:
+        """Remove the lots that lie on none of these nodes, and return them."""
+        return self._drop([lot for lot in self._lots if lot.node not in nodes])
 
     def take(self, version: int) -> list[Lot]:
         """The lots of the next update, of the weights of `version`; none while there are too few."""
@@ -125,6 +126,12 @@ class FragmentQueue:
         A lot counts as its oldest decision, by which it would have been dropped.
         """
         return dict(sorted(self._lags.items()))
+
+    def _drop(self, lots: list[Lot]) -> list[Lot]:
+        dropped = {id(lot) for lot in lots}
+        self._lots = [lot for lot in self._lots if id(lot) not in dropped]
+        self.dropped.add(lots)
+        return lots
 
     def clear(self) -> None:
         """Forget what waits; it counts as neither used nor dropped."""

@@ -22,12 +22,13 @@ class Request:
     """An order that a runner has. References belong to the driver, so that what is delivered survives its maker.
 
     Attributes:
-        round: count of the orders' rounds, which matters in lockstep.
+        round: count of the orders' rounds, which matters in lockstep. node: of the runner.
     """
 
     fragments: Any
     report: Any
     round: int
+    node: str
 
 
 @dataclass
@@ -48,8 +49,8 @@ class Runner:
     stage: Stage = Stage.COMING
     call: Any = None
     asked: float = float("-inf")
-    place: tuple[Any, ...] | None = None
-    left: tuple[Any, ...] | None = None
+    place: tuple[str, int] = ("", 0)
+    left: tuple[str, int] | None = None
     orders: deque[Request] = field(default_factory=deque)
 
     @property

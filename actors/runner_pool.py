@@ -112,7 +112,7 @@ class RunnerPool:
                 if not runner.orders:
                     runner.since = time.monotonic()
                 fragments, report = runner.actor.deliver.options(num_returns=2).remote(order)
-                runner.orders.append(Request(fragments, report, self._round))
+                runner.orders.append(Request(fragments, report, self._round, runner.place[0]))
 
     def advance(self) -> list[Lot]:
         """Take what has been delivered, and see to runners that came, died, hung or are about to go.
@@ -151,7 +151,7 @@ class RunnerPool:
             runner.enter(Stage.LEAVING, time.monotonic())
             runner.left = runner.place
             self._group.mark(runner.seat, healthy=False)
-        return Lot(request.fragments, report, runner.seat, request.round)
+        return Lot(request.fragments, report, runner.seat, request.round, request.node)
 
     def _take_orphans(self, ready: set[Any]) -> list[Lot]:
         """What runners that were given up had delivered in the same moment."""
@@ -161,7 +161,7 @@ class RunnerPool:
                 waiting.append((seat, request))
                 continue
             try:
-                lots.append(Lot(request.fragments, ray.get(request.report), seat, request.round))
+                lots.append(Lot(request.fragments, ray.get(request.report), seat, request.round, request.node))
             except RayError:
                 continue  # nothing was; its runner has been seen to
         self._orphans = waiting
@@ -296,5 +296,5 @@ class RunnerPool:
             print(f"{there} of {seats} runners are there, the others wait for room in the cluster; {then}", flush=True)
 
 
-def _place(answer: Mapping[str, Any]) -> tuple[Any, ...]:
+def _place(answer: Mapping[str, Any]) -> tuple[str, int]:
     return answer["node"], answer["pid"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +76,16 @@ def test_what_is_too_old_is_dropped_and_counted(
     assert sorted(map(id, dropped)) == sorted({id(each) for each in lots} - {id(each) for each in queue.lots})
     assert queue.dropped.lots == len(lots) - len(keep)
     assert queue.dropped.decisions + queue.decisions == sum(decisions for decisions, _ in made)
+
+
+def test_what_lay_on_a_node_that_is_gone_is_dropped() -> None:
+    queue = FragmentQueue(10, max_lag=0, limit=10)
+    lots = [replace(lot(decisions), node=node) for decisions, node in ((1, "a"), (2, "b"), (4, "a"), (8, "c"))]
+    for each in lots:
+        queue.put(each)
+    assert queue.drop_lost({"b", "c", "d"}) == [lots[0], lots[2]]
+    assert queue.lots == (lots[1], lots[3])
+    assert (queue.dropped.lots, queue.dropped.decisions) == (2, 5)
 
 
 def test_lags_are_of_the_last_update() -> None:
