@@ -146,6 +146,9 @@ def run(settings: Settings, *, calvin: bool) -> None:
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.output import check_output
 
+    if settings.suite.startswith("calvin") != calvin:
+        job = "ppo_libero" if calvin else "ppo_calvin"
+        raise InputError(f"{settings.suite} is not this job's: jobs/{job}.py trains in it")
     ppo = choose(settings)
     simulator = SimulatorConfig(
         suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,

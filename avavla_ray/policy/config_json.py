@@ -69,10 +69,12 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
 
 
 def _member(hints: tuple[Any, ...], value: Any) -> Any:
-    """The member of a union of dataclasses (and None) that a decoded value was written from: the one it shares most
-    fields with."""
+    """The member of a union (dataclasses and None, or one plain type and None) that a decoded value was written from:
+    of dataclasses the one it shares most fields with."""
     if value is None and types.NoneType in hints:
         return types.NoneType
-    given = set(value) if isinstance(value, dict) else set()
     kinds = [hint for hint in hints if hint is not types.NoneType]
+    if not any(map(dataclasses.is_dataclass, kinds)):
+        return kinds[0]
+    given = set(value) if isinstance(value, dict) else set()
     return max(kinds, key=lambda kind: len(given & {field.name for field in dataclasses.fields(kind)}))

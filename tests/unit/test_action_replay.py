@@ -9,8 +9,9 @@ import torch
 
 from avavla_ray.errors import InputError
 from avavla_ray.policy.action_noise import with_action_noise
+from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
 from avavla_ray.policy.reasoning import exit_log_prob
-from tests.support.policies import random_belief, random_inputs, stirred_policy, tiny
+from tests.support.policies import random_belief, random_inputs, some_statistics, stirred_policy, tiny
 
 B = 12
 
@@ -95,6 +96,14 @@ def test_means_have_no_likelihood_and_no_noise_draws_none() -> None:
     assert (chunk - mean).std() > 0.1
     with_action_noise(quiet, 0.1, keep=True)
     assert quiet.config.action_noise == 0.3
+
+
+def test_noise_comes_back_from_a_checkpoint(tmp_path) -> None:
+    policy = stirred_policy(tiny(action_noise=0.2))
+    save_checkpoint(tmp_path / "checkpoint", policy, some_statistics(), stage="ppo", provenance={})
+    again = load_checkpoint(tmp_path / "checkpoint").policy
+    assert again.config == policy.config
+    assert torch.equal(again.action_noise.log_std, policy.action_noise.log_std)
 
 
 def test_a_decision_does_not_depend_on_who_is_decided_for_beside_it(policy) -> None:
