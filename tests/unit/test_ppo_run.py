@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from actors.batch import deal
-from actors.metrics import EPISODE_WINDOW, RolloutWindow, flat
+from actors.metrics import EPISODE_WINDOW, TASK_WINDOW, RolloutWindow, flat, log_rollout, log_update
 from actors.ppo_run import Budget
 from actors.report import Report
+from actors.stopping import Stopped, Stopping
 from avavla_ray.errors import InputError
+from avavla_ray.evaluation.lag_plot import plot_lag
 from avavla_ray.evaluation.learning_curve import plot_learning_curve
+from avavla_ray.evaluation.timing_tree import REST, describe, kinds, plot_timings, shares
 from avavla_ray.simulators.base import EpisodeSummary
 
 
@@ -32,8 +40,8 @@ def test_a_budget_without_sense_is_refused(limits: dict, message: str) -> None:
         Budget(**limits)
 
 
-def report(successes: list[bool], decisions: int = 10, latent_steps: int = 30) -> Report:
-    finished = [EpisodeSummary(str(n), 0, None, 0, success, 50, 7, 3.0) for n, success in enumerate(successes)]
+def report(successes: list[bool], decisions: int = 10, latent_steps: int = 30, task: int = 0) -> Report:
+    finished = [EpisodeSummary(str(n), task, None, 0, success, 50, 7, 3.0) for n, success in enumerate(successes)]
     return Report(
         0, decisions=decisions, env_steps=80, latent_steps=latent_steps, finished=finished,
         returns=[float(success) for success in successes], seconds=2.0, policy_seconds=0.5, simulator_seconds=1.0,
@@ -57,6 +65,90 @@ def test_a_report_without_decisions_counts_its_failures_only() -> None:
     window = RolloutWindow()
     window.add(report([], decisions=0, latent_steps=0))
     assert window.means() == {}
+
+
+def test_success_is_told_by_task_over_the_last_episodes_of_each() -> None:
+    window = RolloutWindow()
+    window.add(report([False] * TASK_WINDOW))
+    window.add(report([True] * (TASK_WINDOW // 4)))
+    window.add(report([True, False], task=7))
+    assert window.means()["task_success/0"] == 0.25
+    assert window.means()["task_success/7"] == 0.5
+    other = RolloutWindow()
+    other.restore(json.loads(json.dumps(window.state()), object_hook=numbered))
+    assert other.means() == window.means()
+
+
+def numbered(found: dict) -> dict:
+    """JSON's keys are text."""
+    return {int(key) if key.isdigit() else key: value for key, value in found.items()}
+
+
+def test_lags_are_shares_and_a_lag_that_an_update_did_not_have_is_none_of_it() -> None:
+    named = flat({"learners": {"lag": {"0": 48, "1": 16, "2": math.nan}, "decisions_used": 640, "queue_decisions": 24}})
+    assert {name: share for name, share in named.items() if name.startswith("lag/")} == {
+        "lag/0": 0.75, "lag/1": 0.25, "lag/2": 0.0,
+    }  # fmt: skip
+    assert named["rollout/queue_decisions"] == 24
+    assert not [name for name in flat({"learners": {"lag": {"0": math.nan}}}) if name.startswith("lag/")]
+
+
+def test_what_processes_spent_and_how_long_they_had_nothing_to_do_is_added_up() -> None:
+    logger = MetricsLogger(root=True)
+    rollout, spent = RolloutWindow(), {"runner": 2.0, "runner/policy": 0.5, "simulator/physics": 3.0}
+    for _ in range(2):
+        log_rollout(logger, replace(report([]), timings=spent, idle_seconds=0.25))
+    log_rollout(logger, report([]))
+    update = {"env_steps": 8, "update_seconds": 1.5, "profile/learner": 4.0, "profile/learner/backward": 1.0}
+    log_update(logger, update, rollout)
+    named = flat(logger.reduce())
+    assert {name: seconds for name, seconds in named.items() if name.startswith("profile/")} == {
+        "profile/runner": 4.0, "profile/runner/policy": 1.0, "profile/runner/idle": 0.5,
+        "profile/simulator/physics": 6.0, "profile/learner": 4.0, "profile/learner/backward": 1.0,
+        "profile/learner/idle": 2.5,
+    }  # fmt: skip
+    assert named["total/decisions"] == 30
+    assert not [name for name in named if name.startswith("learner/profile")]
+
+
+def test_trees_are_told_with_shares_of_wall_time_and_drawn(tmp_path: Path) -> None:
+    timings = {
+        "simulator": 8.0, "simulator/physics": 4.0, "simulator/rendering": 3.0, "simulator/idle": 0.8,
+        "runner": 4.0, "runner/policy": 1.0, "runner/policy/think": 0.75, "runner/idle": 2.5, "driver": 4.0,
+    }  # fmt: skip
+    assert kinds(timings) == ["simulator", "runner", "driver"]
+    assert shares(timings, "runner") == {"idle": 0.625, "policy/think": 0.1875, REST: 0.125, "policy": 0.0625}
+    told = describe(timings).splitlines()
+    assert told[:5] == [
+        "simulator                                  100.0 %         8.0 s",
+        "  physics                                   50.0 %         4.0 s",
+        "  rendering                                 37.5 %         3.0 s",
+        "  idle                                      10.0 %         0.8 s",
+        "  rest                                       2.5 %         0.2 s",
+    ]
+    plot_timings(tmp_path / "profile.png", timings, "a title")
+    assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lag_is_drawn_from_incomplete_points(tmp_path: Path) -> None:
+    points = [
+        {"total/updates": 1.0, "total/decisions_used": 64.0, "lag/0": 1.0},
+        {"total/updates": 2.0},
+        {"total/updates": 3.0, "total/decisions_used": 256.0, "lag/0": 0.5, "lag/2": 0.5},
+    ]
+    for number, given in enumerate((points, [])):
+        plot_lag(tmp_path / f"{number}.png", given, "a title")
+        assert (tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sigterm_is_noted_inside_the_block_and_raised_where_it_is_asked_for() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Stopping() as stopping:
+        stopping.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            stopping.check()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_names_for_mlflow_leave_out_what_an_iteration_did_not_have() -> None:
