@@ -126,7 +126,8 @@ class LiberoSimulator:
             self.env = self.task = None
             while len(self._kept) >= KEPT_TASKS:
                 self._kept.popitem(last=False)[1].close()
-            self._kept[task] = self._build(task)
+            with span("construction"):
+                self._kept[task] = self._build(task)
         self.env, self.task = self._kept[task], task
 
     def _drop(self) -> None:
