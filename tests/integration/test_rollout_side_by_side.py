@@ -1,0 +1,94 @@
+"""Simulators in processes of their own while a runner plays them: none waits for another, nor for the next order."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors.async_ppo_config import AsyncPPOConfig
+from actors.env_runner import SimulatorEnvRunner
+from actors.orders import Order
+from actors.weights import WeightHandle
+from avavla_ray.policy.weights import flatten
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.isolated.side_by_side import wait_for
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
+from tests.support.fragments import POINT, order, point_rollout
+from tests.support.point_simulator import PointSimulator, make_point_simulator, point_statistics
+from tests.support.policies import stirred_policy, tiny
+
+
+class SlowStarter(PointSimulator):
+    """Its first task takes half a second to begin."""
+
+    def reset(self, task, *, initial_state=None, seed=0):
+        time.sleep(0.5 * (task == 0))
+        return super().reset(task, initial_state=initial_state, seed=seed)
+
+
+def make_slow_starter(config: SimulatorConfig) -> SlowStarter:
+    return SlowStarter(config)
+
+
+def isolated(factory):
+    return functools.partial(IsolatedSimulator, factory)
+
+
+def test_simulators_go_on_between_orders() -> None:
+    rollout = point_rollout(stirred_policy(tiny()).eval(), isolated(make_point_simulator), simulators=4)
+    try:
+        for _ in range(5):
+            _, report = rollout.deliver(order(2))
+            assert len(report.pids) == 4
+            ready, end = set[int](), time.monotonic() + 30
+            while len(ready) < 4 and time.monotonic() < end:  # nobody has to ask them for what they are at
+                ready = wait_for(rollout.simulators, None, 0.1)
+            # Those of one buffer have just begun, those of the other had before.
+            assert ready == {id(simulator) for simulator in rollout.simulators}
+    finally:
+        rollout.close()
+
+
+def test_a_slow_start_holds_up_its_own_buffer_only() -> None:
+    rollout = point_rollout(stirred_policy(tiny()).eval(), isolated(make_slow_starter), simulators=2, buffers=2)
+    try:
+        played = Counter[int]()
+        while played.total() < 150:
+            for fragment in rollout.deliver(order(4))[0]:
+                played[int(fragment.task[0])] += len(fragment)
+        assert played[1] > 4 * played[0] > 0
+    finally:
+        rollout.close()
+
+
+@pytest.mark.ray
+def test_a_runner_that_is_told_to_leave_hands_in_what_it_has(ray_cluster: dict, tmp_path: Path) -> None:
+    policy = stirred_policy(tiny()).eval()
+    handle = WeightHandle(0, (ray.put(flatten(policy)),))
+    notice = tmp_path / "leaving"
+    config = AsyncPPOConfig().env_runners(num_envs_per_env_runner=3).debugging(seed=1)
+    config = config.training(simulator=POINT, make_simulator=make_point_simulator, spot=f"file:{notice}", profile=True)
+    runner = ray.remote(num_cpus=1)(SimulatorEnvRunner).remote(config=config, worker_index=1, num_workers=1)
+    try:
+        assert set(ray.get(runner.hello.remote())) == {"node", "host", "pid"}
+        ray.get(runner.start.remote(policy.config, point_statistics(), handle, name="r", incarnation=0, quarantined={}))
+        fragments, report = ray.get(runner.deliver.remote(Order(handle, 8)))
+        assert fragments
+        assert report.leaving is None
+        assert {"runner", "runner/policy", "simulator"} <= report.timings.keys()
+        notice.touch()
+        end = time.monotonic() + 60
+        while report.leaving is None:
+            assert time.monotonic() < end
+            fragments, report = ray.get(runner.deliver.remote(Order(handle, 8)))
+        assert report.leaving == f"{notice} has appeared"
+        fragments, report = ray.get(runner.deliver.remote(Order(handle, 8)))
+        assert not fragments
+        assert report.leaving
+    finally:
+        ray.kill(runner)
