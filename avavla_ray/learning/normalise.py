@@ -39,7 +39,6 @@ def normalise_advantages(
     if over == "decisions":
         weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1)
     count, total = reduce(torch.stack([weight.sum(), (weight * valid).sum()]))
-    count = count.clamp_min(_EPSILON)  # nothing to normalise anywhere
     mean = total / count
     deviation = (reduce((weight * (valid - mean).square()).sum()) / count).sqrt()
     return torch.where(mask, (valid - mean) / (deviation + _EPSILON), 0.0).to(advantages.dtype)

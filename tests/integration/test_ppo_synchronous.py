@@ -30,7 +30,7 @@ from tests.support.point_simulator import make_point_simulator, point_statistics
 from tests.support.policies import stirred_policy, tiny
 from tests.support.reference_ppo import Progress, ReferencePPO
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # a run is made in a fixture
 
 SEED, UPDATES, RUNNERS, SIMULATORS, DECISIONS = 3, 3, 2, 2, 8
 POINT = SimulatorConfig(suite="point", image_size=32)

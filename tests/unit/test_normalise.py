@@ -110,8 +110,15 @@ def test_ranks_normalise_over_all_of_them(over):
     torch.testing.assert_close(torch.cat(parts), whole)
 
 
+def test_a_decision_without_a_valid_step_has_no_vote():
+    advantages, mask = batch([[], [1.0, 1.0], [3.0]])
+    got = normalise_advantages(advantages, mask, "decisions")
+    torch.testing.assert_close(got[mask], torch.tensor([-1.0, -1.0, 1.0]))
+
+
 def test_nothing_valid_is_zeros():
-    assert not normalise_advantages(torch.full((2, 3), math.nan), torch.zeros(2, 3, dtype=torch.bool), "steps").any()
+    for over in OVER:
+        assert not normalise_advantages(torch.full((2, 3), math.nan), torch.zeros(2, 3, dtype=torch.bool), over).any()
 
 
 def test_what_is_no_number_inside_the_mask_is_seen():
