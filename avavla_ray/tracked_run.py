@@ -129,8 +129,8 @@ class Run:
                     Metric(name, value, entry["time"], entry["step"])
                     for entry in group for name, value in entry["values"].items()
                 ]  # fmt: skip
-                for start in range(0, len(metrics), 1000):  # MLflow takes no more in a request
-                    self._client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
+                for start in range(0, len(metrics), 500):  # MLflow takes 1000 in a request, in time
+                    self._client.log_batch(self.run_id, metrics=metrics[start : start + 500])
                 continue
             for entry in group:
                 if op == "params":
