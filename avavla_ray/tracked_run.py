@@ -129,7 +129,7 @@ class Run:
                     Metric(name, value, entry["time"], entry["step"])
                     for entry in group for name, value in entry["values"].items()
                 ]  # fmt: skip
-                for start in range(0, len(metrics), 500):  # MLflow takes 1000 in a request, in time
+                for start in range(0, len(metrics), 500):  # MLflow takes 1000, but not always in time
                     self._client.log_batch(self.run_id, metrics=metrics[start : start + 500])
                 continue
             for entry in group:
