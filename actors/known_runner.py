@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from ray.exceptions import RayError, RayTaskError
+
+from actors.watchdog import NoTaskLeft
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.base import SimulatorFailure
 
 
 class Stage(Enum):
@@ -60,3 +67,31 @@ class Runner:
 
     def enter(self, stage: Stage, now: float) -> None:
         self.stage, self.since = stage, now
+
+
+class Verdict(Enum):
+    """What an error says about the runner that it came from."""
+
+    FATAL = "the run can't go on"
+    DEAD = "its process or its node is gone"
+    SICK = "a fresh process may do better, since its machine may be at fault"
+    NO_WEIGHTS = "they were lost with the machine that held them; the runner is well"
+    STRANGE = "a fault of the program, unless it is another process than was thought"
+
+
+def judge(error: RayError, quarantined: Mapping[int, str]) -> tuple[Verdict, Exception]:
+    """What is wrong, and the error in question.
+
+    Args:
+        quarantined: what all runners leave out: one that leaves out more than that is at fault itself.
+    """
+    if not isinstance(error, RayTaskError):
+        return Verdict.DEAD, error
+    cause = error.cause
+    if isinstance(cause, InputError):
+        return Verdict.FATAL, cause
+    if isinstance(cause, NoTaskLeft) and cause.quarantined.keys() <= quarantined.keys():
+        return Verdict.FATAL, cause
+    if isinstance(cause, SimulatorFailure):
+        return Verdict.SICK, cause
+    return (Verdict.NO_WEIGHTS, cause) if isinstance(cause, RayError) else (Verdict.STRANGE, error)

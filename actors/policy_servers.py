@@ -9,7 +9,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.policy_server import start_policy_servers
+from actors.bundles import server_bundle
+from actors.policy_server import PolicyServer
 from avavla_ray.policy.config import PolicyConfig
 
 LOOK_EVERY_S = 2.0
@@ -39,10 +40,14 @@ class PolicyServers:
         """
         self.handles: list[Any] = []
         if config.policy_placement == "server":
-            self.handles = start_policy_servers(
-                config.num_policy_servers, policy, batch=config.server_batch, exit_threshold=config.exit_threshold,
-                num_cpus=config.num_cpus_per_server, num_gpus=config.num_gpus_per_server,
-            )  # fmt: skip
+            own = {"num_cpus": config.num_cpus_per_server, "num_gpus": config.num_gpus_per_server, "max_restarts": -1}
+            self.handles = [
+                ray.remote(**own, **server_bundle(config, index))(PolicyServer).remote(
+                    policy, batch=config.server_batch, exit_threshold=config.exit_threshold,
+                    threads=max(1, int(config.num_cpus_per_server)),
+                )
+                for index in range(config.num_policy_servers)
+            ]  # fmt: skip
         self._seen = [_Seen() for _ in self.handles]
 
     def restarts(self) -> int:

@@ -16,14 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError
 
 from actors.fragment_queue import Lot
-from actors.known_runner import Request, Runner, Stage
+from actors.known_runner import Request, Runner, Stage, Verdict, judge
 from actors.orders import Order
-from actors.watchdog import NoTaskLeft
-from avavla_ray.errors import InputError
-from avavla_ray.simulators.base import SimulatorFailure
 
 DEPTH = 2  # orders queued at a runner: while it works on one, the next lies there
 HELLO_EVERY_S = 1.0
@@ -64,6 +61,7 @@ class RunnerPool:
         self._orphans: list[tuple[int, Request]] = []
         self._said = self._open = False
         self._failures = self._round = 0
+        self._fault: Exception | None = None
         self.incarnations: dict[int, int] = {}
         self.provenance: dict[str, Any] = {}
         self.weights_lost = False
@@ -117,11 +115,13 @@ class RunnerPool:
     def advance(self) -> list[Lot]:
         """Take what has been delivered, and see to runners that came, died, hung or are about to go.
 
-        Raises:
+        Raises (at the next call, so that what was delivered is taken first):
             InputError, NoTaskLeft: what runners refuse. SimulatorFailure: simulators that die whatever they are to
                 play, on one start after the other.
             RayTaskError: a fault of the program. ActorDiedError: runners can't be made, as often as it was tried.
         """
+        if self._fault is not None:
+            raise self._fault from None
         waited = [runner.call for runner in self._runners.values() if runner.call is not None]
         waited += [request.report for runner in self._runners.values() for request in runner.orders]
         waited += [request.report for _, request in self._orphans]
@@ -232,33 +232,32 @@ class RunnerPool:
             runner.call, runner.asked = runner.actor.hello.remote(), now
 
     def _failed(self, runner: Runner, error: RayError) -> None:
-        """Deal with what is not the program's fault; raise the rest."""
-        cause = error.cause if isinstance(error, RayTaskError) else None
-        if isinstance(cause, InputError):
-            raise cause from None
-        if isinstance(cause, NoTaskLeft) and cause.quarantined.keys() <= self._quarantined.keys():
-            raise cause from None
-        if cause is None:
+        """Deal with what is not the program's fault; the rest is raised later."""
+        verdict, cause = judge(error, self._quarantined)
+        if verdict is Verdict.FATAL:
+            self._fault = self._fault or cause
+        elif verdict is Verdict.DEAD:
             self._lost(runner, type(error).__name__)
             if isinstance(error, ActorDiedError):  # for good: Ray starts it no more
                 self._count_failure(error)
                 runner.actor = self._group.fill(runner.seat)
         elif runner.stage is Stage.LEAVING:
-            runner.orders.clear()  # it takes none any more
-        elif isinstance(cause, SimulatorFailure):  # its machine may be at fault: a fresh process may do better
+            runner.orders.popleft()  # it takes none any more
+        elif verdict is Verdict.SICK:
             self._count_failure(cause)
             self._restart(runner, str(cause))
-        elif isinstance(cause, RayError):  # the weights were lost with the machine that held them
+        elif verdict is Verdict.NO_WEIGHTS:
             print(f"runner {runner.seat} could not get its weights ({type(cause).__name__})", flush=True)
             self.weights_lost = True
-            runner.orders.clear()
             if runner.stage is Stage.STARTING:
                 runner.enter(Stage.COMING, time.monotonic())
+            else:
+                runner.orders.popleft()
         elif self._is_another(runner):
             self._count_failure(error)
             self._lost(runner, "its process died while it had nothing to do")
         else:
-            raise error
+            self._fault = self._fault or error
 
     def _is_another(self, runner: Runner) -> bool:
         """Whether Ray has replaced the process, which then knows of no start."""
@@ -270,7 +269,7 @@ class RunnerPool:
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
         if self._failures > STARTS_IN_A_ROW * len(self._group.seats):
-            raise error
+            self._fault = self._fault or error
 
     def _restart(self, runner: Runner, reason: str) -> None:
         self._group.restart(runner.seat)

@@ -19,6 +19,7 @@ import ray
 from actors.async_ppo import AsyncPPO
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.known_runner import Stage
+from actors.ledger import read_ledger
 from actors.metrics import flat
 from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
@@ -220,6 +221,81 @@ def test_a_checkpoint_brings_everything_back(algorithm, seen, tmp_path: Path) ->
         assert resumed["rollout/success_rate"] > 0.4
     finally:
         again.stop()
+
+
+def test_without_lag_the_same_seed_gives_the_same_weights(ray_cluster: dict, checkpoint: Path, tmp_path: Path) -> None:
+    """Whichever runner is faster: bit by bit."""
+
+    def learned(ledger: Path) -> tuple[list[np.ndarray], set[tuple]]:
+        config = point_config(
+            checkpoint, max_lag=0, update_decisions=200, epochs=1, isolate=False, ledger=str(ledger)
+        )  # fmt: skip
+        algorithm, weights = config.build_algo(), []
+        try:
+            for _ in range(2):
+                point = flat(algorithm.train())
+                # Two runners with 4 simulators and 16 decisions each make 128 in a round.
+                assert point["learner/decisions"] == 256
+                assert point["lag/0"] == 1.0
+                weights.append(weights_of(algorithm))
+            assert not len(algorithm.queue)
+            assert not algorithm.pool.busy
+        finally:
+            algorithm.stop()
+        return weights, {(row["runner"], row["seed"], row["steps"], row["success"]) for row in read_ledger(ledger)}
+
+    first, second = learned(tmp_path / "first.jsonl"), learned(tmp_path / "second.jsonl")
+    for one, other in zip(first[0], second[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(first[0][0], first[0][1])
+    assert first[1] == second[1]
+
+
+def test_a_policy_server_that_dies_costs_no_episode(ray_cluster: dict, checkpoint: Path, tmp_path: Path) -> None:
+    ledger, seen = tmp_path / "episodes.jsonl", set[str]()
+    algorithm = point_config(
+        checkpoint, policy_placement="server", curriculum=True, update_decisions=128, epochs=1, ledger=str(ledger)
+    ).build_algo()  # fmt: skip
+    try:
+        train_until(algorithm, seen, lambda _: {"1", "2"} == {name.split("-")[2][0] for name in seen}, limit_s=120)
+        (server,) = algorithm.servers.handles
+        for _ in range(3):  # until the driver has looked at it
+            train(algorithm, seen)
+        statistics = ray.get(server.statistics.remote())
+        assert statistics["decisions"] > 0
+        assert statistics["version"] > 0
+        os.kill(statistics["pid"], signal.SIGKILL)
+        point = train_until(algorithm, seen, lambda point: point["total/server_restarts"] == 1, limit_s=120)
+        assert point["total/runner_restarts"] == 0
+        rows = read_ledger(ledger)
+        assert sorted(row["episode_id"] for row in rows) == sorted(seen)
+        for slot in {name.rpartition("-")[0] for name in seen}:
+            numbers = sorted(int(name.rpartition("-")[2]) for name in seen if name.rpartition("-")[0] == slot)
+            assert numbers == list(range(len(numbers)))
+        # 20 outcomes of one task are known by now.
+        assert algorithm.curriculum.weights().keys() == {0}
+        restored = algorithm.curriculum.state()
+        path = algorithm.save_to_path(str(tmp_path / "checkpoint"))
+        algorithm.curriculum.restore({"outcomes": {}})
+        algorithm.restore_from_path(path)
+        assert algorithm.curriculum.state() == restored
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"policy_placement": "cloud"}, "unknown policy placement 'cloud'"),
+        ({"min_env_runners": 3}, "min_env_runners is 3, and there are 2: training would never begin"),
+        ({"queue_decisions": 255}, "queue_decisions is 255, and an update waits for 256"),
+        ({"buffers": 0}, "buffers is 0: give at least 1"),
+        ({"idle_release_s": 0.0}, "idle_release_s is 0.0: give more than 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(checkpoint: Path, setting: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        point_config(checkpoint, **setting).validate()
 
 
 def test_bad_input_of_a_runner_arrives_as_it_was_raised(ray_cluster: dict, checkpoint: Path) -> None:
