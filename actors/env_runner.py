@@ -95,6 +95,7 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
             quarantined=quarantined, group_size=settings.group_size, train_actions=settings.train_actions,
             draw_exits=settings.exit_actions, notice=lambda: watch.notice,
         )  # fmt: skip
+        timing.take("runner")  # where the time goes is asked of playing, not of this
         return self._rollout.provenance()
 
     def deliver(self, order: Order) -> tuple[list[Fragment], Report]:
