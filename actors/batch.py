@@ -8,6 +8,7 @@ was drawn in the final latent state. Letters: N decisions of all fragments end t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,10 +97,10 @@ class Outlook(NamedTuple):
     likelihoods: Likelihoods
     values: Tensor
     z: Tensor
-    log_std: Tensor | None = None
 
 
-""".replace("    log_std: Tensor | None = None\n","")+"""
+# A policy's view of a batch, in the one place where its weights are whole.
+Look = Callable[[Batch], Outlook]
 
 
 def look_again(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings) -> Outlook:
@@ -131,13 +132,14 @@ def look_again(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings) -> Out
 
 @torch.no_grad()
 def make_batch(
-    fragments: list[Fragment], policy: AvaVlaPolicy, settings: PPOSettings, reduce: Reduce
+    fragments: list[Fragment], policy: AvaVlaPolicy, settings: PPOSettings, reduce: Reduce, look: Look | None = None
 ) -> tuple[Batch, dict[str, Tensor]]:
     """Rewards, values and advantages under the present critic, and likelihoods under the present policy.
 
     Args:
         policy: in evaluation mode, so that the first ratio of the update is 1 to rounding.
         reduce: sums over ranks; advantages are normalised over all of them.
+        look: `look_again` through an engine that shards the policy's weights; None asks the policy itself.
 
     Returns:
         The batch, and sums (not means) over this rank's links and decisions, for metrics.
@@ -166,7 +168,7 @@ def make_batch(
         None if seen is None else _witnessed(seen, tensor), behaved, behaved, blank, blank, blank,
         mask, taken, executed,
     )  # fmt: skip
-    outlook = _look_in_parts(policy, batch, settings)
+    outlook = _look_in_parts(look or (lambda part: look_again(policy, part, settings)), batch, settings)
     ends = tensor(chain_ends(fragments))
     entropy = tensor(joined.entropy)
     rewards = link_rewards(tensor(joined.reward), batch.z, entropy, steps, settings, chunks=seen is not None)
@@ -175,7 +177,10 @@ def make_batch(
     next_z[:-1] = torch.where(ends[:-1, None], next_z[:-1], outlook.z[1:, 0])
     values, next_value = outlook.values, policy.value(next_z)
     if settings.group_size:
-        advantages = _against_their_groups(rewards, mask, joined)
+        # The task's reward and the price of thinking: penalties would make a difference where all did equally well.
+        plain = replace(settings, lambda_entropy=0.0, lambda_delta=0.0)
+        scored = link_rewards(tensor(joined.reward), batch.z, entropy, steps, plain, chunks=seen is not None)
+        advantages = _against_their_groups(scored, mask, joined)
         returns = torch.zeros_like(values)
     else:
         chain = (rewards, values, links, next_value, duration, tensor(joined.terminated), ends)
@@ -219,12 +224,12 @@ def _witnessed(seen: Seen, tensor: Callable[[np.ndarray], Tensor]) -> Witnessed:
     return Witnessed(inputs, Belief(tensor(seen.hidden), tensor(seen.history)), tensor(seen.chunk))
 
 
-def _look_in_parts(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings) -> Outlook:
-    """`look_again`, in minibatches where pictures are looked at: all at once may not fit the memory."""
+def _look_in_parts(look: Look, batch: Batch, settings: PPOSettings) -> Outlook:
+    """In minibatches where pictures are looked at: all at once may not fit the memory."""
     if batch.witnessed is None:
-        return look_again(policy, batch, settings)
+        return look(batch)
     rows = torch.arange(batch.decisions, device=batch.steps.device).split(settings.minibatch_decisions)
-    parts = [look_again(policy, batch.rows(index), settings) for index in rows]
+    parts = [look(batch.rows(index)) for index in rows]
     likelihoods = Likelihoods(*(torch.cat(each) for each in zip(*(part.likelihoods for part in parts), strict=True)))
     return Outlook(likelihoods, torch.cat([part.values for part in parts]), torch.cat([part.z for part in parts]))
 

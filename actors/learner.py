@@ -127,7 +127,10 @@ class Learner:
         if not self._all_agree(bool(fragments)):
             return None, Refusal("fragments were lost with the machine that held them")
         with span("batch"):
-            batch, sums = make_batch(fragments, self._objective.policy, self._settings, self._sum)
+            batch, sums = make_batch(
+                fragments, self._objective.policy, self._settings, self._sum,
+                look=lambda part: self._engine(part, look=True),
+            )  # fmt: skip
             rollback = Rollback(self._engine)
             facts = self._facts(fragments, sums, version)
         refusal, meter = self._learn(batch, version, facts["explained_variance"])

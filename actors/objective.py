@@ -67,22 +67,27 @@ class PPOObjective(nn.Module):
         train_policy: bool = True,
         train_gate: bool = False,
         whole: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor], Belief | None]:
+        look: bool = False,
+    ) -> Any:
         """Loss of a minibatch; its parts, detached; belief of the demonstration streams after it.
 
         Args:
+            look: only look at the decisions again, and return the `Outlook`.
             train_policy: False leaves the critic, and the gate where it has a loss of its own.
             whole: every learning parameter has a part in the loss, if need be times zero, since the engine would step
                 those that have none with an old gradient (ZeRO 3, or an optimizer on the CPU).
         """
         settings = self.settings
+        if look:
+            return look_again(self.policy, batch, settings)
         metrics: dict[str, Tensor] = {}
         if train_policy or whole:
             outlook = look_again(self.policy, batch, settings)
-            values, policy = outlook.values, self._policy_loss(batch, outlook, metrics if train_policy else {})
-            loss = policy if train_policy else 0.0 * policy
-        else:
-            values, loss = self.policy.value(batch.z[:, : batch.mask.shape[1]]), torch.zeros((), device=batch.z.device)
+            loss, values = self._policy_loss(batch, outlook, metrics if train_policy else {}), outlook.values
+        if not train_policy:
+            # The critic goes on with the states as they were when the update began, whatever the engine.
+            loss = 0.0 * loss if whole else torch.zeros((), device=batch.z.device)
+            values = self.policy.value(batch.z[:, : batch.mask.shape[1]])
         critic = value_loss(
             values, batch.returns, batch.mask, old_values=batch.values, value_clip=settings.value_clip
         )  # fmt: skip

@@ -123,7 +123,7 @@ def test_v_trace_trusts_stale_data_less(drawing) -> None:
 def test_an_episode_is_compared_with_those_of_its_group(drawing) -> None:
     policy, _ = drawing
     fragments = drawn_fragments(policy, exits=True, group_size=3)
-    batch, _ = make_batch(fragments, policy, replace(WHOLE, group_size=3, lambda_delta=0.0, lambda_entropy=0.0), alone)
+    batch, _ = make_batch(fragments, policy, replace(WHOLE, group_size=3), alone)
     start = 0
     for fragment in fragments:
         scores: dict[int, float] = {}
