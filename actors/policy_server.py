@@ -22,7 +22,7 @@ from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.translation import Translation
 from avavla_ray.policy.weights import WeightBuffer, load_flat
-from avavla_ray.timing import span
+from avavla_ray.timing import span, switch, take_seconds
 
 PAUSE_S = 0.2  # between two attempts to reach servers that are not there
 
@@ -37,13 +37,20 @@ class PolicyServer:
     Args:
         batch: observations that are decided together at most; a question is never divided.
         exit_threshold: of the gate; None takes the policy's own.
-        threads: of the processor.
+        threads: of the processor. profile: time what it does, see avavla_ray/timing.py.
     """
 
     def __init__(
-        self, config: PolicyConfig, *, batch: int = 64, exit_threshold: float | None = None, threads: int = 1
+        self,
+        config: PolicyConfig,
+        *,
+        batch: int = 64,
+        exit_threshold: float | None = None,
+        threads: int = 1,
+        profile: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
+        switch(profile)
         device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         self._policy = AvaVlaPolicy(config).eval().to(device)
         self._limit, self._exit_threshold = batch, exit_threshold
@@ -69,10 +76,11 @@ class PolicyServer:
         return await answer
 
     async def statistics(self) -> dict[str, Any]:
-        """version, pid; batches, questions and decisions so far, and the seconds that they took."""
+        """version, pid; batches, questions and decisions so far, and the seconds that they took; timings since the last
+        call, of a server that is profiled."""
         return {
             "version": self._version, "pid": os.getpid(), "batches": self._batches, "questions": self._questions,
-            "decisions": self._decisions, "seconds": self._seconds,
+            "decisions": self._decisions, "seconds": self._seconds, "timings": take_seconds("server"),
         }  # fmt: skip
 
     async def _work(self) -> None:
@@ -91,15 +99,18 @@ class PolicyServer:
                 if isinstance(error, RayError) and self._newest is newest:
                     self._newest = WeightHandle(self._version, ())  # the next question may bring some that are not lost
                 for _, answer in batch:
-                    answer.set_exception(error)
+                    if not answer.done():  # nobody waits any more
+                        answer.set_exception(error)
                 continue
             for (_, answer), given in zip(batch, answers, strict=True):
-                answer.set_result(given)
+                if not answer.done():
+                    answer.set_result(given)
 
     def _decide(self, questions: list[Question], weights: WeightBuffer | None, version: int) -> list[Answer]:
         begun = time.perf_counter()
         if weights is not None:
-            load_flat(self._policy, weights)
+            with span("weights"):
+                load_flat(self._policy, weights)
             self._version = version
         with span("policy"):
             answers = answer_together(self._policy, questions, self._version, self._exit_threshold, self._batches)
@@ -118,12 +129,14 @@ def start_policy_servers(
     exit_threshold: float | None = None,
     num_cpus: float = 1,
     num_gpus: float = 0,
+    profile: bool = False,
 ) -> list[Any]:
     """Handles of servers that come back by themselves when they die. They die with whoever started them."""
     actor: Any = ray.remote(max_restarts=-1, num_cpus=num_cpus, num_gpus=num_gpus)(PolicyServer)
     threads = max(1, int(num_cpus))
     return [
-        actor.remote(config, batch=batch, exit_threshold=exit_threshold, threads=threads) for _ in range(count)
+        actor.remote(config, batch=batch, exit_threshold=exit_threshold, threads=threads, profile=profile)
+        for _ in range(count)
     ]  # fmt: skip
 
 

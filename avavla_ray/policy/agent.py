@@ -10,8 +10,8 @@ import torch
 
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.translation import Translation
 from avavla_ray.policy.types import Belief, DecisionBatch, PolicyInputs
-from avavla_ray.policy.units import check_widths
 from avavla_ray.simulators.base import Observation
 
 
@@ -23,9 +23,9 @@ class Agent:
     """
 
     def __init__(self, policy: AvaVlaPolicy, statistics: Statistics) -> None:
-        check_widths(policy.config, statistics)
         self.policy = policy
         self.statistics = statistics
+        self._translation = Translation(policy.config, statistics)
 
     @property
     def device(self) -> torch.device:
@@ -37,12 +37,8 @@ class Agent:
         Raises:
             InputError: an observation that the policy can't take.
         """
-        preparation, cameras = self.policy.preparation, self.policy.config.backbone.num_cameras
-        images = np.stack([preparation.images(list(observation.images[:cameras])) for observation in observations])
-        proprio = preparation.proprio(np.stack([o.proprio for o in observations]), self.statistics)
-        text = torch.stack([preparation.text(observation.instruction) for observation in observations])
         return PolicyInputs(
-            *(part.to(self.device) for part in (torch.from_numpy(images), text, torch.from_numpy(proprio)))
+            *(torch.from_numpy(part).to(self.device) for part in self._translation.inputs(observations))
         )
 
     def actions(self, chunk: torch.Tensor) -> np.ndarray:
@@ -50,11 +46,7 @@ class Agent:
 
         The last dimension is the gripper: it becomes -1 (open) or +1 (close). The others are clipped to [-1, 1].
         """
-        actions = self.statistics.action.unnormalise(chunk.detach().float().cpu().numpy())
-        grip = actions[..., -1] >= 0 if self.policy.config.gripper == "signed" else actions[..., -1] < 0.5
-        actions = np.clip(actions, -1.0, 1.0)
-        actions[..., -1] = np.where(grip, 1.0, -1.0)
-        return actions
+        return self._translation.actions(chunk.detach().float().cpu().numpy())
 
     def decide(
         self, observations: list[Observation], belief: Belief, **options: Any

@@ -5,6 +5,7 @@ Letters: B batch, V cameras, S image size, L text tokens, P proprioception, C ch
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,19 +29,22 @@ class Translation:
     """Units of the data that a policy was trained on, for whoever has no policy at hand.
 
     Raises:
-        InputError: the statistics are of another robot, or the policy has no tokenizer.
+        InputError: the statistics are of another robot.
     """
 
     def __init__(self, config: PolicyConfig, statistics: Statistics) -> None:
         check_widths(config, statistics)
         self.config, self.statistics = config, statistics
-        self._preparation = Preparation(config)
+
+    @cached_property
+    def _preparation(self) -> Preparation:
+        return Preparation(self.config)
 
     def inputs(self, observations: list[Observation]) -> InputArrays:
         """A batch of B observations. A policy of one camera sees the simulator's first.
 
         Raises:
-            InputError: an observation that the policy can't take.
+            InputError: an observation that the policy can't take, or the policy has no tokenizer.
         """
         preparation, cameras = self._preparation, self.config.backbone.num_cameras
         return InputArrays(

@@ -9,9 +9,8 @@ import torch
 from actors.placement import Answer, PolicyCopy, Question, answer_together
 from actors.weights import WeightHandle
 from avavla_ray.policy.action_noise import with_action_noise
-from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.policy import AvaVlaPolicy
-from avavla_ray.policy.translation import InputArrays, Translation
+from avavla_ray.policy.translation import Translation
 from avavla_ray.policy.types import Belief, Draws, PolicyInputs
 from tests.support.fragments import POINT
 from tests.support.point_simulator import PointSimulator, point_statistics
@@ -81,18 +80,6 @@ def test_what_came_through_an_object_store_can_only_be_read(policy: AvaVlaPolicy
     for part in (*asked.inputs, asked.hidden, asked.history, asked.latent, asked.action, asked.exit):
         part.flags.writeable = False
     alike(answer_together(policy, [asked], 0, None)[0], expected)
-
-
-def test_units_are_those_of_an_agent(policy: AvaVlaPolicy) -> None:
-    agent, translation = Agent(policy, point_statistics()), Translation(policy.config, point_statistics())
-    observations = [PointSimulator(POINT).reset(task, seed=task) for task in (0, 1)]
-    arrays, tensors = translation.inputs(observations), agent.inputs(observations)
-    assert isinstance(arrays, InputArrays)
-    for array, tensor in zip(arrays, tensors, strict=True):
-        np.testing.assert_array_equal(array, tensor.numpy())
-        assert array.dtype == tensor.numpy().dtype
-    chunk = 2 * torch.randn(5, policy.config.chunk, 7, generator=torch.Generator().manual_seed(0))
-    np.testing.assert_array_equal(translation.actions(chunk.numpy()), agent.actions(chunk))
 
 
 def test_older_weights_are_not_taken(policy: AvaVlaPolicy) -> None:
