@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.training.behaviour_cloning import CHECKPOINT
@@ -22,6 +21,7 @@ from tests.support import cloning_ranks
 from tests.support.cloning_nodes import STEPS, settings_of
 from tests.support.demonstration_data import make_dataset
 from tests.support.ports import free_port
+from tests.support.ranks import run_ranks
 
 # All tests look at what one program did.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -34,7 +34,7 @@ def place(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("nodes")
     demos = str(make_dataset(place / "demos", episodes=8))
     settings = settings_of(workers=1)
-    mp.spawn(cloning_ranks.work, (1, free_port(), [(settings, demos, str(place / "undisturbed"))]), nprocs=1)
+    run_ranks(cloning_ranks.work, (1, free_port(), [(settings, demos, str(place / "undisturbed"))]), 1)
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -84,16 +84,15 @@ def test_a_run_that_may_shrink_goes_on_without_the_machine_of_rank_0(place, foun
     assert_same_result(place, "lost")
 
 
-def test_a_run_resumed_on_one_worker_moves_to_another_machine(place, found):
-    assert 8 <= found["moved_after"] < STEPS
+def test_a_run_that_lost_its_last_machine_moves_to_one_that_comes(found):
+    assert max(8, found["lost_after"]) <= found["moved_after"] < STEPS
     assert found["elsewhere"]
-    assert worlds(place / "moved") == [2] * 2 + [1] * (STEPS - 2)
-    assert_same_result(place, "moved")
 
 
-def test_what_one_worker_saved_four_continue(place):
-    assert worlds(place / "four") == [2] * 2 + [1] * 10 + [4] * (STEPS - 12)
-    assert_same_result(place, "four")
+def test_what_one_worker_saved_three_continue(place, found):
+    before = found["lost_after"]
+    assert worlds(place / "three") == [2] * before + [1] * (12 - before) + [3] * (STEPS - 12)
+    assert_same_result(place, "three")
 
 
 def test_a_machine_with_a_folder_of_its_own_is_refused(place, found):

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from avavla_ray.errors import InputError
 from avavla_ray.training.engine import EngineSettings, initialise_engine
 from tests.support import engine_ranks
 from tests.support.ports import free_port
+from tests.support.ranks import run_ranks
 
 
 @pytest.mark.timeout(180)
@@ -21,7 +21,7 @@ def test_all_stages_and_worlds_train_alike_and_resume_exactly(tmp_path):
     for world, stages in ((1, (0, 2, 3)), (2, (1, 2, 3))):
         for stage in stages:
             shutil.rmtree(tmp_path / str(stage), ignore_errors=True)
-        mp.spawn(engine_ranks.work, (world, stages, free_port(), str(tmp_path)), nprocs=world)
+        run_ranks(engine_ranks.work, (world, stages, free_port(), str(tmp_path)), world)
     weights = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("weights-*.pt")}
     assert len(weights) == 6
     first = weights["weights-1-0"]
@@ -36,7 +36,7 @@ def test_all_stages_and_worlds_train_alike_and_resume_exactly(tmp_path):
 
 @pytest.mark.timeout(120)
 def test_bfloat16_computes_in_it_and_keeps_weights_and_beliefs_in_float32(tmp_path):
-    mp.spawn(engine_ranks.work_precisions, (free_port(), str(tmp_path / "losses.json")), nprocs=1)
+    run_ranks(engine_ranks.work_precisions, (free_port(), str(tmp_path / "losses.json")), 1)
     losses = json.loads((tmp_path / "losses.json").read_text())
     exact, rounded = torch.tensor(losses["float32"]), torch.tensor(losses["bfloat16"])
     assert not torch.equal(exact, rounded)

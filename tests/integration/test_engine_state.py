@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from tests.support import engine_state_ranks as ranks
 from tests.support.ports import free_port
+from tests.support.ranks import run_ranks
 
 
 def plain_states() -> dict[int, dict[str, Any]]:
@@ -49,7 +49,7 @@ def plain_states() -> dict[int, dict[str, Any]]:
 def test_training_continues_at_any_stage_world_and_offload(tmp_path):
     plain = plain_states()
     torch.save(plain[ranks.HALF], tmp_path / f"half-{ranks.PLAIN}.pt")
-    mp.spawn(ranks.work, ({world: free_port() for world in ranks.WORLDS}, str(tmp_path)), nprocs=max(ranks.WORLDS))
+    run_ranks(ranks.work, ({world: free_port() for world in ranks.WORLDS}, str(tmp_path)), max(ranks.WORLDS))
     ends = {path.stem: torch.load(path) for path in tmp_path.glob("end-*.pt")}
     assert len(ends) == 2 * len(ranks.WORLDS) * len(ranks.SETTINGS)
     expected = plain[ranks.STEPS]

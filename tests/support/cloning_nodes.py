@@ -2,7 +2,7 @@
 
     python -m tests.support.cloning_nodes DEMOS FOLDER
 
-Leaves FOLDER/lost, FOLDER/moved, FOLDER/four and FOLDER/refused, each the output of a run, and FOLDER/found.json.
+Leaves FOLDER/lost, FOLDER/three and FOLDER/refused, each the output of a run, and FOLDER/found.json.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def writer(output: Path) -> int:
 
 
 @contextmanager
-def meanwhile(act: Any) -> Iterator[None]:
-    """Run `act` beside the block; what it raises is raised after the block."""
+def meanwhile(act: Any, seconds: float = 60.0) -> Iterator[None]:
+    """Run `act` beside the block, and for at most `seconds` longer; what it raises is raised after the block."""
     errors: list[BaseException] = []
 
     def caught() -> None:
@@ -89,12 +89,14 @@ def meanwhile(act: Any) -> Iterator[None]:
     thread = threading.Thread(target=caught, daemon=True)
     thread.start()
     yield
-    thread.join(timeout=60)
+    thread.join(timeout=seconds)
     if errors:
         raise errors[0]
+    if thread.is_alive():
+        raise TimeoutError(f"not over {seconds:.0f} s later")
 
 
-def until(condition: Any, seconds: float = 120.0) -> None:
+def until(condition: Any, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -118,36 +120,30 @@ def main(demos: Path, folder: Path) -> None:
     connect(address=nodes.cluster.address)
     policy = preset("tiny")
 
-    # A run that may shrink loses the node of rank 0, and there is no other.
+    # A run that may shrink loses the node of rank 0, and there is no other; then the node that it goes on at, and one
+    # comes.
     lost = folder / "lost"
 
-    def lose() -> None:
-        until(lambda: newest_step(lost) >= 4)
-        nodes.lose(writer(lost))
-        found["lost_after"] = newest_step(lost)
-
-    with meanwhile(lose):
+    def learn() -> None:
         train(settings_of(workers=2, min_workers=1), policy, demos, lost)
 
-    # It is resumed from its second step on one worker; a node comes, and the worker's is lost.
-    nodes.add()
-    moved = copied(lost, folder / "moved", 2)
-
-    def move() -> None:
-        until(lambda: newest_step(moved) >= 8)
-        first = writer(moved)
-        at = parent(first)
+    with meanwhile(learn, seconds=240):  # nodes come and go by the main thread only
+        until(lambda: newest_step(lost) >= 4)
+        first = writer(lost)
         nodes.lose(first)
-        found["moved_after"] = newest_step(moved)
-        until(lambda: writer(moved) != first)
-        found["elsewhere"] = parent(writer(moved)) != at
+        found["lost_after"] = newest_step(lost)
+        until(lambda: writer(lost) != first and newest_step(lost) >= 8)
+        second = writer(lost)
+        at = parent(second)
+        nodes.lose(second)
+        found["moved_after"] = newest_step(lost)
+        nodes.add()
+        until(lambda: writer(lost) != second)
+        found["elsewhere"] = parent(writer(lost)) != at
 
-    with meanwhile(move):
-        train(settings_of(workers=1), policy, demos, moved, resume=True)
-
-    # What one worker saved goes on with four.
+    # What one worker saved goes on with three.
     nodes.add()
-    train(settings_of(workers=4, threads=1), policy, demos, copied(moved, folder / "four", 12), resume=True)
+    train(settings_of(workers=3, threads=1), policy, demos, copied(lost, folder / "three", 12), resume=True)
 
     # The machine that a worker is on has another file where the job wrote.
     refused = folder / "refused"
