@@ -24,7 +24,7 @@ from actors.orders import Order
 
 DEPTH = 2  # orders queued at a runner: while it works on one, the next lies there
 HELLO_EVERY_S = 1.0
-SAY_AFTER_S = 30.0
+SAY_AFTER_S = 60.0
 STARTS_IN_A_ROW = 3
 
 
@@ -56,8 +56,8 @@ class RunnerPool:
     ) -> None:
         self._group, self._begin, self._minimum, self._quarantined = group, begin, minimum, quarantined
         self.timeout_s = timeout_s
-        self._made = time.monotonic()
-        self._runners = {seat: Runner(seat, group.actor(seat), self._made) for seat in group.seats}
+        self._begun: float | None = None
+        self._runners = {seat: Runner(seat, group.actor(seat), time.monotonic()) for seat in group.seats}
         self._orphans: list[tuple[int, Request]] = []
         self._said = self._open = False
         self._failures = self._round = 0
@@ -288,11 +288,12 @@ class RunnerPool:
 
     def _say_who_is_missing(self) -> None:
         """Once: a runner that no node has room for makes itself felt by nothing else."""
-        there, seats = self.present, len(self._runners)
-        if not self._said and there < seats and time.monotonic() - self._made > SAY_AFTER_S:
+        now, there, seats = time.monotonic(), self.present, len(self._runners)
+        self._begun = self._begun or now
+        if not self._said and there < seats and now - self._begun > SAY_AFTER_S:
             self._said = True
             then = "training goes on with those" if self._open else f"training begins with {self._minimum}"
-            print(f"{there} of {seats} runners are there, the others wait for room in the cluster; {then}", flush=True)
+            print(f"{there} of {seats} runners are there, the others wait for room or a process; {then}", flush=True)
 
 
 def _place(answer: Mapping[str, Any]) -> tuple[str, int]:
