@@ -95,8 +95,9 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
             quarantined=quarantined, group_size=settings.group_size, train_actions=settings.train_actions,
             draw_exits=settings.exit_actions, notice=lambda: watch.notice,
         )  # fmt: skip
+        described = self._rollout.provenance()
         timing.take("runner")  # where the time goes is asked of playing, not of this
-        return self._rollout.provenance()
+        return described
 
     def deliver(self, order: Order) -> tuple[list[Fragment], Report]:
         """Play on until there is something to deliver. Between two orders the simulators finish their chunks, so that
