@@ -34,6 +34,7 @@ class Rows:
     def __init__(self, capacity: int) -> None:
         self._capacity, self._length, self.loose = capacity, 0, False
         self._arrays: dict[str, np.ndarray] = {}
+        self._episode = ""
         self._ids: list[str] = []
         self._finished: list[EpisodeSummary] = []
 
@@ -53,20 +54,21 @@ class Rows:
             self.follow(parts["z"][index, 0])
         for name, values in parts.items():
             arrays[name][at] = values[index]
-        if not self._ids or self._ids[-1] != episode:
-            self._ids.append(episode)
-        arrays["version"][at], arrays["task"][at], arrays["episode"][at] = version, task, len(self._ids) - 1
+        arrays["version"][at], arrays["task"][at] = version, task
+        self._episode = episode
 
-    def end(self, result: ChunkResult) -> int:
-        """The row that was begun has been executed; its position, for `follow`."""
+    def end(self, result: ChunkResult) -> None:
+        """The row that was begun has been executed."""
         at, arrays = self._length, self._arrays
+        if not self._ids or self._ids[-1] != self._episode:
+            self._ids.append(self._episode)
+        arrays["episode"][at] = len(self._ids) - 1
         arrays["reward"][at], arrays["duration"][at] = result.reward, result.duration
         arrays["terminated"][at], arrays["truncated"][at] = result.success, result.truncated
         self._length += 1
         self.loose = not result.success
         if result.success:
             arrays["next_z"][at] = 0
-        return at
 
     def finish(self, summary: EpisodeSummary) -> None:
         """The episode of the last row has ended."""
@@ -85,7 +87,7 @@ class Rows:
         """Nobody will learn what followed."""
         self._length, self.loose = 0, False
 
-    def fragment(self, *, group: int = -1) -> Fragment | None:
+    def fragment(self) -> Fragment | None:
         """What there is, without a last row that is loose; None where that is nothing. The rows are used up."""
         if self.loose:
             self._length -= 1
@@ -94,7 +96,7 @@ class Rows:
         arrays = {name: values[: self._length] for name, values in self._arrays.items()}
         seen = {field: arrays.pop(name) for name, field in _SEEN.items() if name in arrays}
         return Fragment(
-            **arrays, group=np.full(self._length, group, np.int64), seen=Seen(**seen) if seen else None,
+            **arrays, group=np.full(self._length, -1, np.int64), seen=Seen(**seen) if seen else None,
             episode_ids=self._ids, finished=self._finished,
         )  # fmt: skip
 

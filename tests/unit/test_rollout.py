@@ -134,6 +134,7 @@ def test_a_broken_simulator_costs_only_its_episode() -> None:
         # The chunk that broke leaves no row, and the one before it is bootstrapped like any cut.
         assert not fragment.terminated[-1] or fragment.reward[-1] == 1
         assert np.isfinite(fragment.next_z).all()
+        assert set(fragment.episode) == set(range(len(fragment.episode_ids)))
     assert lost & {name for fragment in fragments for name in fragment.episode_ids}
     names = [episode.episode_id for episode in report.finished]
     assert len(names) == len(set(names))
