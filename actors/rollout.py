@@ -141,7 +141,8 @@ class Rollout:
         finally:
             self._idle_since = time.perf_counter()
             self._delivery.report.seconds += self._idle_since - begun
-        fragments, report = self._delivery.take(order, self.simulators)
+        with span("delivering"):
+            fragments, report = self._delivery.take(order, self.simulators)
         report.quarantined, report.leaving = dict(self.watchdog.quarantined), self._left
         return fragments, report
 
