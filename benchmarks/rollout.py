@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         quick: shorter turns, fewer simulators, small updates, no table; ends within 45 s on 2 cores.
         json: file for the numbers. markdown: for the table and the timing tree.
-        checkpoint: policy to roll out, exits being drawn from its gate; when left out, random weights of `preset` with a
+        checkpoint: policy to roll out, exits being drawn from its gate; by default random weights of `preset` with a
             gate that says 0.4 to everything, which makes 2.3 latent steps a decision, as the paper's have.
         simulators: of each runner. buffers: parts of them that are decided for in turn. isolate: them in processes of
             their own.

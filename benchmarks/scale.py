@@ -155,7 +155,7 @@ def measure(settings: Settings) -> dict[str, Any]:
         num_env_runners=runners, custom_resources_per_env_runner={"simulator": 1},
         rollout_fragment_length=settings.fragment_decisions,
     ).training(
-        min_env_runners=runners, idle_release_s=None, max_lag=1000, update_decisions=settings.update_decisions,
+        min_env_runners=1, idle_release_s=None, max_lag=1000, update_decisions=settings.update_decisions,
         minibatch_decisions=64,
     )  # fmt: skip
     config.pace = Pace(settings.step_ms, settings.jitter, simulators=settings.per_runner)

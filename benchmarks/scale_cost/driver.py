@@ -63,7 +63,7 @@ class NullLearners:
             return None
         (reference,), self.pending = self.pending, []
         self.version += 1
-        return Outcome(self.version, weights=reference, metrics={"update_seconds": 0.0})
+        return Outcome(self.version, weights=reference, metrics={"update_seconds": 0.0, "env_steps": 0.0, "decisions": 0.0})
 
     def get_state(self, *_: Any, **__: Any) -> dict[str, Any]:
         """For RLlib, which looks for RLModules in it."""
