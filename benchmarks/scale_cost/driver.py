@@ -45,6 +45,7 @@ class NullLearners:
     def __init__(self, config: Any) -> None:
         self.version, self.pending = 0, list[Any]()
         self.policy_config, self.statistics = preset(config.preset), None
+        self._metrics, self._chunk = dict[str, float](), config.pace.chunk
         self._rank: Any = ray.remote(num_cpus=0)(Publisher).remote(config.parameters)
 
     def __len__(self) -> int:
@@ -56,6 +57,8 @@ class NullLearners:
         return reference
 
     def update_async(self, lots: list[tuple[Any, int]]) -> None:
+        decisions = sum(count for _, count in lots)
+        self._metrics = {"update_seconds": 0.0, "decisions": decisions, "env_steps": decisions * self._chunk}
         self.pending = [self._rank.weights.remote()]
 
     def poll(self) -> Outcome | None:
@@ -63,7 +66,7 @@ class NullLearners:
             return None
         (reference,), self.pending = self.pending, []
         self.version += 1
-        return Outcome(self.version, weights=reference, metrics={"update_seconds": 0.0, "env_steps": 0.0, "decisions": 0.0})
+        return Outcome(self.version, weights=reference, metrics=self._metrics)
 
     def get_state(self, *_: Any, **__: Any) -> dict[str, Any]:
         """For RLlib, which looks for RLModules in it."""
