@@ -209,6 +209,8 @@ class AsyncPPO(Algorithm):
         back, self.pool.returned = self.pool.returned, []
         metrics.count(self.metrics, metrics.RUNNER_RESTARTS, len(back))
         metrics.count(self.metrics, metrics.SERVER_RESTARTS, self.servers.restarts())
+        metrics.log_timings(self.metrics, self.servers.timings)
+        self.servers.timings.clear()
         return back
 
     # Learning

@@ -16,13 +16,13 @@ from actors.settings import PPOSettings
 from avavla_ray.errors import InputError, check_fraction, check_known
 from avavla_ray.simulators.base import Simulator, SimulatorConfig
 from avavla_ray.simulators.registry import make_simulator
-from avavla_ray.training.engine import EngineSettings
+from avavla_ray.training.engine import PRECISIONS, EngineSettings
 
 OWN = (
     "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold", "demonstrations", "engine",
     "snapshot_every", "run_name", "min_env_runners", "idle_release_s", "queue_decisions", "policy_placement",
-    "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server", "server_batch", "buffers", "spot", "ledger",
-    "runner_timeout_s", "server_timeout_s", "learner_timeout_s", "profile",
+    "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server", "server_batch", "rollout_precision", "buffers",
+    "spot", "ledger", "runner_timeout_s", "server_timeout_s", "learner_timeout_s", "profile",
 )  # fmt: skip
 PLACEMENTS = ("copy", "server")
 
@@ -52,6 +52,8 @@ class AsyncPPOConfig(AlgorithmConfig):
         policy_placement: "copy" of the policy in every runner, or "server", shared by all.
         num_policy_servers, num_cpus_per_server, num_gpus_per_server: how many, and what each has for itself.
         server_batch: observations that a server decides together at most.
+        rollout_precision: of the backbone that decides, "float32" or "bfloat16", which some processors compute faster;
+            latent steps and likelihoods are float32 with either, and the loss corrects for the difference as for age.
         buffers: groups of simulators in a runner; while one steps the next one's actions are decided. 1: all together.
         spot: how a runner hears that its machine is about to be taken away: "off", "aws", "gcp", or "file:PATH", a file
             whose appearance says so.
@@ -85,6 +87,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.num_cpus_per_server = 1.0
         self.num_gpus_per_server = 0.0
         self.server_batch = 64
+        self.rollout_precision = "float32"
         self.buffers = 2
         self.spot = "off"
         self.ledger: str | None = None
@@ -137,6 +140,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         if self.engine.precision != "float32":
             raise InputError(f"PPO compares likelihoods in float32: it can't be trained in {self.engine.precision}")
         check_known("policy placement", self.policy_placement, PLACEMENTS)
+        check_known("rollout precision", self.rollout_precision, PRECISIONS)
         for name in ("num_env_runners", "num_envs_per_env_runner", "snapshot_every", "least_env_runners", "buffers",
                      "num_policy_servers", "server_batch"):  # fmt: skip
             if getattr(self, name) < 1:

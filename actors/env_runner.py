@@ -83,7 +83,9 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
                 servers, policy, statistics, first=runner - 1, timeout_s=settings.server_timeout_s
             )  # fmt: skip
         else:
-            placement = PolicyCopy(AvaVlaPolicy(policy).eval(), statistics, exit_threshold=settings.exit_threshold)
+            copy = AvaVlaPolicy(policy).eval()
+            copy.set_precision(settings.rollout_precision)
+            placement = PolicyCopy(copy, statistics, exit_threshold=settings.exit_threshold)
         placement.use(handle)
         watch = self._watch = TerminationWatch(settings.spot)
         factory = settings.make_simulator

@@ -48,11 +48,13 @@ class PolicyServer:
         exit_threshold: float | None = None,
         threads: int = 1,
         profile: bool = False,
+        precision: str = "float32",
     ) -> None:
         torch.set_num_threads(threads)
         switch(profile)
         device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
         self._policy = AvaVlaPolicy(config).eval().to(device)
+        self._policy.set_precision(precision)
         self._limit, self._exit_threshold = batch, exit_threshold
         self._version, self._newest = -1, WeightHandle(-1, ())
         self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ class PolicyServers:
 
     Attributes:
         handles: for the runners; none where each has a copy of the policy.
+        timings: seconds by path since somebody emptied it, of all servers that are profiled.
     """
 
     def __init__(self, config: Any, policy: PolicyConfig) -> None:
@@ -44,11 +46,13 @@ class PolicyServers:
             self.handles = [
                 ray.remote(**own, **server_bundle(config, index))(PolicyServer).remote(
                     policy, batch=config.server_batch, exit_threshold=config.exit_threshold,
-                    threads=max(1, int(config.num_cpus_per_server)),
+                    threads=max(1, int(config.num_cpus_per_server)), profile=config.profile,
+                    precision=config.rollout_precision,
                 )
                 for index in range(config.num_policy_servers)
             ]  # fmt: skip
         self._seen = [_Seen() for _ in self.handles]
+        self.timings = Counter[str]()
 
     def restarts(self) -> int:
         """Servers that have come back since the last call. Returns at once."""
@@ -56,9 +60,12 @@ class PolicyServers:
         for handle, seen in zip(self.handles, self._seen, strict=True):
             if seen.call is not None and ray.wait([seen.call], timeout=0)[0]:
                 try:
-                    pid = ray.get(seen.call)["pid"]
+                    told = ray.get(seen.call)
                 except RayError:
                     pid = seen.pid  # it is on its way back
+                else:
+                    pid = told["pid"]
+                    self.timings.update(told["timings"])
                 back += seen.pid not in (None, pid)
                 seen.pid, seen.call = pid, None
             if seen.call is None and now - seen.asked > LOOK_EVERY_S:

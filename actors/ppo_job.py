@@ -91,12 +91,14 @@ class Settings:
     num_servers: int = 1
     """Of these."""
     server_gpus: float = 0.0
+    rollout_precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the backbone that decides in rollouts; bfloat16 is faster where the processor has instructions for it."""
     spot: str = "off"
     """How runners hear that their machine is about to be taken away: off, aws, gcp, or file:PATH."""
     learners: int = 1
     """DeepSpeed ranks."""
-    zero_stage: Literal[0, 1, 2, 3] = 2
-    """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters."""
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters. By default 2 on several ranks."""
     assets: str = "bundled"
     """official, bundled, or a folder laid out like LIBERO's assets."""
     render: Literal["reference", "fast"] = "fast"
@@ -128,8 +130,10 @@ CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "cr
 # Flags that a recipe may set, too: only True is a choice.
 SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
 # May change from one --resume to the next.
-OPEN_ENDED = ("env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",
-              "num_servers", "server_gpus", "spot", "profile", "output", "run_id", "resume", "tracking_uri")  # fmt:skip
+OPEN_ENDED = (
+    "env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",
+    "num_servers", "server_gpus", "rollout_precision", "spot", "profile", "output", "run_id", "resume", "tracking_uri",
+)  # fmt: skip
 
 
 def run(settings: Settings, *, calvin: bool) -> None:
@@ -247,6 +251,8 @@ def configure(
     from avavla_ray.training.engine import EngineSettings
 
     config: Any = AsyncPPOConfig()
+    alone = 0 if settings.learners == 1 else 2
+    stage = alone if settings.zero_stage is None else settings.zero_stage
     return (
         config.env_runners(
             num_env_runners=settings.num_runners, num_envs_per_env_runner=settings.simulators,
@@ -258,9 +264,10 @@ def configure(
             **asdict(ppo), checkpoint=None if checkpoint is None else str(checkpoint.absolute()),
             unnorm_key=settings.unnorm_key, demonstrations=demos and absolute(demos), simulator=simulator,
             exit_threshold=settings.exit_threshold, run_name=settings.run_id or settings.output.name,
-            engine=EngineSettings(zero_stage=settings.zero_stage), min_env_runners=settings.min_runners,
+            engine=EngineSettings(zero_stage=stage), min_env_runners=settings.min_runners,
             buffers=settings.buffers, policy_placement=settings.placement, num_policy_servers=settings.num_servers,
-            num_gpus_per_server=settings.server_gpus, spot=settings.spot, profile=settings.profile,
+            num_gpus_per_server=settings.server_gpus, rollout_precision=settings.rollout_precision,
+            spot=settings.spot, profile=settings.profile,
         )
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ from avavla_ray.policy.precision import dtype_of
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.reasoning import ValueHead, clamped_entropy, gaussian_log_prob
 from avavla_ray.policy.types import Belief, Decision, DecisionBatch, Draws, LatentContext, PolicyInputs, Replay
+from avavla_ray.timing import span
 
 
 class _Observed(NamedTuple):
@@ -188,22 +189,25 @@ class AvaVlaPolicy(nn.Module):
         fixed = depth is not None or not config.latent.early_exit
         draws = None if draws is None else Draws(*(None if part is None else part.to(self.device) for part in draws))
         with self._evaluating():
-            observed = self._observe(inputs, belief)
-            if self.loop is None:
-                context = LatentContext(observed.encoding, observed.z0[:, None])
-                trace = empty_trace(config.latent, observed.z0)
-            else:
-                context = self.loop.context(observed.encoding)
-                trace = self.loop.think(
-                    context,
-                    observed.z0,
-                    steps=config.latent.max_steps if depth is None else depth,
-                    exit_threshold=None if fixed else threshold,
-                    noise=None if draws is None else draws.latent,
-                    exits=None if draws is None or fixed else draws.exit,
-                )
-            z = final_latent(trace)
-            chunk, hidden, weights = self._decode(observed, z, config.attention.temperature, keep)
+            with span("encode"):
+                observed = self._observe(inputs, belief)
+            with span("think"):
+                if self.loop is None:
+                    context = LatentContext(observed.encoding, observed.z0[:, None])
+                    trace = empty_trace(config.latent, observed.z0)
+                else:
+                    context = self.loop.context(observed.encoding)
+                    trace = self.loop.think(
+                        context,
+                        observed.z0,
+                        steps=config.latent.max_steps if depth is None else depth,
+                        exit_threshold=None if fixed else threshold,
+                        noise=None if draws is None else draws.latent,
+                        exits=None if draws is None or fixed else draws.exit,
+                    )
+                z = final_latent(trace)
+            with span("decode"):
+                chunk, hidden, weights = self._decode(observed, z, config.attention.temperature, keep)
             log_prob = chunk.new_zeros(chunk.shape[:2])
             if draws is not None and draws.action is not None and self.action_noise is not None:
                 chunk, log_prob = self.action_noise(chunk, normals=draws.action)
