@@ -39,6 +39,7 @@ class Settings:
         json: file for the numbers. markdown: for the table and the timing tree.
         checkpoint: policy to roll out, exits being drawn from its gate; by default random weights of `preset` with a
             gate that says 0.4 to everything, which makes 2.3 latent steps a decision, as the paper's have.
+        rollout_precision: that the backbone decides in; in full, float32 rollouts are also compared with bfloat16.
         simulators: of each runner. buffers: parts of them that are decided for in turn. isolate: them in processes of
             their own.
         serial_simulators: of the serial loop.
@@ -51,6 +52,7 @@ class Settings:
     markdown: Path | None = None
     checkpoint: Path | None = None
     preset: str = "small"
+    rollout_precision: Literal["float32", "bfloat16"] = "float32"
     suite: str = "libero_object"
     task: int = 0
     assets: str = "bundled"
@@ -120,7 +122,7 @@ def make_config(settings: Settings, checkpoint: Path) -> Any:
             checkpoint=str(checkpoint), simulator=simulator, max_lag=1000, isolate=settings.isolate,
             buffers=settings.buffers, update_decisions=settings.update_decisions,
             minibatch_decisions=settings.minibatch_decisions, min_env_runners=settings.num_runners,
-            idle_release_s=None, profile=True, exit_actions=True,
+            idle_release_s=None, profile=True, exit_actions=True, rollout_precision=settings.rollout_precision,
         )
     )  # fmt: skip
 
@@ -147,14 +149,22 @@ def measure(settings: Settings, checkpoint: Path) -> tuple[dict[str, Any], str]:
     ray.get(serial_ready)
     print(f"simulators, runners and learner ready after {time.perf_counter() - begun:.0f} s", flush=True)
     rates = {name: Rate() for name in ("simulator_only", "rollout", "with_learner")}
+    lower = Rate()
     for turn in range(settings.rounds):
         fleet.simulator_only(settings.seconds, rates["simulator_only"])
         fleet.rollout(settings.seconds, rates["rollout"])
+        if not settings.quick and settings.rollout_precision == "float32":
+            fleet.rollout_in("bfloat16", "float32", settings.seconds, lower)
         result = fleet.with_learner(settings.seconds, rates["with_learner"], algorithm)
         ray.get(serial.turn.remote(settings.seconds))
         print(f"turn {turn + 1} of {settings.rounds} done after {time.perf_counter() - begun:.0f} s", flush=True)
     loop = ray.get(serial.env_steps_per_s.remote())
     numbers = numbers_of(rates, loop) | {"latent_steps": fleet.latent_steps["steps"] / fleet.latent_steps["of"]}
+    if lower.decisions:
+        numbers |= {
+            "share_of_simulator_only_bfloat16": lower.mean / rates["simulator_only"].mean,
+            "cpu_share_of_simulator_only_bfloat16": rates["simulator_only"].cpu_ms / lower.cpu_ms,
+        }
     profile = {name.removeprefix(f"{PROFILE}/"): value for name, value in flat(result).items() if PROFILE in name}
     timings = fleet.timings | {path: value for path, value in profile.items() if path.startswith("learner")}
     for kind in kinds(timings):
@@ -209,8 +219,8 @@ def main(settings: Settings) -> None:
         checkpoint = settings.checkpoint or make_checkpoint(settings, Path(folder) / "checkpoint")
         numbers, text = measure(settings, checkpoint)
     names = (
-        "num_runners", "simulators", "buffers", "serial_simulators", "isolate", "fragment_decisions",
-        "update_decisions", "suite", "assets", "render", "preset",
+        "num_runners", "simulators", "buffers", "rollout_precision", "serial_simulators", "isolate",
+        "fragment_decisions", "update_decisions", "suite", "assets", "render", "preset",
     )  # fmt: skip
     numbers |= {name: getattr(settings, name) for name in names} | {"machine": machine(), "commit": git_commit()}
     for name, value in numbers.items():

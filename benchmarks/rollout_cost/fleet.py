@@ -123,6 +123,14 @@ class Fleet:
             for path, took in report.timings.items():
                 self.timings[path] += took
 
+    def rollout_in(self, precision: str, otherwise: str, seconds: float, rate: Rate) -> None:
+        """`rollout` with copies of the policy that compute in another precision than `otherwise`."""
+        ray.get([actor.decide_in.remote(precision) for actor in self.actors])
+        timings, self.timings = self.timings, defaultdict(float)
+        self.rollout(seconds, rate)
+        self.timings = timings
+        ray.get([actor.decide_in.remote(otherwise) for actor in self.actors])
+
     def with_learner(self, seconds: float, rate: Rate, algorithm: Any) -> dict[str, Any]:
         """Asynchronous PPO: the same runners while the learner updates; the last update's result."""
         result: dict[str, Any] = algorithm.train()

@@ -36,6 +36,11 @@ class MeasuredRunner(SimulatorEnvRunner):
         beats, self._beats = self._beats, []
         return beats
 
+    def decide_in(self, precision: str) -> None:
+        """Let the copy of the policy compute in "float32" or "bfloat16" from now on."""
+        placement: Any = self.rollout.placement
+        placement.policy.set_precision(precision)
+
     def is_quiet(self) -> bool:
         """Whether no simulator is at anything. After an order in lockstep one may still be resetting."""
         return not any(slot.flying for slot in self.rollout._slots)
