@@ -24,8 +24,10 @@ CORRECTIONS = ("decoupled", "naive", "vtrace")
 class PolicyLoss(NamedTuple):
     """Scalars, float32. `loss` is what to minimise, the others are diagnostics, detached.
 
-    approx_kl: mean of (ratio - 1) - log ratio, always of the policy against the proximal one. clip_fraction: share of
-    entries whose ratio, the one that is clipped, left the clip range. weight: mean truncated importance weight.
+    approx_kl: mean of (ratio - 1) - log ratio, always of the policy against the proximal one, and weighted by truncated
+    proximal / behaviour: what an older policy drew and the proximal one would never have drawn says nothing about how
+    far that one has moved, and its ratio can be any number. clip_fraction: share of entries whose ratio, the one that
+    is clipped, left the clip range. weight: mean truncated importance weight of the loss.
     """
 
     loss: Tensor
@@ -69,16 +71,16 @@ def policy_loss(
         torch.where(mask, part.double(), 0.0)
         for part in (log_prob, proximal_log_prob, behaviour_log_prob, advantages)
     )  # fmt: skip
+    importance = (proximal - behaviour).exp().clamp_max(max_weight).detach()
     if correction == "naive":
         ratio, weight = (new - behaviour).exp(), torch.ones_like(new)
     else:
-        ratio = (new - proximal).exp()
-        weight = (proximal - behaviour).exp().clamp_max(max_weight).detach()
+        ratio, weight = (new - proximal).exp(), importance
     surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
     loss = -masked_mean(weight * surrogate, mask)
     with torch.no_grad():
         moved = new - proximal
-        approx_kl = masked_mean(moved.expm1() - moved, mask)
+        approx_kl = masked_mean(importance * (moved.expm1() - moved), mask)
         clip_fraction = masked_mean(((ratio - 1).abs() > clip).double(), mask)
         mean_weight = masked_mean(weight, mask)
     return PolicyLoss(loss.float(), approx_kl.float(), clip_fraction.float(), mean_weight.float())

@@ -26,7 +26,9 @@ def policy_reference(rows, clip, correction, max_weight):
             ratio, weight = math.exp(new - proximal), min(math.exp(proximal - behaviour), max_weight)
         inside = min(max(ratio, 1 - clip), 1 + clip)
         loss -= weight * min(ratio * advantage, inside * advantage) / count
-        kl += (math.exp(new - proximal) - 1 - (new - proximal)) / count
+        kl += (
+            min(math.exp(proximal - behaviour), max_weight) * (math.exp(new - proximal) - 1 - (new - proximal)) / count
+        )
         clipped += (abs(ratio - 1) > clip) / count
         total_weight += weight / count
     return loss, kl, clipped, total_weight
@@ -126,8 +128,30 @@ def test_naive_ppo_measures_the_ratio_from_the_policy_that_acted():
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_divergence_is_that_of_this_update(correction):
-    loss = one_stale_step(0.7, correction, moved=0.5)
-    assert float(loss.approx_kl) == pytest.approx(math.exp(0.5) - 1 - 0.5, rel=1e-6)
+    for gap, weight in ((0.0, 1.0), (0.5, math.exp(0.5)), (9.0, 2.0)):
+        loss = one_stale_step(gap, correction, moved=0.5)
+        assert float(loss.approx_kl) == pytest.approx(weight * (math.exp(0.5) - 1 - 0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_what_the_policy_would_no_longer_draw_says_nothing_about_its_divergence(correction):
+    assert float(one_stale_step(-60.0, correction, moved=60.0).approx_kl) == pytest.approx(1.0)
+    assert float(one_stale_step(-60.0, correction, moved=40.0).approx_kl) < 1e-8
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_divergence_from_older_draws_is_that_of_the_two_policies(correction):
+    """Of Gaussians half a deviation apart, (mean difference)^2 / 2, whoever drew."""
+    drawn = 0.3 * torch.ones(1) + torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+
+    def log_prob(mean: float) -> torch.Tensor:
+        return -0.5 * (drawn - mean).square()
+
+    everywhere = torch.ones(len(drawn), dtype=torch.bool)
+    loss = policy_loss(
+        log_prob(0.5), log_prob(0.0), log_prob(0.3), torch.zeros(len(drawn)), everywhere, correction=correction
+    )
+    assert float(loss.approx_kl) == pytest.approx(0.5**2 / 2, rel=0.03)
 
 
 def test_a_divergence_far_below_rounding_is_still_one():
@@ -175,7 +199,7 @@ def test_what_is_no_number_inside_the_mask_is_seen(correction):
         loss = policy_loss(*parts, torch.ones(1, dtype=torch.bool), correction=correction)
         used = correction != "naive" or row != 1  # naive reads the proximal policy for the divergence alone
         assert loss.loss.isnan() == used
-        assert loss.approx_kl.isnan() == (row < 2)
+        assert loss.approx_kl.isnan() == (row < 3)
 
 
 def test_value_clip_by_hand():
