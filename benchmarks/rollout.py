@@ -72,7 +72,7 @@ class Settings:
 
 def quickly(settings: Settings) -> Settings:
     return replace(
-        settings, simulators=min(settings.simulators, 4), serial_simulators=1, seconds=1.5, rounds=2,
+        settings, simulators=min(settings.simulators, 4), serial_simulators=1, seconds=1.2, rounds=2,
         fragment_decisions=4, update_decisions=32, minibatch_decisions=16,
     )  # fmt: skip
 

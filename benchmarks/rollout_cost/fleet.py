@@ -17,7 +17,7 @@ from actors.weights import WeightHandle
 from benchmarks.rollout_cost.processor import Reading, processor_seconds, spent
 from benchmarks.rollout_cost.runner import Beats, MeasuredRunner
 
-WARM_S = 0.5  # of every turn, before it counts
+WARM_S = 0.3  # of every turn, before it counts
 
 
 @dataclass
