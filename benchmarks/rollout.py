@@ -58,7 +58,7 @@ class Settings:
     assets: str = "bundled"
     render: Literal["reference", "fast"] = "fast"
     num_runners: int = default_workers()
-    simulators: int = 8
+    simulators: int = 16
     buffers: int = 1
     serial_simulators: int = 4
     isolate: bool = True
@@ -170,10 +170,11 @@ def measure(settings: Settings, checkpoint: Path) -> tuple[dict[str, Any], str]:
     for kind in kinds(timings):
         for path, share in shares(timings, kind).items():
             numbers[f"time.{kind}.{path.replace('/', '.')}"] = share
-    variants = []
-    if not settings.quick:
-        variants = measure_variants(config, algorithm.learner_group, algorithm.weights, settings)
+    group, newest = algorithm.learner_group, algorithm.weights
+    weights = replace(newest, reference=(ray.put(ray.get(newest.reference[0])),))  # which outlive the learner
     algorithm.stop()
+    ray.kill(serial)
+    variants = [] if settings.quick else measure_variants(config, group, weights, settings)
     for variant in variants:
         numbers |= variant.flat()
     return numbers, f"{table(variants)}\n{describe(timings)}" if variants else describe(timings)

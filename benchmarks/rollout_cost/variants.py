@@ -51,11 +51,12 @@ class Variant:
 def layouts(runners: int, simulators: int) -> list[tuple[int, int, int, str]]:
     """(runners, simulators, buffers, placement), from one runner with few simulators to the machine's."""
     few = max(1, simulators // 4)
-    return [
+    chosen = [
         (1, simulators, 1, "copy"), (1, simulators, 2, "copy"), (1, 2 * simulators, 2, "copy"),
         *((runners, each, buffers, "copy") for each in (few, 2 * few, simulators) for buffers in (1, 2)),
         (runners, simulators, 1, "server"), (runners, simulators, 2, "server"),
     ]  # fmt: skip
+    return list(dict.fromkeys(chosen))
 
 
 def measure_variants(config: Any, group: Any, weights: WeightHandle, settings: Any) -> list[Variant]:
