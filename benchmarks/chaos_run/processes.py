@@ -30,8 +30,10 @@ class Family:
         return frozenset(family - {root})
 
     def parts(self, part: str) -> list[int]:
-        """Actors of a kind."""
-        return sorted(pid for pid in self.members if title(pid).startswith(TITLES[part]))
+        """Actors of a kind that have been constructed; of one that has not, Ray says what it says of one without a
+        process."""
+        titles = {pid: title(pid) for pid in self.members}
+        return sorted(pid for pid, name in titles.items() if name.startswith(TITLES[part]) and "__init__" not in name)
 
 
 def title(pid: int) -> str:

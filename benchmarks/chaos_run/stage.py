@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
 
     return {
         **PROCESS_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0",
+        "RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0", "RAY_worker_niceness": "0",
         # A store that is not there is not waited for; what it does not take is sent later.
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }  # fmt: skip
