@@ -22,6 +22,7 @@ from actors.batch import deal
 from actors.cloning_stream import Demonstrations, never_learned
 from actors.engine_files import read_share, write_shares
 from actors.learner import Learner, Refusal, Update
+from actors.learner_room import LearnerRoom
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
 from avavla_ray.policy.action_noise import with_action_noise
@@ -33,7 +34,6 @@ from avavla_ray.policy.weights import flatten, load_flat
 RESTARTS_IN_A_ROW = 3
 # A rank that is alive answers within this time after another has failed: the collective that it waits in breaks.
 GRACE_S = 60.0
-ROOM_S = 60.0
 
 
 @dataclass
@@ -95,6 +95,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self.version, self.restarts = 0, 0
         self._config, self._world = config, max(1, config.num_learners)
         self._initial = ray.put(flatten(checkpoint.policy))
+        self._room = LearnerRoom(config, self._world)
         self._failures = 0
         self._begun = 0.0  # of the running update
         self._pending: list[tuple[Any, Any]] = []
@@ -194,9 +195,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
     def _start(self) -> None:
         """Fresh ranks with the initial weights, or with those of the snapshot."""
         config = self._config
-        options = {"num_cpus": config.num_cpus_per_learner, "num_gpus": config.num_gpus_per_learner}
         self._ranks = [
-            ray.remote(**options)(Learner).remote(
+            ray.remote(**self._room.options(rank))(Learner).remote(
                 PPOSettings.of(config), config.engine, self.policy_config, self.statistics, rank, self._world,
                 threads=max(1, int(config.num_cpus_per_learner)), seed=config.seed or 0,
                 demonstrations=config.demonstrations and Demonstrations(config.demonstrations, self.held_out),
@@ -204,21 +204,11 @@ class DeepSpeedLearnerGroup(Checkpointable):
             )
             for rank in range(self._world)
         ]  # fmt: skip
-        self._wait_for_room()
+        self._room.wait([rank.address.remote() for rank in self._ranks])
         place = ray.get(self._ranks[0].address.remote())
         self._all("start", *place, self._initial)
         if self._snapshot:
             self._all("load", self._snapshot)
-
-    def _wait_for_room(self) -> None:
-        """Until every rank has a place; a cluster may have to grow for it, or to get a lost machine back."""
-        waiting = [rank.address.remote() for rank in self._ranks]
-        while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=ROOM_S)
-            for answer in ready:
-                ray.get(answer)
-            if waiting:
-                print(f"learner: the cluster has no room for {len(waiting)} of {self._world} ranks yet", flush=True)
 
     def _replace(self, lost: str) -> Outcome:
         """Replace all ranks; what they had not saved in a snapshot is lost, the version goes on."""
@@ -226,7 +216,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         while True:
             self._failures += 1
             self.restarts += 1
-            self.shutdown()
+            self._end_ranks()
             try:
                 self._start()
                 weights = self._gathered()
@@ -248,17 +238,21 @@ class DeepSpeedLearnerGroup(Checkpointable):
             raise
 
     def _take_snapshot(self) -> None:
-        """Every rank's engine state into the object store, owned by this process: it outlives the ranks."""
+        """Every rank's engine state into the object store of this process's machine: it outlives ranks and theirs."""
         snapshot = [rank.save.remote() for rank in self._ranks]
         limit = self._config.learner_timeout_s
-        _, hung = ray.wait(snapshot, num_returns=len(snapshot), timeout=limit, fetch_local=False)
+        _, hung = ray.wait(snapshot, num_returns=len(snapshot), timeout=limit)
         if not hung and not any(_error(share) for share in snapshot):  # lost ranks are noticed by the next update
             self._snapshot, self._snapshot_version = snapshot, self.version
 
-    def shutdown(self) -> None:
+    def _end_ranks(self) -> None:
         for rank in self._ranks:
             ray.kill(rank)
         self._ranks, self._pending = [], []
+
+    def shutdown(self) -> None:
+        self._end_ranks()
+        self._room.leave()
 
     # Checkpoints: RLlib's files, and beside them the ranks' engine state
 
