@@ -34,6 +34,7 @@ class Settings:
         seconds: of strikes. every: seconds between two of them.
         kinds: of strikes; all of them when left out.
         placement: of the policy. simulators: of each runner.
+        ppo: more of the run's settings, as NAME=VALUE of actors/settings.py.
         undisturbed: do the same number of updates without strikes, too.
         folder: for what the runs write; a temporary one when left out.
     """
@@ -53,6 +54,7 @@ class Settings:
     simulators: int = 2
     learners: int = 1
     update_decisions: int = 64
+    ppo: tuple[str, ...] = ()
     undisturbed: bool = True
     folder: Path | None = None
     seed: int = 0
@@ -134,7 +136,8 @@ def run(settings: Settings, checkpoint: Path, folder: Path, updates: int | None)
         f"sqlite:///{folder}/mlflow.db" if store is None else store.uri, str(checkpoint), updates,
         suite=settings.suite, tasks=settings.tasks, max_steps=settings.max_steps, runners=settings.num_runners,
         simulators=settings.simulators, learners=settings.learners, placement=settings.placement,
-        ppo={"update_decisions": settings.update_decisions, "minibatch_decisions": 32}, seed=settings.seed,
+        ppo={"update_decisions": settings.update_decisions, "minibatch_decisions": 32, **named(settings.ppo)},
+        seed=settings.seed,
     )  # fmt: skip
     if store is not None:
         store.start()
@@ -203,6 +206,12 @@ def told(plan: Any, output: Path) -> dict[str, Any]:
         "seconds": curve[-1]["total/seconds"], "runs": len(runs),
         "missing": len({int(point["total/updates"]) for point in curve} - logged),
     }  # fmt: skip
+
+
+def named(words: tuple[str, ...]) -> dict[str, Any]:
+    """NAME=VALUE each, the value as in JSON."""
+    pairs = [word.partition("=") for word in words]
+    return {name: json.loads(value) for name, _, value in pairs}
 
 
 def quantile(values: list[float], share: float) -> float:
