@@ -7,8 +7,8 @@ was drawn in the final latent state. Letters: N decisions of all fragments end t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from actors.settings import PPOSettings
 from avavla_ray.learning.fragment import Fragment, Seen, chain_ends, concatenate
 from avavla_ray.learning.gae import semi_markov_gae, valid_steps
-from avavla_ray.learning.group_advantage import group_advantages
+from avavla_ray.learning.group_advantage import group_advantages, group_differences
 from avavla_ray.learning.normalise import normalise_advantages
 from avavla_ray.learning.rewards import composite_reward
 from avavla_ray.learning.vtrace import semi_markov_vtrace
@@ -103,12 +103,12 @@ class Outlook(NamedTuple):
 Look = Callable[[Batch], Outlook]
 
 
-def look_again(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings) -> Outlook:
+def look_again(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings, *, uniform: bool = False) -> Outlook:
     """What `policy` makes of stored decisions, differentiable.
 
     Without chunks the latent states are the stored ones (arXiv 2606.15099: ratios are computed on them), so that only
     the update policy, the gate and the critic are asked. With chunks everything is recomputed from what was seen. The
-    critic reads latent states, and does not shape them.
+    critic reads latent states, and does not shape them. `uniform`: see `LatentLoop.retrace`.
     """
     taken, K = batch.taken, batch.u.shape[1]
     seen = batch.witnessed
@@ -120,7 +120,7 @@ def look_again(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings) -> Out
         logit = policy.gate_logit(z[:, 1:]) if settings.exit_actions else None
         action = latent.new_zeros(batch.executed.shape)
     else:
-        replay = policy.replay(seen.inputs, seen.belief, batch.u, batch.steps, seen.chunk)
+        replay = policy.replay(seen.inputs, seen.belief, batch.u, batch.steps, seen.chunk, uniform=uniform)
         z, logit = replay.z, replay.exit_logit
         latent = replay.log_prob.where(taken, 0.0)
         action = replay.action_log_prob.where(batch.executed, 0.0)
@@ -132,7 +132,12 @@ def look_again(policy: AvaVlaPolicy, batch: Batch, settings: PPOSettings) -> Out
 
 @torch.no_grad()
 def make_batch(
-    fragments: list[Fragment], policy: AvaVlaPolicy, settings: PPOSettings, reduce: Reduce, look: Look | None = None
+    fragments: list[Fragment],
+    policy: AvaVlaPolicy,
+    settings: PPOSettings,
+    reduce: Reduce,
+    look: Look | None = None,
+    parts: int | None = None,
 ) -> tuple[Batch, dict[str, Tensor]]:
     """Rewards, values and advantages under the present critic, and likelihoods under the present policy.
 
@@ -140,6 +145,7 @@ def make_batch(
         policy: in evaluation mode, so that the first ratio of the update is 1 to rounding.
         reduce: sums over ranks; advantages are normalised over all of them.
         look: `look_again` through an engine that shards the policy's weights; None asks the policy itself.
+        parts: that pictures are looked at in, the same number on every rank; None: of a minibatch's size.
 
     Returns:
         The batch, and sums (not means) over this rank's links and decisions, for metrics.
@@ -168,7 +174,7 @@ def make_batch(
         None if seen is None else _witnessed(seen, tensor), behaved, behaved, blank, blank, blank,
         mask, taken, executed,
     )  # fmt: skip
-    outlook = _look_in_parts(look or (lambda part: look_again(policy, part, settings)), batch, settings)
+    outlook = _look_in_parts(look or (lambda part: look_again(policy, part, settings)), batch, settings, parts)
     ends = tensor(chain_ends(fragments))
     entropy = tensor(joined.entropy)
     rewards = link_rewards(tensor(joined.reward), batch.z, entropy, steps, settings, chunks=seen is not None)
@@ -177,10 +183,7 @@ def make_batch(
     next_z[:-1] = torch.where(ends[:-1, None], next_z[:-1], outlook.z[1:, 0])
     values, next_value = outlook.values, policy.value(next_z)
     if settings.group_size:
-        # The task's reward and the price of thinking: penalties would make a difference where all did equally well.
-        plain = replace(settings, lambda_entropy=0.0, lambda_delta=0.0)
-        scored = link_rewards(tensor(joined.reward), batch.z, entropy, steps, plain, chunks=seen is not None)
-        advantages = _against_their_groups(scored, mask, joined)
+        advantages = _against_their_groups(tensor(joined.reward), settings.compute_cost * steps, mask, joined)
         returns = torch.zeros_like(values)
     else:
         chain = (rewards, values, links, next_value, duration, tensor(joined.terminated), ends)
@@ -224,14 +227,15 @@ def _witnessed(seen: Seen, tensor: Callable[[np.ndarray], Tensor]) -> Witnessed:
     return Witnessed(inputs, Belief(tensor(seen.hidden), tensor(seen.history)), tensor(seen.chunk))
 
 
-def _look_in_parts(look: Look, batch: Batch, settings: PPOSettings) -> Outlook:
-    """In minibatches where pictures are looked at: all at once may not fit the memory."""
+def _look_in_parts(look: Look, batch: Batch, settings: PPOSettings, parts: int | None) -> Outlook:
+    """In parts where pictures are looked at: all at once may not fit the memory."""
     if batch.witnessed is None:
         return look(batch)
-    rows = torch.arange(batch.decisions, device=batch.steps.device).split(settings.minibatch_decisions)
-    parts = [look(batch.rows(index)) for index in rows]
-    likelihoods = Likelihoods(*(torch.cat(each) for each in zip(*(part.likelihoods for part in parts), strict=True)))
-    return Outlook(likelihoods, torch.cat([part.values for part in parts]), torch.cat([part.z for part in parts]))
+    count = math.ceil(batch.decisions / settings.minibatch_decisions) if parts is None else parts
+    rows = torch.arange(batch.decisions, device=batch.steps.device).tensor_split(count)
+    seen = [look(batch.rows(index)) for index in rows]
+    likelihoods = Likelihoods(*(torch.cat(each) for each in zip(*(part.likelihoods for part in seen), strict=True)))
+    return Outlook(likelihoods, torch.cat([part.values for part in seen]), torch.cat([part.z for part in seen]))
 
 
 def _log_ratio(proximal: Likelihoods, behaviour: Likelihoods, batch: Batch) -> Tensor:
@@ -243,14 +247,20 @@ def _log_ratio(proximal: Likelihoods, behaviour: Likelihoods, batch: Batch) -> T
     return F.pad(latent, (0, 1)).scatter(1, batch.steps[:, None], chunk)
 
 
-def _against_their_groups(rewards: Tensor, mask: Tensor, joined: Fragment) -> Tensor:
-    """(N, W): how an episode's summed reward compares with those from the same start, at all of its links."""
-    episodes = torch.as_tensor(joined.episode, device=rewards.device)
+def _against_their_groups(reward: Tensor, cost: Tensor, mask: Tensor, joined: Fragment) -> Tensor:
+    """(N, W): how an episode compares with those from the same start, at all of its links.
+
+    Args:
+        reward: (N,), of the task; brought to one scale. cost: (N,), of thinking; it is not, or it would be all that
+            counts where all episodes did equally well. The penalties on the latent steps would too, and are left out.
+    """
+    episodes = torch.as_tensor(joined.episode, device=reward.device)
     number = len(joined.episode_ids)
-    scores = rewards.new_zeros(number).index_add_(0, episodes, rewards.sum(1))
-    groups = torch.zeros(number, dtype=torch.int64, device=rewards.device)
-    groups[episodes] = torch.as_tensor(joined.group, device=rewards.device)
-    return torch.where(mask, group_advantages(scores, groups)[episodes][:, None], 0.0)
+    groups = torch.zeros(number, dtype=torch.int64, device=reward.device)
+    groups[episodes] = torch.as_tensor(joined.group, device=reward.device)
+    scores, costs = (reward.new_zeros(number).index_add_(0, episodes, each.to(reward.dtype)) for each in (reward, cost))
+    compared = group_advantages(scores, groups) - group_differences(costs, groups)
+    return torch.where(mask, compared[episodes][:, None], 0.0)
 
 
 def explained_variance(sums: dict[str, float]) -> float:

@@ -129,7 +129,7 @@ class Learner:
         with span("batch"):
             batch, sums = make_batch(
                 fragments, self._objective.policy, self._settings, self._sum,
-                look=lambda part: self._engine(part, look=True),
+                look=lambda part: self._engine(part, look=True, whole=self._whole), parts=self._parts(fragments),
             )  # fmt: skip
             rollback = Rollback(self._engine)
             facts = self._facts(fragments, sums, version)
@@ -232,6 +232,11 @@ class Learner:
                     engine.step()
                 meter.add(parts)
         return self._check_weights(), meter
+
+    def _parts(self, fragments: list[Fragment]) -> int:
+        """That decisions are looked at in: of a minibatch's size at the rank with most of them."""
+        mine = math.ceil(sum(map(len, fragments)) / self._settings.minibatch_decisions)
+        return -int(self._least(torch.tensor(-mine)))
 
     def _held(self, settings: PPOSettings) -> list[float]:
         """Learning rates once the policy has moved enough."""

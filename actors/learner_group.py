@@ -27,7 +27,7 @@ from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
 from avavla_ray.policy.action_noise import with_action_noise
 from avavla_ray.policy.checkpoint import load_checkpoint
-from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import flatten, load_flat
 
@@ -59,6 +59,13 @@ def check_trainable(policy: PolicyConfig, checkpoint: str | Path, settings: PPOS
         raise InputError(f"{checkpoint} has no latent loop to train: give one that has, or train its actions")
     if not policy.latent.enabled and (settings.train_gate or settings.exit_actions):
         raise InputError(f"{checkpoint} has no latent loop and so no exits to train: leave them off")
+    if settings.exit_actions and not policy.latent.early_exit:
+        raise InputError(f"{checkpoint} never leaves early, so no exit is drawn: leave exit actions off")
+    if settings.train_actions and not isinstance(policy.backbone, BackboneConfig) and not policy.backbone.head_blocks:
+        raise InputError(
+            f"{checkpoint} reads its actions off the vocabulary, which has no gradient for chunks: import it with "
+            "--parallel, or leave train actions off"
+        )
 
 
 class DeepSpeedLearnerGroup(Checkpointable):

@@ -75,14 +75,15 @@ class PPOObjective(nn.Module):
             look: only look at the decisions again, and return the `Outlook`.
             train_policy: False leaves the critic, and the gate where it has a loss of its own.
             whole: every learning parameter has a part in the loss, if need be times zero, since the engine would step
-                those that have none with an old gradient (ZeRO 3, or an optimizer on the CPU).
+                those that have none with an old gradient (ZeRO 3, or an optimizer on the CPU); and every part of the
+                policy is called as often on every rank (ZeRO 3).
         """
         settings = self.settings
         if look:
-            return look_again(self.policy, batch, settings)
+            return look_again(self.policy, batch, settings, uniform=whole)
         metrics: dict[str, Tensor] = {}
         if train_policy or whole:
-            outlook = look_again(self.policy, batch, settings)
+            outlook = look_again(self.policy, batch, settings, uniform=whole)
             loss, values = self._policy_loss(batch, outlook, metrics if train_policy else {}), outlook.values
         if not train_policy:
             # The critic goes on with the states as they were when the update began, whatever the engine.

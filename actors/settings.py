@@ -128,7 +128,14 @@ class PPOSettings:
         if self.group_size and self.correction == "vtrace":
             raise InputError("V-trace corrects a critic's targets, and groups have no critic: choose one of the two")
         if self.exit_actions and self.train_gate:
-            raise InputError("exit actions train the gate already: leave train gate off")
+            raise InputError("exit actions train the gate already: leave train gate off, which the recipe may have on")
+        if self.group_size and (self.train_gate or self.value_clip is not None):
+            raise InputError("groups have no critic: leave train gate and value clip off")
+        if self.learn_action_std and not self.train_actions:
+            raise InputError("learn action std goes with train actions: give both")
+        for name in ("compute_cost", "clip"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is negative: give 0 or more")
 
     def demonstration_weight_at(self, update: int) -> float:
         """Weight of the behaviour-cloning loss at the `update`-th update, counted from 0."""

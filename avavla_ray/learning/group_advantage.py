@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,23 @@ def group_advantages(scores: Tensor, groups: Tensor) -> Tensor:
     Raises:
         ValueError: an episode without a group (a negative number).
     """
+    mean, first = _within(groups)
+    exact = scores.double()
+    differ = mean((exact != first(exact)).double()) > 0
+    centred = exact - mean(exact)
+    deviation = mean(centred.square()).sqrt()
+    return torch.where(differ, centred / (deviation + _EPSILON), 0.0).to(scores.dtype)
+
+
+def group_differences(values: Tensor, groups: Tensor) -> Tensor:
+    """value - group mean of each episode, at its own scale; arguments and errors as of `group_advantages`."""
+    mean, _ = _within(groups)
+    exact = values.double()
+    return (exact - mean(exact)).to(values.dtype)
+
+
+def _within(groups: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """The mean over each episode's group of float64 numbers (G,), and the number of one member of it."""
     if bool((groups < 0).any()):
         raise ValueError(f"every episode needs a group to be compared in, got {groups.tolist()}")
     _, member = groups.unique(return_inverse=True)  # (G,) in 0..number of groups
@@ -34,9 +53,7 @@ def group_advantages(scores: Tensor, groups: Tensor) -> Tensor:
         sums = values.new_zeros(number).index_add_(0, member, values)
         return (sums / member.bincount(minlength=number))[member]
 
-    exact = scores.double()
-    first = exact.new_zeros(number).scatter_(0, member, exact)  # one score of each group
-    differ = mean((exact != first[member]).double()) > 0
-    centred = exact - mean(exact)
-    deviation = mean(centred.square()).sqrt()
-    return torch.where(differ, centred / (deviation + _EPSILON), 0.0).to(scores.dtype)
+    def first(values: Tensor) -> Tensor:
+        return values.new_zeros(number).scatter_(0, member, values)[member]
+
+    return mean, first

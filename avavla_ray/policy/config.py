@@ -290,7 +290,7 @@ def check_config(config: PolicyConfig) -> None:
     check_fraction("attention.keep_ratio", attention.keep_ratio)
     check_fraction("latent.exit_threshold", latent.exit_threshold)
     check_known("gripper", config.gripper, GRIPPERS)
-    if config.action_noise is not None and config.action_noise <= 0:
+    if config.action_noise is not None and not config.action_noise > 0:
         raise InputError(f"action_noise {config.action_noise} is no standard deviation: give more than 0, or none")
 
 

@@ -97,9 +97,12 @@ class LatentLoop(nn.Module):
 
     @float32_island
     def retrace(
-        self, context: LatentContext, z0: Tensor, u: Tensor, steps: Tensor
+        self, context: LatentContext, z0: Tensor, u: Tensor, steps: Tensor, *, uniform: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Go a stored trajectory again, differentiable: z0 (B, Z), updates u (B, K, U), steps taken (B,).
+
+        Args:
+            uniform: call every part as often whatever the steps, as ranks must that gather its weights together.
 
         Returns:
             z (B, K + 1, Z), log-probabilities and entropies of the updates and the gate's logits after them, (B, K)
@@ -108,7 +111,8 @@ class LatentLoop(nn.Module):
         shared, states = self._share(context), [z0]
         log_probs, entropies = u.new_zeros(u.shape[:2]), u.new_zeros(u.shape[:2])
         for k in range(u.shape[1]):
-            rows = (steps > k).nonzero()[:, 0]
+            goes_on = steps > k
+            rows = torch.arange(len(z0), device=z0.device) if uniform else goes_on.nonzero()[:, 0]
             if len(rows) == 0:
                 states.append(states[-1])
                 continue
@@ -116,7 +120,8 @@ class LatentLoop(nn.Module):
             mean, log_std = self.update_policy(z, token=here.token)
             log_probs = log_probs.index_put((rows, rows.new_tensor(k)), gaussian_log_prob(u[rows, k], mean, log_std))
             entropies = entropies.index_put((rows, rows.new_tensor(k)), clamped_entropy(log_std))
-            states.append(states[-1].index_copy(0, rows, self.transition(z, u[rows, k], here.around)))
+            moved = torch.where(goes_on[rows, None], self.transition(z, u[rows, k], here.around), z)
+            states.append(states[-1].index_copy(0, rows, moved))
         z = torch.stack(states, dim=1)
         return z, log_probs, entropies, self.exit_gate(z[:, 1:])
 

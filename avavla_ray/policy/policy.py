@@ -132,7 +132,7 @@ class AvaVlaPolicy(nn.Module):
             images: one (H, W, 3) uint8 RGB picture a camera, in the order of the training data, any size.
             proprio: (P,) in the data's units. belief: that of the episode's previous decision; None begins one.
             unnorm_key: data set whose units are meant, where the checkpoint knows several.
-            options: of `decide`: exit_threshold, depth, keep_ratio, sample, generator.
+            options: of `decide`: exit_threshold, depth, keep_ratio, draws.
 
         Raises:
             InputError: names the field that is wrong, what was expected and what came.
@@ -305,7 +305,9 @@ class AvaVlaPolicy(nn.Module):
         mean, log_std = self._loop().update_policy(z, encoding)
         return gaussian_log_prob(u, mean, log_std), clamped_entropy(log_std)
 
-    def replay(self, inputs: PolicyInputs, belief: Belief, u: Tensor, steps: Tensor, chunk: Tensor) -> Replay:
+    def replay(
+        self, inputs: PolicyInputs, belief: Belief, u: Tensor, steps: Tensor, chunk: Tensor, *, uniform: bool = False
+    ) -> Replay:
         """Decide again as `decide` once did, differentiable in every weight that had a part in it.
 
         The latent states are recomputed from the observation with the stored updates, so that the likelihood is that of
@@ -313,6 +315,7 @@ class AvaVlaPolicy(nn.Module):
 
         Args:
             belief: before the decision. u: (B, K, U). steps: (B,). chunk: (B, C, A), as it was drawn.
+            uniform: see `LatentLoop.retrace`.
 
         Raises:
             InputError: a policy without action noise has no likelihood of chunks.
@@ -325,7 +328,7 @@ class AvaVlaPolicy(nn.Module):
             log_prob = entropy = logit = u.new_zeros(u.shape[:2])
         else:
             context = self.loop.context(observed.encoding)
-            z, log_prob, entropy, logit = self.loop.retrace(context, observed.z0, u, steps)
+            z, log_prob, entropy, logit = self.loop.retrace(context, observed.z0, u, steps, uniform=uniform)
         attention = self.config.attention
         mean, _, _ = self._decode(observed, z[:, -1], attention.temperature, attention.keep_ratio)
         _, action_log_prob = self.action_noise(mean, chunk=chunk)

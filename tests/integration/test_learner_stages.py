@@ -20,19 +20,19 @@ UPDATES = 2
 
 
 def trained(checkpoint: Path, fragments: list, stage: int) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Weights and metrics after some updates, by one rank."""
-    config = AsyncPPOConfig().learners(num_learners=1)
+    """Weights and metrics after some updates, by two ranks with unequal shares."""
+    config = AsyncPPOConfig().learners(num_learners=2)
     # The large epsilon keeps Adam from turning the rounding of a gradient that is zero into steps of full length.
     config.training(
         checkpoint=str(checkpoint), engine=EngineSettings(zero_stage=stage, epsilon=1e-4), train_actions=True,
         exit_actions=True, action_std=0.3, learn_action_std=True, policy_lr=3e-3, critic_lr=1e-3, target_kl=0.02,
-        minibatch_decisions=9, epochs=2,
+        minibatch_decisions=12, epochs=2,
     )  # fmt: skip
     group = config.build_learner_group()
     try:
         metrics = []
         for _ in range(UPDATES):
-            group.update_async([(ray.put(fragments), sum(map(len, fragments)))])
+            group.update_async([(ray.put(lot), sum(map(len, lot))) for lot in (fragments[:2], fragments[2:])])
             while (outcome := group.poll()) is None:
                 ray.wait(group.pending, timeout=1)
             assert outcome.refusal is None

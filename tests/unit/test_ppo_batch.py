@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.batch import explained_variance, make_batch
+from actors.batch import explained_variance, link_rewards, make_batch
 from actors.settings import PPOSettings
+from avavla_ray.learning.fragment import concatenate
 from tests.support.drawn_fragments import drawn_fragments
 from tests.support.fragments import rollout_fragments
 from tests.support.policies import stirred_policy, tiny
@@ -120,29 +121,64 @@ def test_v_trace_trusts_stale_data_less(drawing) -> None:
     assert not torch.allclose(fresh.returns, stale.returns, atol=0.05)
 
 
+def test_v_trace_weighs_each_link_by_what_was_drawn_at_it(drawing) -> None:
+    """The last latent step and the chunk after it, checked against the targets' definition."""
+    _, fragments = drawing
+    moved = stirred_policy(tiny(action_noise=0.3)).eval()
+    with torch.no_grad():
+        for parameter in moved.loop.update_policy.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
+    batch, _ = make_batch(fragments, moved, replace(WHOLE, correction="vtrace"), alone)
+    latent = batch.proximal.latent - batch.behaviour.latent
+    assert latent[batch.taken].abs().max() > 0.05
+    checked = 0
+    rewards = link_rewards(*_reward_parts(fragments), WHOLE, chunks=True)
+    for n in range(batch.decisions):
+        k = int(batch.steps[n]) - 1
+        rho = latent[n, k].exp().clamp_max(1).item()
+        here, after = batch.values[n, k].item(), batch.values[n, k + 1].item()
+        delta = rewards[n, k].item() + WHOLE.latent_discount * after - here
+        correction = WHOLE.latent_discount * WHOLE.gae_lambda * rho * (batch.returns[n, k + 1].item() - after)
+        assert batch.returns[n, k].item() == pytest.approx(here + rho * delta + correction, abs=2e-3)
+        checked += rho < 0.99
+    assert checked, "no link was less likely than when it was drawn"
+
+
+def _reward_parts(fragments) -> tuple:
+    joined = concatenate(fragments)
+    return tuple(torch.tensor(part) for part in (joined.reward, joined.z, joined.entropy, joined.steps))
+
+
 def test_an_episode_is_compared_with_those_of_its_group(drawing) -> None:
     policy, _ = drawing
     fragments = drawn_fragments(policy, exits=True, group_size=3)
     batch, _ = make_batch(fragments, policy, replace(WHOLE, group_size=3), alone)
     start = 0
     for fragment in fragments:
-        scores: dict[int, float] = {}
+        rewards, costs = [0.0] * 3, [0.0] * 3
         for t in range(len(fragment)):
-            cost = WHOLE.compute_cost * int(fragment.steps[t])
-            scores[int(fragment.episode[t])] = (
-                scores.get(int(fragment.episode[t]), 0.0) + float(fragment.reward[t]) - cost
-            )
-        assert len(scores) == 3
-        values = torch.tensor([scores[e] for e in range(3)])
-        expected = (values - values.mean()) / (values.std(unbiased=False) + 1e-6)
+            rewards[int(fragment.episode[t])] += float(fragment.reward[t])
+            costs[int(fragment.episode[t])] += WHOLE.compute_cost * int(fragment.steps[t])
+        values, prices = torch.tensor(rewards), torch.tensor(costs)
+        expected = (values - values.mean()) / (values.std(unbiased=False) + 1e-6) - (prices - prices.mean())
         for t in range(len(fragment)):
             row = batch.advantages[start + t]
             links = int(fragment.steps[t]) + 1
-            torch.testing.assert_close(
-                row[:links], expected[int(fragment.episode[t])].expand(links), atol=1e-3, rtol=1e-3
-            )
+            wanted = expected[int(fragment.episode[t])].expand(links)
+            torch.testing.assert_close(row[:links], wanted, atol=1e-3, rtol=1e-3)
             assert not row[links:].any()
         start += len(fragment)
+
+
+def test_a_group_that_failed_throughout_learns_of_the_price_of_thinking_alone(drawing) -> None:
+    policy, _ = drawing
+    fragments = drawn_fragments(policy, exits=True, group_size=3)
+    for fragment in fragments:
+        fragment.reward[:] = 0.0
+    free, _ = make_batch(fragments, policy, replace(WHOLE, group_size=3, compute_cost=0.0), alone)
+    assert not free.advantages.any()
+    priced, _ = make_batch(fragments, policy, replace(WHOLE, group_size=3, compute_cost=0.002), alone)
+    assert 0 < priced.advantages.abs().max() < 0.05
 
 
 def test_advantages_are_those_of_a_walk_along_the_chain(policy, fragments) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from actors.async_ppo_config import AsyncPPOConfig
+from actors.learner_group import check_trainable
 from actors.settings import RECIPES, PPOSettings, recipe
 from avavla_ray.errors import InputError
+from avavla_ray.policy.config import preset
+from tests.support.policies import tiny
 
 
 def test_the_defaults_are_the_papers_recipe() -> None:
@@ -28,7 +33,22 @@ def test_every_recipe_can_be_made_and_changed(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"gamma": 1.5}, "gamma 1.5"), ({"epochs": 0}, "epochs 0"), ({"max_lag": -1}, "max lag -1")],
+    [
+        ({"gamma": 1.5}, "gamma 1.5"),
+        ({"epochs": 0}, "epochs 0"),
+        ({"max_lag": -1}, "max lag -1"),
+        ({"correction": "decoupld"}, "decoupled"),
+        ({"normalise": "all"}, "normalisation"),
+        ({"action_std": 0.0}, "action std 0.0"),
+        ({"value_clip": -1.0}, "value clip -1.0"),
+        ({"compute_cost": -0.1}, "compute cost -0.1"),
+        ({"group_size": 1}, "groups of 1"),
+        ({"group_size": 4, "correction": "vtrace"}, "groups have no critic"),
+        ({"group_size": 4, "train_gate": True}, "groups have no critic"),
+        ({"exit_actions": True, "train_gate": True}, "exit actions train the gate already"),
+        ({"learn_action_std": True}, "goes with train actions"),
+        ({"curriculum_low": 0.9, "curriculum_high": 0.1}, "two success rates in order"),
+    ],
 )
 def test_settings_that_make_no_sense_are_named(changes: dict, named: str) -> None:
     with pytest.raises(InputError, match=named):
@@ -58,3 +78,18 @@ def test_the_configuration_refuses_what_ppo_cannot_do() -> None:
         AsyncPPOConfig().training(exit_threshold=1.5).validate()
     with pytest.raises(InputError, match="num_env_runners is 0"):
         AsyncPPOConfig().env_runners(num_env_runners=0).validate()
+
+
+def test_what_ppo_cannot_train_in_a_policy_is_named() -> None:
+    actions, exits = PPOSettings(train_actions=True), PPOSettings(exit_actions=True)
+    check_trainable(tiny(), "here", actions)
+    check_trainable(tiny(latent__enabled=False), "here", actions)
+    check_trainable(preset("openvla_oft_tiny"), "here", actions)
+    for config, settings, message in (
+        (tiny(latent__enabled=False), PPOSettings(), "no latent loop to train"),
+        (tiny(latent__enabled=False), replace(actions, exit_actions=True), "no exits to train"),
+        (tiny(latent__early_exit=False), exits, "never leaves early"),
+        (preset("openvla_tiny"), actions, "no gradient for chunks"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_trainable(config, "here", settings)

@@ -20,7 +20,7 @@ from avavla_ray.simulators.calvin.rules import Condition
 from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.starts import FIXED_STARTS, published_start, start_in, start_task
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS, TASKS
-from avavla_ray.simulators.episodes import check_start, checked_actions, start_random
+from avavla_ray.simulators.episodes import check_start, checked_actions
 from avavla_ray.simulators.registry import CALVIN_SUITES, check_config
 from avavla_ray.timing import span
 
@@ -138,15 +138,20 @@ class CalvinSimulator:
         first, *self._rest = sequence.tasks
         return self._begin(first)
 
-    def begin_chain(self, condition: Condition, tasks: tuple[str, ...], seed: int) -> Observation:
-        """Start a chain of `tasks` in a draw of `condition`, by `seed`, and begin its first task.
+    def begin_chain(
+        self, condition: Condition, tasks: tuple[str, ...], seed: int, random: np.random.Generator
+    ) -> Observation:
+        """Start a chain of `tasks` in a draw of `condition` and begin its first task.
+
+        Args:
+            seed: of the scene. random: of the draw; the one that the chain was drawn with, gone on with.
 
         Raises:
             SimulatorFailure: the physics broke, or no start could be drawn.
         """
         self._load(seed)
         with self._failing_loudly():
-            start_in(self.env, self._layout, tasks[0], condition, start_random(None, seed))
+            start_in(self.env, self._layout, tasks[0], condition, random)
         first, *self._rest = tasks
         return self._begin(first)
 

@@ -74,9 +74,10 @@ class CalvinTrainingChains:
         self._check_length(task)
         if initial_state is not None:
             raise InputError(f"initial state {initial_state}: chains to learn from are drawn, give a seed alone")
-        condition, self.tasks = draw_chain(task + 1, start_random(None, seed))
+        random = start_random(None, seed)
+        condition, self.tasks = draw_chain(task + 1, random)
         self._done = 0
-        return self._inner.begin_chain(condition, self.tasks, seed)
+        return self._inner.begin_chain(condition, self.tasks, seed, random)
 
     def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
         """See `Simulator.run_chunk`; a chunk ends with the task that it completes.
@@ -120,8 +121,8 @@ def draw_chain(length: int, random: np.random.Generator) -> tuple[Condition, tup
     By the evaluation's own rules (sequences.py): each task has exactly one outcome in the condition that the ones
     before it left, and no two are of one kind. First tasks are equally likely.
     """
+    first = TASKS[random.integers(len(TASKS))]
     for _ in range(DRAWS):
-        first = TASKS[random.integers(len(TASKS))]
         start = condition = draw_condition(first, random)
         chain, task = [], first
         while True:
