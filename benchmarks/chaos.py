@@ -188,7 +188,7 @@ def until(striker: Any, condition: Any, seconds: float) -> None:
         striker.look()
         if time.monotonic() > end:
             raise TimeoutError(f"the run is stuck: see {striker.driver.log}")
-        time.sleep(0.1)
+        time.sleep(0.3)  # a look at all processes is not free
 
 
 def told(plan: Any, output: Path) -> dict[str, Any]:

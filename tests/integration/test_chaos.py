@@ -14,7 +14,7 @@ from tests.support.processes import descendants
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 SETTINGS = chaos.Settings(
-    seconds=45.0, every=3.0, undisturbed=False, update_decisions=32,
+    seconds=30.0, every=3.0, undisturbed=False, update_decisions=32,
     kinds=tuple(
         f"{how} {part}"
         for how, parts in (
