@@ -148,7 +148,8 @@ class ServedPolicy:
     Args:
         servers: handles of `PolicyServer` actors. first: which to begin with.
         timeout_s: a server that has answered before and is silent for so long has hung, and is ended so that it starts
-            again. start_s: how long to wait for one that is starting.
+            again. start_s: how long to wait for one that is starting; with `timeout_s` less than the driver waits for
+            a delivery, so that what the runner has is handed in before it is started again.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class ServedPolicy:
         *,
         first: int = 0,
         timeout_s: float = 60.0,
-        start_s: float = 600.0,
+        start_s: float = 480.0,
     ) -> None:
         self.translation = Translation(config, statistics)
         self.timeout_s, self.start_s = timeout_s, start_s
