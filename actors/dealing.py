@@ -19,12 +19,21 @@ class WeightedDealer:
     slot keeps its task, hence its scene, unless it stands on a border, and over time every share is exact.
 
     Args:
-        tasks: all of them. slot: position among the `slots` of all runners.
+        tasks: all of them. slot: position among the `slots` of all runners. mates: slots of a runner, which follow each
+            other.
     """
 
-    def __init__(self, tasks: Sequence[int], slot: int, slots: int) -> None:
-        self._in_turn, self._slot, self._slots = TaskDealer(tasks, slot, slots), slot, slots
+    def __init__(self, tasks: Sequence[int], slot: int, slots: int, mates: int = 1) -> None:
+        self._in_turn, self._mates = TaskDealer(tasks, slot, slots), mates
         self._dealt = 0
+
+    def stand(self, place: int, of: int) -> None:
+        """The slot's runner is number `place`, from 0, of so many that play now.
+
+        Those that are absent get no share, or what stands on it would be played by nobody.
+        """
+        turns = self._in_turn
+        turns.slot, turns.slots = place * self._mates + turns.slot % self._mates, of * self._mates
 
     def deal(self, playable: Sequence[int], weights: Mapping[int, float]) -> int:
         """The slot's next task.
@@ -37,7 +46,8 @@ class WeightedDealer:
         if len(set(shares)) == 1:
             return self._in_turn.deal(playable)
         self._dealt += 1
-        place = (self._slot % self._slots + self._dealt * _GOLDEN % 1) / self._slots
+        slot, slots = self._in_turn.slot, self._in_turn.slots
+        place = (slot % slots + self._dealt * _GOLDEN % 1) / slots
         borders = list(accumulate(shares))
         index = bisect_right(borders, place * borders[-1])
         # A place is below 1, but its product may be rounded to the last border.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -113,7 +113,11 @@ class Episodes:
         return Rows(1 if self.order is None else self.order.decisions)
 
     def _start(self, dealer: WeightedDealer, starts: np.random.Generator) -> tuple[int, int]:
-        weights = {} if self.order is None else self.order.task_weights
+        weights: Mapping[int, float] = {}
+        if self.order is not None:
+            weights = self.order.task_weights
+            if self.order.place is not None:
+                dealer.stand(*self.order.place)
         return dealer.deal(self.watchdog.playable(), weights), int(starts.integers(2**31))
 
     def _asked_enough(self) -> bool:
@@ -212,7 +216,7 @@ def make_slots(
     for index in range(count):
         simulator = make(config)
         tasks = config.tasks or tuple(range(len(simulator.spec.instructions)))
-        dealer = WeightedDealer(tasks, first + index, max(of, count))
+        dealer = WeightedDealer(tasks, first + index, max(of, count), count)
         starts, noise = (np.random.default_rng([*seed, index, purpose]) for purpose in (0, 1))
         slots.append(Slot(simulator, dealer, starts, noise, Rows(1), *belief, f"{name}-{index}"))
     return tasks

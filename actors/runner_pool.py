@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -99,17 +100,21 @@ class RunnerPool:
     def give(self, order: Order) -> None:
         """Queue the order at every runner that has room for it; one in lockstep begins a round of all of them.
 
+        Each gets it with its place among those that play, so that they share out all tasks.
+
         Nothing before `minimum` runners have said hello. A round waits for those that are starting.
         """
         self._open = self._open or self.present >= self._minimum
         if not self._open or (order.lockstep and (self.busy or self.count(Stage.STARTING))):
             return
         self._round += 1
-        for runner in self._runners.values():
-            while runner.stage is Stage.PLAYING and len(runner.orders) < (1 if order.lockstep else DEPTH):
+        playing = [runner for _, runner in sorted(self._runners.items()) if runner.stage is Stage.PLAYING]
+        for place, runner in enumerate(playing):
+            own = replace(order, place=(place, len(playing)))
+            while len(runner.orders) < (1 if order.lockstep else DEPTH):
                 if not runner.orders:
                     runner.since = time.monotonic()
-                fragments, report = runner.actor.deliver.options(num_returns=2).remote(order)
+                fragments, report = runner.actor.deliver.options(num_returns=2).remote(own)
                 runner.orders.append(Request(fragments, report, self._round, runner.place[0]))
 
     def advance(self) -> list[Lot]:

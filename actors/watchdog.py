@@ -101,14 +101,18 @@ class TaskDealer:
 
     A slot's next episode is `slots` further along the cycle of tasks, so that with at least as many slots as tasks a
     slot keeps its task (changing a task rebuilds the simulator), and with fewer every task still gets its turn.
+
+    Attributes:
+        slot: position among the `slots` of all runners. Both may change when runners come and go.
     """
 
     def __init__(self, tasks: Sequence[int], slot: int, slots: int) -> None:
-        self._tasks, self._next, self._slots = tuple(tasks), slot, slots
+        self._tasks, self.slot, self.slots = tuple(tasks), slot, slots
+        self._dealt = 0
 
     def deal(self, playable: Sequence[int]) -> int:
         """The slot's next task. The turns of a quarantined task go to the others in turn, which else keep theirs."""
-        turn, place = divmod(self._next, len(self._tasks))
-        self._next += self._slots
+        turn, place = divmod(self.slot + self._dealt * self.slots, len(self._tasks))
+        self._dealt += 1
         task = self._tasks[place]
         return task if task in playable else playable[turn % len(playable)]

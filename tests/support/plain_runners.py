@@ -21,7 +21,7 @@ from avavla_ray.simulators.base import EpisodeSummary, SimulatorFailure
 
 
 class PlainRunner:
-    """Delivers an episode an order, of as many decisions as the order says."""
+    """Delivers an episode an order, of as many decisions as the order says; its task and seed tell its place."""
 
     def __init__(self, folder: Path, seat: int) -> None:
         self._folder, self._seat, self._name, self._played = folder, seat, "", 0
@@ -46,7 +46,8 @@ class PlainRunner:
             raise RuntimeError("this runner has not been started")
         time.sleep(0.02)
         leaving = self._meet("")
-        episode = EpisodeSummary(f"{self._name}-{self._played}", 0, None, 0, True, 1, order.decisions, 1.0)
+        place, of = order.place or (0, 0)
+        episode = EpisodeSummary(f"{self._name}-{self._played}", place, None, of, True, 1, order.decisions, 1.0)
         self._played += 1
         return [self._name], Report(order.handle.version, order.decisions, finished=[episode], leaving=leaving)
 

@@ -48,6 +48,27 @@ def test_equal_weights_are_turns_and_unnamed_tasks_weigh_one() -> None:
     assert counts[3] == pytest.approx(250 / 3, abs=5)
 
 
+@pytest.mark.parametrize("weights", [{}, {0: 0.5}])
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("present", [[0], [4], [1, 3], [0, 1, 2, 3], [0, 1, 2, 3, 4]])
+def test_runners_that_are_left_play_all_tasks(present: list[int], groups: bool, weights: dict[int, float]) -> None:
+    tasks, mates = tuple(range(10)), 1 if groups else 2
+    runners = [[WeightedDealer(tasks, r * mates + i, 5 * mates, mates) for i in range(mates)] for r in range(5)]
+    for _ in range(3):
+        for dealers in runners:
+            for dealer in dealers:
+                dealer.deal(tasks, weights)
+    left = [runners[runner] for runner in present]
+    counts = Counter[int]()
+    for _ in range(40):
+        for place, dealers in enumerate(left):
+            for dealer in dealers:
+                dealer.stand(place, len(left))
+                counts[dealer.deal(tasks, weights)] += 1
+    assert set(counts) == set(tasks)
+    assert counts[0] / counts.total() == pytest.approx(0.5 / 9.5 if weights else 0.1, abs=0.02)
+
+
 def test_what_is_quarantined_or_weighs_nothing_is_not_dealt() -> None:
     weights = {0: 1.0, 1: 0.5, 2: 2.0, 3: 0.0}
     tasks = {task for turn in dealt(4, 3, 100, weights, playable=(0, 1, 3)) for task in turn}

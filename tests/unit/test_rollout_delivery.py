@@ -145,6 +145,18 @@ def test_tasks_are_dealt_by_weight_and_quarantine() -> None:
     assert {episode.task for episode in report.finished} == {1}
 
 
+def test_a_runner_that_is_left_alone_plays_what_the_others_have_played() -> None:
+    copy = PolicyCopy(stirred_policy(tiny()).eval(), point_statistics(), version=0)
+    rollout = Rollout(copy, make_point_simulator, POINT, slots=2)  # the first of two runners
+
+    def played(place: tuple[int, int]) -> set[int]:
+        return {e.task for _ in range(12) for e in rollout.deliver(order(16, place=place))[1].finished}
+
+    assert len(played((0, 2))) == 1
+    assert len(played((0, 1))) == 2
+    rollout.close()
+
+
 def test_draws_of_chunks_and_exits_are_kept_and_replay() -> None:
     policy = stirred_policy(tiny()).eval()
     with_action_noise(policy, 0.1)

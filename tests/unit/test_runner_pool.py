@@ -296,6 +296,17 @@ def test_runners_are_let_go_down_to_the_minimum_and_asked_for_again(driver) -> N
     assert d.nothing_is_lost()
 
 
+def test_runners_know_their_place_among_those_that_play(driver) -> None:
+    def places(d: Driver) -> dict[int, tuple[int, int]]:
+        return {lot.runner: (episode.task, episode.seed) for lot in d.lots for episode in lot.report.finished}
+
+    d = driver(3)
+    d.until(lambda: places(d) == {1: (0, 3), 2: (1, 3), 3: (2, 3)})
+    (d.folder / "1.room").write_text("no node has any")
+    ray.kill(d.group.actors[1])
+    d.until(lambda: places(d) == {1: (0, 3), 2: (0, 2), 3: (1, 2)})
+
+
 def test_an_actor_that_is_gone_for_good_is_made_anew(driver) -> None:
     d = driver()
     d.until(lambda: d.has("1.0"))
