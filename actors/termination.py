@@ -6,6 +6,7 @@ preStop hook can touch a file instead.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import threading
@@ -58,7 +59,7 @@ class TerminationWatch:
             try:
                 self.notice = self._look()
                 told = False
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
                 if not told:  # once, not at every look
                     print(f"no termination notice can be had ({error}); asked for again and again", flush=True)
                 told = True

@@ -13,13 +13,15 @@ import pytest
 from actors.termination import TerminationWatch, check_source
 from avavla_ray.errors import InputError
 
+TERMINATED = '{"action": "terminate", "time": "2026-11-22T15:02:00Z"}'
+
 
 class Metadata(http.server.ThreadingHTTPServer):
     """Both clouds' metadata services, refusing what they refuse."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
-        self.going = False
+        self.going, self.notice = False, TERMINATED
         self.token, self.tokens, self.looks = "", 0, 0
 
     @property
@@ -43,7 +45,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
             if self.headers["X-aws-ec2-metadata-token"] != self.server.token:
                 self.say(401, "")
             elif self.server.going:
-                self.say(200, '{"action": "terminate", "time": "2026-11-22T15:02:00Z"}')
+                self.say(200, self.server.notice)
             else:
                 self.say(404, "")
         elif self.path == "/computeMetadata/v1/instance/preempted" and self.headers["Metadata-Flavor"] == "Google":
@@ -116,6 +118,16 @@ def test_a_service_that_is_not_there_is_told_of_once_and_asked_again(
     monkeypatch.setenv("GCE_METADATA_HOST", place)
     wait_until(lambda: watch.notice is not None)
     assert capfd.readouterr().out.count("no termination notice can be had") == 1
+
+
+@pytest.mark.parametrize("notice", ["{}", "[]", "<html>"])
+def test_an_answer_that_is_no_notice_does_not_end_the_watch(notice: str, metadata: Metadata) -> None:
+    metadata.going, metadata.notice = True, notice
+    watch = TerminationWatch("aws", every_s=0.01)
+    wait_until(lambda: metadata.looks >= 3)
+    assert watch.notice is None
+    metadata.notice = TERMINATED
+    wait_until(lambda: watch.notice is not None)
 
 
 def test_a_file_appears(tmp_path: Path) -> None:
