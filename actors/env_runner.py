@@ -15,7 +15,7 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
-from actors.orders import Order
+from actors.orders import NotStarted, Order
 from actors.placement import Placement, PolicyCopy
 from actors.policy_server import ServedPolicy
 from actors.report import Report
@@ -121,7 +121,7 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
     @property
     def rollout(self) -> Rollout:
         if self._rollout is None:
-            raise RuntimeError("this runner has not been started")
+            raise NotStarted("this runner has not been started")
         return self._rollout
 
     def weights_version(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
 
+from actors.orders import NotStarted
 from actors.watchdog import NoTaskLeft
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorFailure
@@ -76,7 +77,7 @@ class Verdict(Enum):
     DEAD = "its process or its node is gone"
     SICK = "a fresh process may do better, since its machine may be at fault"
     NO_WEIGHTS = "they were lost with the machine that held them; the runner is well"
-    STRANGE = "a fault of the program, unless it is another process than was thought"
+    STRANGE = "a fault of the program"
 
 
 def judge(error: RayError, quarantined: Mapping[int, str]) -> tuple[Verdict, Exception]:
@@ -94,4 +95,6 @@ def judge(error: RayError, quarantined: Mapping[int, str]) -> tuple[Verdict, Exc
         return Verdict.FATAL, cause
     if isinstance(cause, SimulatorFailure):
         return Verdict.SICK, cause
+    if isinstance(cause, NotStarted):
+        return Verdict.DEAD, cause
     return (Verdict.NO_WEIGHTS, cause) if isinstance(cause, RayError) else (Verdict.STRANGE, error)

@@ -10,6 +10,10 @@ from actors.weights import WeightHandle
 from avavla_ray.errors import InputError
 
 
+class NotStarted(RuntimeError):
+    """A runner is asked to play that has not been started: it is another process than the one that was."""
+
+
 @dataclass(frozen=True)
 class Order:
     """Play on with these weights and deliver.

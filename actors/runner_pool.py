@@ -21,7 +21,7 @@ from ray.exceptions import ActorDiedError, RayError
 
 from actors.fragment_queue import Lot
 from actors.known_runner import Request, Runner, Stage, Verdict, judge
-from actors.orders import Order
+from actors.orders import NotStarted, Order
 
 DEPTH = 2  # orders queued at a runner: while it works on one, the next lies there
 HELLO_EVERY_S = 1.0
@@ -211,6 +211,7 @@ class RunnerPool:
             if runner.left is not None:
                 self.returned.append(runner.seat)
             runner.place, runner.left = place, None
+            self._give_up_orders(runner)  # of the process before, which are not this one's to lose
             self._start(runner)
         elif runner.stage is Stage.COMING:  # it was out of reach, or its end is still to come
             self._group.restart(runner.seat)
@@ -242,7 +243,10 @@ class RunnerPool:
         if verdict is Verdict.FATAL:
             self._fault = self._fault or cause
         elif verdict is Verdict.DEAD:
-            self._lost(runner, type(error).__name__)
+            another = isinstance(cause, NotStarted)
+            if another:
+                self._count_failure(error)
+            self._lost(runner, "its process died while it had nothing to do" if another else type(error).__name__)
             if isinstance(error, ActorDiedError):  # for good: Ray starts it no more
                 self._count_failure(error)
                 runner.actor = self._group.fill(runner.seat)
@@ -258,18 +262,8 @@ class RunnerPool:
                 runner.enter(Stage.COMING, time.monotonic())
             else:
                 runner.orders.popleft()
-        elif self._is_another(runner):
-            self._count_failure(error)
-            self._lost(runner, "its process died while it had nothing to do")
         else:
             self._fault = self._fault or error
-
-    def _is_another(self, runner: Runner) -> bool:
-        """Whether Ray has replaced the process, which then knows of no start."""
-        try:
-            return _place(ray.get(runner.actor.hello.remote(), timeout=HELLO_EVERY_S)) != runner.place
-        except RayError:
-            return True
 
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -284,12 +278,15 @@ class RunnerPool:
         """Wait for its next process. What it has delivered already, or in this moment, is not lost."""
         if runner.stage is not Stage.COMING:
             print(f"runner {runner.seat} is lost ({reason}); its unfinished episodes with it", flush=True)
-            self._orphans += [(runner.seat, request) for request in runner.orders]
-            runner.orders.clear()
+            self._give_up_orders(runner)
             runner.left = runner.place
             self._group.mark(runner.seat, healthy=False)
         runner.enter(Stage.COMING, time.monotonic())
         runner.call = None
+
+    def _give_up_orders(self, runner: Runner) -> None:
+        self._orphans += [(runner.seat, request) for request in runner.orders]
+        runner.orders.clear()
 
     def _say_who_is_missing(self) -> None:
         """Once: a runner that no node has room for makes itself felt by nothing else."""

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.core.generated import gcs_pb2
 
-from actors.orders import Order
+from actors.orders import NotStarted, Order
 from actors.report import Report
 from actors.watchdog import NoTaskLeft
 from avavla_ray.errors import InputError
@@ -43,7 +43,7 @@ class PlainRunner:
 
     def deliver(self, order: Order) -> tuple[list[str], Report]:
         if not self._name:
-            raise RuntimeError("this runner has not been started")
+            raise NotStarted("this runner has not been started")
         time.sleep(0.02)
         leaving = self._meet("")
         place, of = order.place or (0, 0)
@@ -68,7 +68,11 @@ class PlainRunner:
             raise failure
         if kind == "no weights":
             raise ray.exceptions.ObjectLostError("0" * 56, None, "")
-        if kind == "err":
+        if kind == "slow err":  # the order behind this one takes longer than anybody waits for a hello
+            (self._folder / str(self._seat)).write_text("slow")
+        if kind == "slow":
+            time.sleep(4)
+        if kind.endswith("err"):
             raise KeyError("a fault of the program")
         return "the provider takes the machine back" if kind == "leave" else None
 

@@ -235,10 +235,11 @@ def test_what_a_runner_refuses_is_raised_as_it_is(driver) -> None:
         d.until(lambda: False)
 
 
-def test_a_fault_of_the_program_is_raised(driver) -> None:
+@pytest.mark.parametrize("fate", ["err", "slow err"])
+def test_a_fault_of_the_program_is_raised(driver, fate: str) -> None:
     d = driver()
     d.until(lambda: d.has("2.0"))
-    d.fate(2, "err")
+    d.fate(2, fate)
     with pytest.raises(KeyError, match="a fault of the program"):
         d.until(lambda: False)
 
