@@ -22,7 +22,7 @@ from actors.batch import deal
 from actors.cloning_stream import Demonstrations, never_learned
 from actors.engine_files import read_share, write_shares
 from actors.learner import Learner, Refusal, Update
-from actors.learner_room import LearnerRoom
+from actors.rooms import learner_room
 from actors.settings import PPOSettings
 from avavla_ray.errors import InputError
 from avavla_ray.policy.action_noise import with_action_noise
@@ -102,13 +102,13 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self.version, self.restarts = 0, 0
         self._config, self._world = config, max(1, config.num_learners)
         self._initial = ray.put(flatten(checkpoint.policy))
-        self._room = LearnerRoom(config, self._world)
+        self._room = learner_room(config, self._world)
         self._failures = 0
         self._begun = 0.0  # of the running update
         self._pending: list[tuple[Any, Any]] = []
         self._ranks: list[Any] = []
         self._snapshot: list[Any] = []
-        self._snapshot_version = -1
+        self._snapshot_is_newest = False  # versions also go on without an update
         self._start()
         # Before the first update: ranks that die early must come back to these weights.
         self._take_snapshot()
@@ -169,6 +169,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if isinstance(result, Refusal):
             return Outcome(self.version, refusal=result.reason)
         self.version += 1
+        self._snapshot_is_newest = False
         if self.version % self._config.snapshot_every == 0:
             self._take_snapshot()
         return Outcome(self.version, weights=weights, metrics=result.metrics)
@@ -202,6 +203,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
     def _start(self) -> None:
         """Fresh ranks with the initial weights, or with those of the snapshot."""
         config = self._config
+        self._room.wait("learner ranks")
         self._ranks = [
             ray.remote(**self._room.options(rank))(Learner).remote(
                 PPOSettings.of(config), config.engine, self.policy_config, self.statistics, rank, self._world,
@@ -211,8 +213,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
             )
             for rank in range(self._world)
         ]  # fmt: skip
-        self._room.wait([rank.address.remote() for rank in self._ranks])
-        place = ray.get(self._ranks[0].address.remote())
+        place = self._all("address")[0]  # of processes that may hang while they start
         self._all("start", *place, self._initial)
         if self._snapshot:
             self._all("load", self._snapshot)
@@ -232,6 +233,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
                     raise RuntimeError(f"learner ranks were lost {self._failures} times in a row") from error
                 continue
             self.version += 1
+            self._snapshot_is_newest = bool(self._snapshot)
             return Outcome(self.version, weights=weights, restarted=True)
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
@@ -250,7 +252,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         limit = self._config.learner_timeout_s
         _, hung = ray.wait(snapshot, num_returns=len(snapshot), timeout=limit)
         if not hung and not any(_error(share) for share in snapshot):  # lost ranks are noticed by the next update
-            self._snapshot, self._snapshot_version = snapshot, self.version
+            self._snapshot, self._snapshot_is_newest = snapshot, True
 
     def _end_ranks(self) -> None:
         for rank in self._ranks:
@@ -289,7 +291,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
 
     def save_to_path(self, path: Any = None, *, filesystem: Any = None, **options: Any) -> str:
         """Write a checkpoint: of the newest weights, or, where ranks have just died, of the last snapshot."""
-        if self._snapshot_version != self.version:
+        if not self._snapshot_is_newest:  # else nobody has to wait for an update that is under way
             self._take_snapshot()
         place = super().save_to_path(path, filesystem=filesystem, **options)
         write_shares(ray.get(self._snapshot), place if path is None else path, filesystem)
@@ -304,7 +306,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         super().restore_from_path(path, filesystem=filesystem, **options)
         snapshot = [ray.put(read_share(path, filesystem))]
         self._all("load", snapshot)
-        self._snapshot, self._snapshot_version = snapshot, self.version
+        self._snapshot, self._snapshot_is_newest = snapshot, True
 
 
 def _error(reference: Any) -> RayError | None:

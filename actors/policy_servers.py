@@ -11,8 +11,8 @@ import ray
 from ray.core.generated import gcs_pb2
 from ray.exceptions import RayError
 
-from actors.bundles import server_bundle
 from actors.policy_server import PolicyServer
+from actors.rooms import Room, server_room
 from avavla_ray.policy.config import PolicyConfig
 
 LOOK_EVERY_S = 2.0
@@ -47,11 +47,12 @@ class PolicyServers:
             config: an `AsyncPPOConfig`. policy: what the servers answer with.
         """
         self.handles: list[Any] = []
+        self._room: Room | None = None
         self._timeout_s, self._start_s = config.server_timeout_s, config.runner_timeout_s
         if config.policy_placement == "server":
-            own = {"num_cpus": config.num_cpus_per_server, "num_gpus": config.num_gpus_per_server, "max_restarts": -1}
+            self._room = server_room(config)  # where it isn't there yet, the servers wait for it
             self.handles = [
-                ray.remote(**own, **server_bundle(config, index))(PolicyServer).remote(
+                ray.remote(max_restarts=-1, **self._room.options(index))(PolicyServer).remote(
                     policy, batch=config.server_batch, exit_threshold=config.exit_threshold,
                     threads=max(1, int(config.num_cpus_per_server)), profile=config.profile,
                     precision=config.rollout_precision,
@@ -98,3 +99,6 @@ class PolicyServers:
         for handle in self.handles:
             ray.kill(handle)
         self.handles, self._seen = [], []
+        if self._room is not None:
+            self._room.leave()
+            self._room = None

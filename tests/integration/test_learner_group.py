@@ -124,6 +124,24 @@ def test_weights_are_there_even_when_a_rank_has_just_died(group) -> None:
     assert group.version == version + 1
 
 
+def test_saving_waits_for_no_update_while_the_last_snapshot_has_the_newest_weights(group, lots, tmp_path: Path) -> None:
+    group.version += 1  # as after weights that were lost with a machine: other versions, the same weights
+    before = weights(group)
+    pid = ray.get(group._ranks[1].__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        group.update_async(lots)
+        group.save_to_path(str(tmp_path))
+        assert group.pending
+        assert group.poll() is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert finished(group).metrics is not None
+    assert not np.array_equal(weights(group), before)
+    group.restore_from_path(str(tmp_path))
+    np.testing.assert_array_equal(weights(group), before)
+
+
 def test_fragments_that_were_lost_make_no_update(group, lots) -> None:
     lost = lost_reference(ray.get(lots[0][0]))
     before, version = weights(group), group.version

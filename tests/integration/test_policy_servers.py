@@ -74,3 +74,22 @@ def test_a_server_that_can_not_be_made_ends_the_run_with_its_own_words(started) 
     servers = started(rollout_precision="float3")
     with pytest.raises(ActorDiedError, match="float3"):
         watched(servers, lambda: False)
+
+
+def test_a_dead_server_s_room_is_nobody_else_s(started) -> None:
+    servers = started()
+    (seen,) = servers._seen
+    watched(servers, lambda: seen.pid)
+    first = seen.pid
+
+    class Waiting:
+        """Takes room."""
+
+    taking = [ray.remote(num_cpus=0.5)(Waiting).remote() for _ in range(16)]  # more than there is room for
+    time.sleep(3)
+    os.kill(first, signal.SIGKILL)
+    try:
+        assert watched(servers, lambda: seen.pid != first) == 1
+    finally:
+        for waiting in taking:
+            ray.kill(waiting)
