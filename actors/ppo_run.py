@@ -33,7 +33,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.evaluation.lag_plot import plot_lag
 from avavla_ray.evaluation.learning_curve import plot_learning_curve
 from avavla_ray.evaluation.timing_tree import describe, plot_timings
-from avavla_ray.files import append_line, atomic_path, write_json, write_text
+from avavla_ray.files import append_line, atomic_path, remove_temporaries, write_json, write_text
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.progress import Progress
 from avavla_ray.provenance import provenance
@@ -102,6 +102,7 @@ def train(
         SystemExit: it was told to end (SIGTERM), and has saved what it had.
     """
     quiet()
+    _tidy(output / CHECKPOINTS)
     algorithm = config.training(ledger=str(output.absolute() / EPISODES)).build_algo()
     try:
         points: list[Point] = []
@@ -256,11 +257,23 @@ def _save(algorithm: AsyncPPO, output: Path, point: Point) -> None:
         shutil.rmtree(old)
 
 
+def _tidy(folder: Path) -> None:
+    """Clear away what `_save` left when its process was killed: engine states of many gigabytes, maybe."""
+    remove_temporaries(folder)
+    for old in folder.glob(".*.old"):  # what it was about to replace
+        whole = folder / old.name.removeprefix(".").rsplit(".", 2)[0]
+        if whole.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(whole)
+
+
 def _restore(algorithm: AsyncPPO, output: Path) -> list[Point]:
     """Put the algorithm back to the newest checkpoint; the curve up to there."""
     found = sorted((output / CHECKPOINTS).glob("update_*"))
     if not found:
         print(f"{output} holds no checkpoint yet: starting from the beginning", flush=True)
+        (output / CURVE).unlink(missing_ok=True)  # its updates are made again
         return []
     algorithm.restore_from_path(str(found[-1].absolute()))
     position: Point = json.loads((found[-1] / POSITION).read_text(encoding="utf-8"))
