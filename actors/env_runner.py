@@ -44,9 +44,13 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
         self._watch: TerminationWatch | None = None
 
     def hello(self) -> dict[str, Any]:
-        """Where this process is, as soon as it is up: "node", the id of its Ray node, "host" and "pid"."""
+        """Where this process is, as soon as it is up: "node", the id of its Ray node, "host" and "pid".
+
+        "leaving" is the notice that this machine is about to be taken away; None without one.
+        """
         return {
             "node": ray.get_runtime_context().get_node_id(), "host": socket.gethostname(), "pid": os.getpid(),
+            "leaving": self._watch.notice if self._watch is not None else None,
         }  # fmt: skip
 
     def start(

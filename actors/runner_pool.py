@@ -21,6 +21,7 @@ from ray.exceptions import ActorDiedError, RayError
 
 from actors.fragment_queue import Lot
 from actors.known_runner import Request, Runner, Stage, Verdict, judge
+from actors.late_deliveries import LateDeliveries
 from actors.orders import NotStarted, Order
 
 DEPTH = 2  # orders queued at a runner: while it works on one, the next lies there
@@ -59,7 +60,8 @@ class RunnerPool:
         self.timeout_s = timeout_s
         self._begun: float | None = None
         self._runners = {seat: Runner(seat, group.actor(seat), time.monotonic()) for seat in group.seats}
-        self._orphans: list[tuple[int, Request]] = []
+        self._late = LateDeliveries()
+        self._order: Order | None = None  # the newest
         self._said = self._open = False
         self._failures = self._round = 0
         self._fault: Exception | None = None
@@ -107,15 +109,18 @@ class RunnerPool:
         self._open = self._open or self.present >= self._minimum
         if not self._open or (order.lockstep and (self.busy or self.count(Stage.STARTING))):
             return
-        self._round += 1
+        self._round, self._order = self._round + 1, order
         playing = [runner for _, runner in sorted(self._runners.items()) if runner.stage is Stage.PLAYING]
         for place, runner in enumerate(playing):
             own = replace(order, place=(place, len(playing)))
             while len(runner.orders) < (1 if order.lockstep else DEPTH):
-                if not runner.orders:
-                    runner.since = time.monotonic()
-                fragments, report = runner.actor.deliver.options(num_returns=2).remote(own)
-                runner.orders.append(Request(fragments, report, self._round, runner.place[0]))
+                self._ask(runner, own)
+
+    def _ask(self, runner: Runner, order: Order) -> None:
+        if not runner.orders:
+            runner.since = time.monotonic()
+        fragments, report = runner.actor.deliver.options(num_returns=2).remote(order)
+        runner.orders.append(Request(fragments, report, self._round, runner.place[0]))
 
     def advance(self) -> list[Lot]:
         """Take what has been delivered, and see to runners that came, died, hung or are about to go.
@@ -129,9 +134,8 @@ class RunnerPool:
             raise self._fault from None
         waited = [runner.call for runner in self._runners.values() if runner.call is not None]
         waited += [request.report for runner in self._runners.values() for request in runner.orders]
-        waited += [request.report for _, request in self._orphans]
         ready = set(ray.wait(waited, num_returns=len(waited), timeout=0, fetch_local=False)[0]) if waited else set()
-        lots = self._take_orphans(ready)
+        lots = self._late.take()
         for runner in self._runners.values():
             try:
                 if runner.call in ready:
@@ -157,20 +161,6 @@ class RunnerPool:
             runner.left = runner.place
             self._group.mark(runner.seat, healthy=False)
         return Lot(request.fragments, report, runner.seat, request.round, request.node)
-
-    def _take_orphans(self, ready: set[Any]) -> list[Lot]:
-        """What runners that were given up had delivered in the same moment."""
-        lots, waiting = [], []
-        for seat, request in self._orphans:
-            if request.report not in ready:
-                waiting.append((seat, request))
-                continue
-            try:
-                lots.append(Lot(request.fragments, ray.get(request.report), seat, request.round, request.node))
-            except RayError:
-                continue  # nothing was; its runner has been seen to
-        self._orphans = waiting
-        return lots
 
     # Elastic
 
@@ -207,11 +197,17 @@ class RunnerPool:
             self.provenance = answer
             runner.enter(Stage.PLAYING, time.monotonic())
             self._group.mark(runner.seat, healthy=True)
+        elif runner.stage is Stage.PLAYING:
+            if _place(answer) != runner.place:
+                self._lost(runner, "its process died while it had nothing to do")
+            elif answer["leaving"] and runner.idle and self._order is not None:
+                self._ask(runner, self._order)  # whether or not there is anything to play: it hands in what it has
         elif (place := _place(answer)) != runner.left:
             if runner.left is not None:
                 self.returned.append(runner.seat)
             runner.place, runner.left = place, None
-            self._give_up_orders(runner)  # of the process before, which are not this one's to lose
+            self._late.add(runner.seat, runner.orders)  # of the process before, which are not this one's to lose
+            runner.orders.clear()
             self._start(runner)
         elif runner.stage is Stage.COMING:  # it was out of reach, or its end is still to come
             self._group.restart(runner.seat)
@@ -229,6 +225,8 @@ class RunnerPool:
             if late and (runner.call is not None or runner.orders):
                 what = "started" if runner.stage is Stage.STARTING else "delivered"
                 self._restart(runner, f"it has not {what} for {self.timeout_s:.0f} s")
+            elif runner.idle and runner.call is None and now - runner.asked > HELLO_EVERY_S:
+                runner.call, runner.asked, runner.since = runner.actor.hello.remote(), now, now
             return
         if not self._group.stands(runner.seat):
             runner.since = now  # it waits for room
@@ -278,15 +276,12 @@ class RunnerPool:
         """Wait for its next process. What it has delivered already, or in this moment, is not lost."""
         if runner.stage is not Stage.COMING:
             print(f"runner {runner.seat} is lost ({reason}); its unfinished episodes with it", flush=True)
-            self._give_up_orders(runner)
+            self._late.add(runner.seat, runner.orders)
+            runner.orders.clear()
             runner.left = runner.place
             self._group.mark(runner.seat, healthy=False)
         runner.enter(Stage.COMING, time.monotonic())
         runner.call = None
-
-    def _give_up_orders(self, runner: Runner) -> None:
-        self._orphans += [(runner.seat, request) for request in runner.orders]
-        runner.orders.clear()
 
     def _say_who_is_missing(self) -> None:
         """Once: a runner that no node has room for makes itself felt by nothing else."""

@@ -34,7 +34,9 @@ class PlainRunner:
         return fate.removesuffix("once")
 
     def hello(self) -> dict[str, Any]:
-        return {"node": "here", "host": "localhost", "pid": os.getpid()}
+        file = self._folder / str(self._seat)
+        leaving = "the provider takes the machine back" if file.exists() and file.read_text() == "leave" else None
+        return {"node": "here", "host": "localhost", "pid": os.getpid(), "leaving": leaving}
 
     def start(self, incarnation: int) -> dict[str, Any]:
         self._meet("start ")

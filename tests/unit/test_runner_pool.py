@@ -171,6 +171,22 @@ def test_a_runner_whose_node_is_to_go_gets_no_orders_until_it_is_elsewhere(drive
     assert capfd.readouterr().out.count("runner 1 has handed in what it had") == 1
 
 
+def test_a_runner_without_orders_hands_in_too_when_its_node_is_to_go(driver) -> None:
+    d = driver()
+    d.until(lambda: d.has("1.0") and d.has("2.0"))
+    while d.pool.busy:
+        d.lots += d.pool.advance()
+    had = len(d.lots)
+    d.fate(1, "leave")
+    end = time.monotonic() + LIMIT_S
+    while not d.pool.count(Stage.LEAVING):  # and nobody gives an order
+        assert time.monotonic() < end
+        time.sleep(0.05)
+        d.lots += d.pool.advance()
+    assert [lot.runner for lot in d.lots[had:]] == [1]
+    assert d.pool.count(Stage.PLAYING) == 1
+
+
 def test_a_false_notice_costs_a_restart(driver) -> None:
     d = driver(timeout_s=3.0)
     d.until(lambda: d.has("1.0"))
