@@ -7,6 +7,7 @@ that is killed in between sends it once more when it is started again: the store
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from avavla_ray.files import append_lines
 
 BATCH = 100  # entries
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 15.0
+DYING_S = 5.0  # a process that has been ended lets go of the file in that time
 
 Entry = dict[str, Any]
 
@@ -32,12 +34,15 @@ class Outbox:
     """Entries on their way to a store.
 
     Args:
-        path: of the file; what an earlier process left in it is sent first. One process at a time.
+        path: of the file; what an earlier process left in it is sent first.
         deliver: sends entries, in order. Raises NotTaken; called in another thread.
         store: what messages call it.
 
     Attributes:
         waiting: entries that the store has not taken yet.
+
+    Raises:
+        InputError: another process, or another outbox, has the file: what either sends would be lost to the other.
     """
 
     def __init__(self, path: Path, deliver: Callable[[list[Entry]], None], store: str) -> None:
@@ -49,6 +54,7 @@ class Outbox:
         self._sending_unwritten = False
         self._closing = self._stopped = False
         self._told_of_outage = self._told_of_disk = False
+        self._held = _hold(path, store)
         self.waiting = _mend(path)
         self._thread: threading.Thread | None = None
         if self.waiting:
@@ -82,6 +88,7 @@ class Outbox:
             if not self.waiting:
                 with contextlib.suppress(OSError):
                     self.path.unlink(missing_ok=True)
+            os.close(self._held)  # and with it whoever waits to have the file has it
             return self.waiting
 
     def _start(self) -> None:
@@ -168,6 +175,29 @@ class Outbox:
             if self._closing:
                 end = min(end, time.monotonic() + 0.5)
             self._changed.wait(max(0.0, end - time.monotonic()))
+
+
+def _hold(path: Path, store: str) -> int:
+    """A descriptor of the file, which no other has locked; the lock ends with it, or with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    end = time.monotonic() + DYING_S
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(held)
+                raise InputError(
+                    f"a process is sending what waits in {path} to {store} already: let it, or end it first"
+                ) from None
+            time.sleep(0.1)
+        except OSError:  # a file system that knows no locks: there two are not noticed
+            return held
 
 
 def _mend(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from avavla_ray.errors import InputError
 from avavla_ray.tracked_run import Run, attach
 
 PENDING = "mlflow_pending_worker.jsonl"  # beside that of the job, which is another process
@@ -34,7 +35,11 @@ class Telemetry:
         if self._tracking is None:
             return
         if self._run is None:
-            self._run = attach(*self._tracking, pending=self._pending)
+            try:
+                self._run = attach(*self._tracking, pending=self._pending)
+            except InputError as error:  # one that went silent may hold the file for a while
+                print(f"metrics of step {step} are left out: {error}", flush=True)
+                return
         self._run.log_metrics(metrics, step=step)
 
     def close(self) -> None:

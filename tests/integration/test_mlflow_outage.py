@@ -130,14 +130,15 @@ def test_a_server_that_hangs_is_not_waited_for_and_gets_the_rest_later(
         begun = time.monotonic()
         raise SystemExit(1)  # what a job that is told to leave does
     assert time.monotonic() - begun < 15.0
-    said = capsys.readouterr().out
-    assert "takes nothing" in said
-    assert f"python -m avavla_ray.send_metrics {output}" in said
+    assert f"python -m avavla_ray.send_metrics {output}" in capsys.readouterr().out
 
     # Resumed while it still hangs: the same run, though nobody can be asked which that is.
     with track("long", kind="hung", uri=server.uri, run_key="r", output=output, resume=True) as again:
         assert again.run_id == run.run_id
         again.log_metrics({"loss": 20 / 8}, step=20)
+        with pytest.raises(InputError, match="a process is sending what waits in"):
+            send_pending(output)
+    assert "takes nothing" in capsys.readouterr().out
     server.signal(signal.SIGCONT)
     assert send_pending(output) > 0
     assert steps_of(server, "hung") == list(range(21))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from avavla_ray.errors import DiskFull
+from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.outbox import Entry, NotTaken, Outbox
 
 
@@ -79,6 +79,20 @@ def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path) -> None:
     outbox.put(*entries(3))
     assert outbox.close(30.0) == 0
     assert store.taken == [1, 2, 3]
+
+
+def test_a_file_is_one_outbox_s_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avavla_ray.outbox.DYING_S", 0.2)
+    store, path = Store(up=False), tmp_path / "pending.jsonl"
+    outbox = Outbox(path, store.deliver, "the store")
+    outbox.put(*entries(0, 1))
+    with pytest.raises(InputError, match="sending what waits in .* to the store already"):
+        Outbox(path, store.deliver, "the store")
+    outbox.put(*entries(2))
+    store.up.set()
+    assert outbox.close(30.0) == 0
+    assert store.taken == [0, 1, 2]
+    assert Outbox(path, store.deliver, "the store").close() == 0
 
 
 def test_a_full_disk_neither_ends_the_run_nor_loses_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
