@@ -154,7 +154,8 @@ class AsyncPPO(Algorithm):
         if due:
             weights = self.curriculum.weights() if self.config.curriculum else {}
             decisions, lockstep = self.config.get_rollout_fragment_length(), self.config.max_lag == 0
-            self.pool.give(Order(self._weights.newest, decisions, self.watchdog.quarantined, weights, lockstep))
+            quarantined = self.watchdog.quarantined
+            self.pool.give(Order(self._weights.newest, decisions, quarantined, weights, lockstep=lockstep))
 
     def _adapt(self, idle: int) -> None:
         """Let a runner go that had nothing to do, or ask for one more, within bounds."""
