@@ -70,6 +70,11 @@ class Runner:
         self.stage, self.since = stage, now
 
 
+def place_of(answer: Mapping[str, Any]) -> tuple[str, int]:
+    """Node and pid of the process that has said hello."""
+    return answer["node"], answer["pid"]
+
+
 class Verdict(Enum):
     """What an error says about the runner that it came from."""
 

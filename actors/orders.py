@@ -25,6 +25,7 @@ class Order:
         task_weights: how often to play the tasks, in relation to each other; those that are not named weigh 1.
         place: of the runner among those that play now, counted from 0, and how many these are: what a runner is dealt
             of the tasks. None: it stays where it was.
+        last: the runner is let go: it finishes its chunks and hands in everything, and takes no order any more.
         lockstep: exactly T decisions in every simulator with these weights, and nothing in flight afterwards, which is
             what synchronous PPO learns from. Else the runner plays on, and whatever is complete is delivered at once.
 
@@ -37,6 +38,7 @@ class Order:
     quarantined: Mapping[int, str] = field(default_factory=dict)
     task_weights: Mapping[int, float] = field(default_factory=dict)
     place: tuple[int, int] | None = None
+    last: bool = False
     lockstep: bool = False
 
     def __post_init__(self) -> None:

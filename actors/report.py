@@ -21,8 +21,8 @@ class Report:
         quarantined: tasks that this runner leaves out, and why.
         groups_dropped: groups of which fewer than two episodes ended, so that there was nothing to compare.
         failure: why this runner can't go on; the next order raises it.
-        leaving: the notice that this machine is about to be taken away. Everything unfinished has been handed in, and
-            no order brings anything any more.
+        leaving: the notice that this machine is about to be taken away, or that the runner is let go. Everything
+            unfinished has been handed in, and no order brings anything any more.
         seconds: wall time of the order, of which `policy_seconds` in the policy or waiting for its server,
             `simulator_seconds` in simulators or waiting for them, `weights_seconds` loading weights.
         idle_seconds: between the order before and this one, while nobody looked after the simulators.

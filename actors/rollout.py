@@ -128,7 +128,10 @@ class Rollout:
             self._delivery.report.idle_seconds += begun - self._idle_since
         self._episodes.order = order
         try:
-            if self._left is None:
+            if order.last and self._left is None:
+                self._left = "this runner is let go"
+                self._drain()
+            elif self._left is None:
                 with span("weights"):
                     self.placement.use(order.handle)
                 self._delivery.report.weights_seconds += time.perf_counter() - begun

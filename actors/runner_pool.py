@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import ActorDiedError, RayError
 
 from actors.fragment_queue import Lot
-from actors.known_runner import Request, Runner, Stage, Verdict, judge
+from actors.known_runner import Request, Runner, Stage, Verdict, judge, place_of
 from actors.late_deliveries import LateDeliveries
 from actors.orders import NotStarted, Order
 
@@ -60,7 +60,7 @@ class RunnerPool:
         self.timeout_s = timeout_s
         self._begun: float | None = None
         self._runners = {seat: Runner(seat, group.actor(seat), time.monotonic()) for seat in group.seats}
-        self._late = LateDeliveries()
+        self._late = LateDeliveries(group.empty)
         self._order: Order | None = None  # the newest
         self._said = self._open = False
         self._failures = self._round = 0
@@ -89,7 +89,7 @@ class RunnerPool:
     @property
     def busy(self) -> bool:
         """Some order has not been delivered yet."""
-        return any(runner.orders for runner in self._runners.values())
+        return bool(self._late.going) or any(runner.orders for runner in self._runners.values())
 
     @property
     def references(self) -> list[Any]:
@@ -167,6 +167,8 @@ class RunnerPool:
     def let_go(self) -> int | None:
         """End a runner that is not needed, for good: one that has not come yet, or else one that is idle.
 
+        That one hands in first what its simulators have done since its last order, for a bounded time.
+
         Returns:
             Its seat; None where nobody can go: fewer than `minimum` would be left, or all are at work.
         """
@@ -174,15 +176,19 @@ class RunnerPool:
         idle = [runner for runner in self._runners.values() if runner.idle]
         if len(self._runners) <= self._minimum or (not coming and not idle):
             return None
-        seat = (coming or idle)[-1].seat
-        del self._runners[seat]
-        self._group.empty(seat)
-        return seat
+        runner = (coming or idle)[-1]
+        del self._runners[runner.seat]
+        if coming or self._order is None:
+            self._group.empty(runner.seat)
+        else:
+            self._ask(runner, replace(self._order, last=True))
+            self._late.add_last(runner.seat, runner.orders[0])
+        return runner.seat
 
     def ask(self) -> int | None:
         """Ask for a runner in a seat that is empty; which, or None where all are taken."""
         for seat in self._group.seats:
-            if seat not in self._runners:
+            if seat not in self._runners and seat not in self._late.going:
                 self._runners[seat] = Runner(seat, self._group.fill(seat), time.monotonic())
                 return int(seat)
         return None
@@ -198,11 +204,11 @@ class RunnerPool:
             runner.enter(Stage.PLAYING, time.monotonic())
             self._group.mark(runner.seat, healthy=True)
         elif runner.stage is Stage.PLAYING:
-            if _place(answer) != runner.place:
+            if place_of(answer) != runner.place:
                 self._lost(runner, "its process died while it had nothing to do")
             elif answer["leaving"] and runner.idle and self._order is not None:
                 self._ask(runner, self._order)  # whether or not there is anything to play: it hands in what it has
-        elif (place := _place(answer)) != runner.left:
+        elif (place := place_of(answer)) != runner.left:
             if runner.left is not None:
                 self.returned.append(runner.seat)
             runner.place, runner.left = place, None
@@ -291,7 +297,3 @@ class RunnerPool:
             self._said = True
             then = "training goes on with those" if self._open else f"training begins with {self._minimum}"
             print(f"{there} of {seats} runners are there, the others wait for room or a process; {then}", flush=True)
-
-
-def _place(answer: Mapping[str, Any]) -> tuple[str, int]:
-    return answer["node"], answer["pid"]

@@ -134,6 +134,16 @@ def test_a_notice_brings_everything_in_and_ends_the_play() -> None:
     assert rollout.deliver(order(16))[1].leaving == "the machine goes"
 
 
+def test_a_runner_that_is_let_go_hands_in_everything() -> None:
+    rollout = make_rollout()
+    delivered = [rollout.deliver(order(16)) for _ in range(3)]
+    delivered.append(rollout.deliver(order(16, last=True)))
+    executed = sum(simulator._chunks for simulator in rollout.simulators)
+    assert sum(report.decisions for _, report in delivered) == executed > 10
+    assert delivered[-1][1].leaving == "this runner is let go"
+    assert rollout.deliver(order(16))[0] == []
+
+
 def test_tasks_are_dealt_by_weight_and_quarantine() -> None:
     rollout, tasks = make_rollout(), Counter[int]()
     rollout.deliver(order(4))

@@ -304,8 +304,13 @@ def test_runners_are_let_go_down_to_the_minimum_and_asked_for_again(driver) -> N
         d.lots += d.pool.advance()
     assert d.pool.idle == 3
     assert d.pool.ask() is None
+    had = len(d.lots)
     assert d.pool.let_go() == 3
     assert d.pool.let_go() is None
+    assert d.pool.ask() is None, "it is still to hand in"
+    while d.pool.busy:
+        d.lots += d.pool.advance()
+    assert [lot.runner for lot in d.lots[had:]] == [3]
     assert set(d.group.actors) == {1, 2}
     assert d.pool.ask() == 3
     d.until(lambda: d.has("3.1"))
