@@ -29,7 +29,7 @@ from actors.async_ppo_config import AsyncPPOConfig
 from actors.curriculum import Curriculum
 from actors.demand import Demand
 from actors.fragment_queue import FragmentQueue, Lot
-from actors.ledger import Ledger
+from actors.ledger import Ledger, incarnations
 from actors.orders import Order
 from actors.policy_servers import PolicyServers
 from actors.report import Report
@@ -98,6 +98,8 @@ class AsyncPPO(Algorithm):
             self.env_runner_group, self._start_runner, minimum=config.least_env_runners,
             timeout_s=config.runner_timeout_s, quarantined=self.watchdog.quarantined,
         )  # fmt: skip
+        if config.ledger is not None:  # what a checkpoint does not know of, or where there is none
+            self.pool.incarnations.update(incarnations(config.ledger))
         self._learned_from: set[str] = set()  # nodes with the fragments of the running update
         self._begun = self._update_begun = time.monotonic()
         self._publish(self.learner_group.weights())

@@ -7,6 +7,7 @@ A line holds the fields of the EpisodeSummary, and `version` (of the oldest weig
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from actors.report import Report
 from avavla_ray.files import append_line
 
 BLOCK = 1 << 16
+EPISODE = re.compile(r"-(\d+)\.(\d+)-\d+-\d+$")  # runner, incarnation, simulator, count; see SimulatorEnvRunner.start
 
 
 class Ledger:
@@ -24,7 +26,7 @@ class Ledger:
 
     Episode ids are unique over runners, restarts and resumed runs (see `SimulatorEnvRunner.start`), and a report is
     written once, when it arrives: so no episode is in it twice, and none is missing of which the driver has heard.
-    Nothing is read or written before the first report.
+    Nothing is written before the first report.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,6 +50,17 @@ class Ledger:
             cut_torn_line(self.path)
             self._whole = True
         append_line(self.path, "\n".join(lines))
+
+
+def incarnations(path: str | Path) -> dict[int, int]:
+    """The highest incarnation of each runner of which an episode is in the file; empty where there is none."""
+    highest: dict[int, int] = {}
+    if Path(path).exists():
+        for row in read_ledger(path):
+            if named := EPISODE.search(row["episode_id"]):
+                runner, incarnation = map(int, named.groups())
+                highest[runner] = max(highest.get(runner, 0), incarnation)
+    return highest
 
 
 def cut_torn_line(path: Path) -> None:

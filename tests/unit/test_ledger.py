@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.ledger import BLOCK, Ledger, read_ledger
+from actors.ledger import BLOCK, Ledger, incarnations, read_ledger
 from actors.report import Report
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import EpisodeSummary
@@ -54,6 +54,14 @@ def test_another_process_goes_on_behind_the_last_whole_line(tmp_path: Path, whol
     Ledger(path).append([(1, report("later"))])
     assert [row["episode_id"] for row in read_ledger(path)] == [*whole, "later"]
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_incarnations_that_have_played_are_known(tmp_path: Path) -> None:
+    path = tmp_path / "episodes.jsonl"
+    assert incarnations(path) == {}
+    names = ("ppo-1.2-7-a0b1c2-1.0-0-12", "ppo-1.2-7-a0b1c2-1.3-1-0", "ppo-1.2-7-d3e4f5-1.2-0-0", "ppo-d3e4f5-12.0-3-4")
+    Ledger(path).append([(1, report(*names))])
+    assert incarnations(path) == {1: 3, 12: 0}
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
