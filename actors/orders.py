@@ -27,8 +27,8 @@ class Order:
             of the tasks. None: it stays where it was.
         last: the runner is let go: it finishes its chunks and hands in everything, and takes no order any more.
         lockstep: exactly T decisions in every simulator with these weights, and nothing in flight afterwards, which is
-            what synchronous PPO learns from. A runner that dies loses what it has played of the round, episodes that had
-            ended among it. Else the runner plays on, and whatever is complete is delivered at once.
+            what synchronous PPO learns from. A runner that dies loses what it has played of the round, even episodes
+            that had ended. Else the runner plays on, and whatever is complete is delivered at once.
 
     Raises:
         InputError: fewer than one decision, or a weight that is negative or not finite.
