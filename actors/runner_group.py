@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
@@ -25,6 +26,8 @@ class RunnerGroup(EnvRunnerGroup):
             config: an `AsyncPPOConfig`. trial: of Tune.
         """
         super().__init__(config=config, local_env_runner=False, tune_trial_id=trial)
+        self._timeout_s = config.runner_timeout_s
+        self._without = dict[int, float]()  # since when a seat's actor has had no process, as far as Ray knows
         self._seated = {identity: identity for identity in self._worker_manager.actor_ids()}
         self.seats = tuple(self._seated)
         for seat in self.seats:
@@ -56,11 +59,23 @@ class RunnerGroup(EnvRunnerGroup):
         ray.kill(self.actor(seat), no_restart=False)
 
     def stands(self, seat: int) -> bool:
-        """Whether the seat's actor has a process, as far as Ray knows, which takes a second to notice a death."""
-        return bool(self.actor(seat)._get_local_state() == gcs_pb2.ActorTableData.ALIVE)
+        """Whether the seat's actor has a process, as far as Ray knows, which takes a second to notice a death.
+
+        Ray says no of a process that hangs while it starts, too. So an actor that has had none for `runner_timeout_s`
+        is started again; one that waits for room goes on waiting.
+        """
+        if self.actor(seat)._get_local_state() == gcs_pb2.ActorTableData.ALIVE:
+            self._without.pop(seat, None)
+            return True
+        now = time.monotonic()
+        if now - self._without.setdefault(seat, now) > self._timeout_s:
+            self._without[seat] = now
+            self.restart(seat)
+        return False
 
     def mark(self, seat: int, *, healthy: bool) -> None:
         """For RLlib's own statistics, and so that it calls none that may not answer."""
+        self._without.pop(seat, None)
         self._worker_manager.set_actor_state(self._seated[seat], healthy=healthy)
 
     def probe_unhealthy_env_runners(self, timeout_seconds: float | None = None) -> list[int]:
