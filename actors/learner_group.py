@@ -109,7 +109,10 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._ranks: list[Any] = []
         self._snapshot: list[Any] = []
         self._snapshot_is_newest = False  # versions also go on without an update
-        self._start()
+        try:
+            self._start()
+        except RayError as error:  # a rank has died or hangs already, which the others tell of in their own ways
+            self._replace(type(error).__name__)
         # Before the first update: ranks that die early must come back to these weights.
         self._take_snapshot()
 

@@ -138,8 +138,6 @@ class Striker:
         family = Family()
         played = {note[name] for note in self.watch.notes for name in ("owner", "pid")}
         away = {strike.part for strike in self.open}
-        if "driver" in away:
-            away.add("learner")  # a driver that starts ends with its ranks, as one that was given wrong settings
         for kind in self._bag:
             made = Strike(kind, time.time(), known=family.members | played)
             if made.part not in away and getattr(self, f"_{made.part}")(made, family, kind.startswith("kill")):

@@ -117,6 +117,24 @@ def test_a_rank_that_hangs_is_noticed_in_time_and_all_come_back(group, lots, mon
     np.testing.assert_array_equal(ray.get(outcome.weights).array, before)
 
 
+def test_a_rank_that_dies_while_all_start_for_the_first_time(group, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, real = [], DeepSpeedLearnerGroup._start
+
+    def start(self: DeepSpeedLearnerGroup) -> None:
+        begun.append(self)
+        if len(begun) == 1:
+            raise ray.exceptions.ActorDiedError
+        real(self)
+
+    monkeypatch.setattr(DeepSpeedLearnerGroup, "_start", start)
+    other = group._config.build_learner_group()
+    try:
+        assert (len(begun), other.restarts) == (2, 1)
+        assert weights(other).size == weights(group).size
+    finally:
+        other.shutdown()
+
+
 def test_weights_are_there_even_when_a_rank_has_just_died(group) -> None:
     before, version = weights(group), group.version
     ray.kill(group._ranks[0])
