@@ -142,7 +142,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         check_known("policy placement", self.policy_placement, PLACEMENTS)
         check_known("rollout precision", self.rollout_precision, PRECISIONS)
         for name in ("num_env_runners", "num_envs_per_env_runner", "snapshot_every", "least_env_runners", "buffers",
-                     "num_policy_servers", "server_batch"):  # fmt: skip
+                     "num_policy_servers", "server_batch", "num_learners"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('least', 'min')} is {getattr(self, name)}: give at least 1")
         for name in ("runner_timeout_s", "server_timeout_s", "learner_timeout_s", "idle_release_s"):

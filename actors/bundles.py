@@ -18,7 +18,7 @@ def learner_bundle(config: Any, rank: int) -> dict[str, int]:
 
 def server_bundle(config: Any, index: int) -> dict[str, int]:
     """Options of this policy server's actor, likewise."""
-    return _pinned(1 + config.num_env_runners + max(1, config.num_learners) + index)
+    return _pinned(1 + config.num_env_runners + config.num_learners + index)
 
 
 def _pinned(bundle: int) -> dict[str, int]:

@@ -310,3 +310,8 @@ def test_bad_input_of_a_runner_arrives_as_it_was_raised(ray_cluster: dict, check
 def test_a_missing_checkpoint_is_named(ray_cluster: dict, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no checkpoint at"):
         point_config(tmp_path / "nothing").build_learner_group()
+
+
+def test_training_without_a_learner_process_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="num_learners is 0: give at least 1"):
+        point_config(checkpoint).learners(num_learners=0).validate()
