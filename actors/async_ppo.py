@@ -21,7 +21,6 @@ from typing import Any
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from actors import metrics
@@ -41,8 +40,6 @@ from avavla_ray.simulators.base import EpisodeSummary
 from avavla_ray.timing import span
 
 STATE = "async_ppo"
-RELEASED, ASKED_FOR = (ENV_RUNNER_RESULTS, "runners_released"), (ENV_RUNNER_RESULTS, "runners_asked_for")
-DECISIONS_DROPPED = (LEARNER_RESULTS, "decisions_dropped")
 
 
 class AsyncPPO(Algorithm):
@@ -100,7 +97,7 @@ class AsyncPPO(Algorithm):
         )  # fmt: skip
         if config.ledger is not None:  # what a checkpoint does not know of, or where there is none
             self.pool.incarnations.update(incarnations(config.ledger))
-        self._learned_from: set[str] = set()  # nodes with the fragments of the running update
+        self._learning: list[Lot] = []  # what the running update learns from
         self._begun = self._update_begun = time.monotonic()
         self._publish(self.learner_group.weights())
 
@@ -166,10 +163,10 @@ class AsyncPPO(Algorithm):
         starved = not self.learner_group.pending and not self.queue.enough
         change = self._demand.change(time.monotonic(), idle=idle, starved=starved)
         if change < 0 and (seat := self.pool.let_go()) is not None:
-            metrics.count(self.metrics, RELEASED)
+            metrics.count(self.metrics, metrics.RELEASED)
             print(f"runner {seat} is let go: the learner can't keep up with all of them", flush=True)
         elif change > 0 and (seat := self.pool.ask()) is not None:
-            metrics.count(self.metrics, ASKED_FOR)
+            metrics.count(self.metrics, metrics.ASKED_FOR)
             print(f"runner {seat} is asked for: the learner waits for fragments", flush=True)
 
     def _wait(self) -> None:
@@ -225,9 +222,7 @@ class AsyncPPO(Algorithm):
         synchronous = self.config.max_lag == 0
         if group.pending or (synchronous and self.pool.busy) or not (lots := self.queue.take(group.version)):
             return
-        self._learned_from = {lot.node for lot in lots}
-        metrics.count(self.metrics, metrics.USED, len(lots))
-        metrics.log_lag(self.metrics, self.queue.lags())
+        self._learning = lots
         self._update_begun = time.monotonic()
         group.update_async([(lot.fragments, lot.report.decisions) for lot in lots])
 
@@ -240,8 +235,12 @@ class AsyncPPO(Algorithm):
             self._publish(outcome.weights)
         if outcome.refusal is not None:
             self._refuse(outcome.refusal)
-        if outcome.metrics is not None:
+        if outcome.metrics is None:  # refused, or its ranks were lost: they have taught nothing
+            self._count_dropped(self._learning)
+        else:
             self._refusals = 0
+            metrics.count(self.metrics, metrics.USED, len(self._learning))
+            metrics.log_lag(self.metrics, self.queue.lags())
             share = self._learner_seconds / (time.monotonic() - self._begun)
             update = {**outcome.metrics, "version": outcome.version, "time_share": share}
             metrics.log_update(self.metrics, update, self._window)
@@ -249,12 +248,12 @@ class AsyncPPO(Algorithm):
 
     def _count_dropped(self, lots: list[Lot]) -> None:
         metrics.count(self.metrics, metrics.DROPPED, len(lots))
-        metrics.count(self.metrics, DECISIONS_DROPPED, sum(lot.report.decisions for lot in lots))
+        metrics.count(self.metrics, metrics.DECISIONS_DROPPED, sum(lot.report.decisions for lot in lots))
 
     def _refuse(self, reason: str) -> None:
         nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         self._count_dropped(self.queue.drop_lost(nodes))
-        self._refusals += self._learned_from <= nodes  # else it learned from what is gone with a node
+        self._refusals += {lot.node for lot in self._learning} <= nodes  # else it learned from what is gone with a node
         metrics.count(self.metrics, metrics.REFUSED)
         print(f"update of version {self.learner_group.version} refused: {reason}; weights are unchanged", flush=True)
         if self._refusals >= self.config.max_refusals:

@@ -35,6 +35,8 @@ USED, DROPPED = (LEARNER_RESULTS, "fragments_used"), (LEARNER_RESULTS, "fragment
 REFUSED, LEARNER_RESTARTS = (LEARNER_RESULTS, "updates_refused"), (LEARNER_RESULTS, "restarts")
 SERVER_RESTARTS = (ENV_RUNNER_RESULTS, "server_restarts")
 DECISIONS, DECISIONS_USED = (ENV_RUNNER_RESULTS, "decisions"), (LEARNER_RESULTS, "decisions_used")
+DECISIONS_DROPPED = (LEARNER_RESULTS, "decisions_dropped")
+RELEASED, ASKED_FOR = (ENV_RUNNER_RESULTS, "runners_released"), (ENV_RUNNER_RESULTS, "runners_asked_for")
 QUEUE = (LEARNER_RESULTS, "queue_decisions")
 LAG, PROFILE = "lag", "profile"  # parents of metrics whose names are only known when they are logged
 
@@ -114,7 +116,7 @@ def log_queue(logger: MetricsLogger, decisions: int) -> None:
 
 
 def log_lag(logger: MetricsLogger, lags: Mapping[int, int]) -> None:
-    """The decisions of an update that begins, by how many versions older than its weights they are."""
+    """The decisions that an update has learned from, by how many versions older than its weights they are."""
     count(logger, DECISIONS_USED, sum(lags.values()))
     for lag, decisions in lags.items():
         logger.log_value((LEARNER_RESULTS, LAG, str(lag)), decisions, reduce="sum")
@@ -154,7 +156,8 @@ def flat(result: dict[str, Any]) -> dict[str, float]:
         **{key: runners.get(key) for _, key in (*SIMULATORS_RESTARTED.values(), EPISODES_ABORTED)},
         "tasks_quarantined": runners.get(TASKS_QUARANTINED[1], 0),
         "fragments_used": learners.get(USED[1]), "fragments_dropped": learners.get(DROPPED[1]),
-        "decisions_used": learners.get(DECISIONS_USED[1]),
+        "decisions_used": learners.get(DECISIONS_USED[1]), "decisions_dropped": learners.get(DECISIONS_DROPPED[1], 0),
+        "runners_released": runners.get(RELEASED[1], 0), "runners_asked_for": runners.get(ASKED_FOR[1], 0),
     }  # fmt: skip
     lags = {lag: 0.0 if math.isnan(seen) else float(seen) for lag, seen in learners.get(LAG, {}).items()}
     used = sum(lags.values())

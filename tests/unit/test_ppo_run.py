@@ -93,6 +93,12 @@ def test_lags_are_shares_and_a_lag_that_an_update_did_not_have_is_none_of_it() -
     assert not [name for name in flat({"learners": {"lag": {"0": math.nan}}}) if name.startswith("lag/")]
 
 
+def test_what_was_dropped_and_runners_let_go_are_told() -> None:
+    named = flat({"learners": {"decisions_dropped": 24}, "env_runners": {"runners_released": 2}})
+    assert (named["total/decisions_dropped"], named["total/runners_released"]) == (24, 2)
+    assert named["total/runners_asked_for"] == 0
+
+
 def test_what_processes_spent_and_how_long_they_had_nothing_to_do_is_added_up() -> None:
     logger = MetricsLogger(root=True)
     rollout, spent = RolloutWindow(), {"runner": 2.0, "runner/policy": 0.5, "simulator/physics": 3.0}
