@@ -84,12 +84,12 @@ class AsyncPPO(Algorithm):
         self._ledger = Ledger(config.ledger) if config.ledger is not None else None
         self._demand = Demand(config.idle_release_s) if config.idle_release_s is not None and config.max_lag else None
         self._oldest_valid, self._refusals, self._learner_restarts, self._learner_seconds = 0, 0, 0, 0.0
-        super().setup(config)  # the learners first: where there is little room, it is runners that wait
+        super().setup(config)  # the learners first, then servers: where there is little room, it is runners that wait
+        self.servers = PolicyServers(config, self.learner_group.policy_config)
         self.env_runner_group = RunnerGroup(config, self.trial_id)
         self.queue = FragmentQueue(
             config.update_decisions, ranks=len(self.learner_group), max_lag=config.max_lag, limit=config.most_queued
         )
-        self.servers = PolicyServers(config, self.learner_group.policy_config)
         # Runners are started by the first training step, so that a checkpoint can be restored before.
         self.pool = RunnerPool(
             self.env_runner_group, self._start_runner, minimum=config.least_env_runners,
@@ -123,6 +123,10 @@ class AsyncPPO(Algorithm):
             self._wait()
             self._take_deliveries()
             self._finish_update()
+
+    def take_last_deliveries(self) -> None:
+        """What has arrived since the last training step goes into the ledger: nothing asks for it any more."""
+        self._take_deliveries()
 
     @property
     def weights(self) -> WeightHandle:

@@ -101,9 +101,7 @@ def thinker(loop: LatentLoop, batch: int, device: str, queries: int, most: int) 
 
         @torch.no_grad()
         def think(depth: int = most, exit_threshold: float | None = None) -> Tensor:
-            return loop.think(
-                context, z0, steps=depth, exit_threshold=exit_threshold
-            ).steps
+            return loop.think(context, z0, steps=depth, exit_threshold=exit_threshold).steps
 
         return think
 

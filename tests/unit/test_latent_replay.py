@@ -31,7 +31,9 @@ def rollout() -> tuple[AvaVlaPolicy, DecisionBatch]:
     inputs, belief = observations(config), policy.initial_belief(B)
     scores = policy.decide(inputs, belief, depth=K, draws=policy.draws(len(inputs.images), seed())).trace.exit_score
     threshold = float(scores.max(dim=1).values.median())
-    return policy, policy.decide(inputs, belief, exit_threshold=threshold, draws=policy.draws(len(inputs.images), seed()))
+    return policy, policy.decide(
+        inputs, belief, exit_threshold=threshold, draws=policy.draws(len(inputs.images), seed())
+    )
 
 
 def seed() -> torch.Generator:

@@ -190,7 +190,9 @@ def test_log_probs_replay_from_what_a_fragment_stores(name):
     with torch.no_grad():
         for parameter in policy.loop.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    decision = policy.decide(random_inputs(policy.config, 5), policy.initial_belief(5), draws=policy.draws(5), exit_threshold=1.0)
+    decision = policy.decide(
+        random_inputs(policy.config, 5), policy.initial_belief(5), draws=policy.draws(5), exit_threshold=1.0
+    )
     trace, K = decision.trace, policy.config.latent.max_steps
     log_prob, entropy = policy.eval().log_prob_entropy(
         trace.z[:, :K].flatten(0, 1), trace.u.flatten(0, 1), decision.context.encoding.repeat_interleave(K, dim=0)
