@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 QUICK ?= --quick
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test test-long lint bench clean
 
 setup:
 	@cluster/setup.sh $(VENV)
@@ -14,10 +14,14 @@ demo: setup
 # Side by side, each worker with a Ray of its own, then what looks at the whole machine or compares times. Files go by name,
 # since xdist would start the one with a single long test last; Ray's processes must not give way to the other worker's.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not alone" --numprocesses auto --maxprocesses 4 --dist loadfile
-	RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone" --numprocesses 2 --dist loadfile --durations 20 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not alone and not long" --numprocesses auto --maxprocesses 4 --dist loadfile
+	RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone and not long" --numprocesses 2 --dist loadfile --durations 20 \
 		--no-loadscope-reorder
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "alone and not long"
+
+# What survives being killed again and again, one after the other: a quarter of an hour more.
+test-long: setup
+	$(BIN)/python -m pytest tests/integration -m long
 
 lint: setup
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ def test_the_arithmetic_of_adapters_lies_between_a_forward_pass_and_full_trainin
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_loops_take_turns_in_ray_train_and_say_what_they_did(ray_cluster, tmp_path):
     write_demonstrations(tmp_path / "demos")
@@ -62,6 +63,7 @@ def test_loops_take_turns_in_ray_train_and_say_what_they_did(ray_cluster, tmp_pa
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_step_with_adapters_is_measured_where_there_is_no_gpu_too(ray_cluster, tmp_path):
     settings = lora_settings(streams=2)

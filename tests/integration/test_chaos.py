@@ -11,7 +11,7 @@ from benchmarks import chaos
 from benchmarks.chaos_run.stage import environment
 from tests.support.processes import descendants
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 
 SETTINGS = chaos.Settings(
     seconds=30.0, every=3.0, undisturbed=False, update_decisions=32,

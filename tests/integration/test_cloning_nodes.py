@@ -24,7 +24,7 @@ from tests.support.ports import free_port
 from tests.support.ranks import run_ranks
 
 # All tests look at what one program did.
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

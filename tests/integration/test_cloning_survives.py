@@ -32,7 +32,7 @@ from tests.support.demonstration_data import make_dataset
 from tests.support.processes import adopting_orphans, descendants, wait_until_gone
 from tests.support.small_disks import NAMESPACE, REFUSED, can_mount
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, EVERY = 30, 3

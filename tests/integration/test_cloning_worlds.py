@@ -48,6 +48,7 @@ def final_policy(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(newest.path / POLICY).policy.state_dict()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_every_zero_stage_world_and_interruption_learns_the_same(tmp_path):
     demos = str(make_dataset(tmp_path / "demos", episodes=8))

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.libero
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_the_whole_mission_in_small(tmp_path):

@@ -18,7 +18,7 @@ from tests.support.point_simulator import point_statistics
 from tests.support.policies import responsive_policy
 
 # All tests look at what one program did.
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -19,7 +19,7 @@ from tests.support.point_simulator import point_statistics
 from tests.support.policies import responsive_policy
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 def lines(path: Path) -> list[dict]:

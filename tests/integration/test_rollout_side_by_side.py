@@ -75,7 +75,7 @@ def test_a_runner_that_is_told_to_leave_hands_in_what_it_has(ray_cluster: dict, 
     config = config.training(simulator=POINT, make_simulator=make_point_simulator, spot=f"file:{notice}", profile=True)
     runner = ray.remote(num_cpus=1)(SimulatorEnvRunner).remote(config=config, worker_index=1, num_workers=1)
     try:
-        assert set(ray.get(runner.hello.remote())) == {"node", "host", "pid"}
+        assert set(ray.get(runner.hello.remote())) == {"node", "host", "pid", "leaving"}
         ray.get(runner.start.remote(policy.config, point_statistics(), handle, name="r", incarnation=0, quarantined={}))
         fragments, report = ray.get(runner.deliver.remote(Order(handle, 8)))
         assert fragments

@@ -22,12 +22,12 @@ from ray._private.internal_api import node_stats
 from ray.cluster_utils import Cluster
 from ray.experimental import get_object_locations
 
-from actors.async_ppo import RELEASED, AsyncPPO
+from actors.async_ppo import AsyncPPO
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.cluster import connect
 from actors.demand import Demand
 from actors.ledger import read_ledger
-from actors.metrics import flat
+from actors.metrics import RELEASED, flat
 from avavla_ray.simulators.base import SimulatorConfig
 from tests.support.point_simulator import make_point_simulator
 
