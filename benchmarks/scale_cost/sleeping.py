@@ -101,7 +101,8 @@ class SleepingRunner:
         self._weights: Any = None
 
     def hello(self) -> dict[str, Any]:
-        return {"node": ray.get_runtime_context().get_node_id(), "host": "", "pid": os.getpid()}
+        node = ray.get_runtime_context().get_node_id()
+        return {"node": node, "host": "", "pid": os.getpid(), "leaving": None}
 
     def start(self, handle: WeightHandle) -> dict[str, Any]:
         self.pull(handle)
