@@ -112,7 +112,7 @@ class AsyncPPO(Algorithm):
         with span("waiting"):
             self._wait()
         with span("taking deliveries"):
-            self._take_deliveries()
+            self.take_deliveries()
         with span("learner"):
             self._start_update()
             self._finish_update()
@@ -121,12 +121,8 @@ class AsyncPPO(Algorithm):
         """Wait for what has been ordered and for the update that is under way; nothing new is begun."""
         while self.pool.busy or self.learner_group.pending:
             self._wait()
-            self._take_deliveries()
+            self.take_deliveries()
             self._finish_update()
-
-    def take_last_deliveries(self) -> None:
-        """What has arrived since the last training step goes into the ledger: nothing asks for it any more."""
-        self._take_deliveries()
 
     @property
     def weights(self) -> WeightHandle:
@@ -181,7 +177,8 @@ class AsyncPPO(Algorithm):
         else:
             time.sleep(0.1)  # every runner is on its way
 
-    def _take_deliveries(self) -> None:
+    def take_deliveries(self) -> None:
+        """What has arrived goes into queue, counters and ledger; at the end of a run nothing else asks for the last."""
         lots = self.pool.advance()
         if self._ledger is not None:
             self._ledger.append((lot.runner, lot.report) for lot in lots)

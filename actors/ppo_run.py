@@ -127,7 +127,7 @@ def _leave(algorithm: AsyncPPO, output: Path, points: list[Point]) -> NoReturn:
     """Save what there is, in the few seconds that whoever sent SIGTERM gives."""
     if points:
         _save(algorithm, output, points[-1])
-        algorithm.take_last_deliveries()
+        algorithm.take_deliveries()
         _write_profile(output, points[-1])
         said = f"saved after update {algorithm.iteration}; --resume goes on from there"
     else:
@@ -156,7 +156,7 @@ def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int,
         extra={"version": group.version, "env_steps": int(last["total/env_steps"]), "held_out": group.held_out},
         origin=algorithm.config.checkpoint,
     )  # fmt: skip
-    algorithm.take_last_deliveries()
+    algorithm.take_deliveries()
     algorithm.stop()
     plot_learning_curve(output / "learning_curve.png", points, f"PPO, {output.name}")
     plot_lag(output / "lag.png", points, f"Staleness, {output.name}")

@@ -9,9 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from avavla_ray.errors import InputError, check_fraction, check_known
-
-CORRECTIONS = ("decoupled", "naive", "vtrace")  # of learning/ppo.py, which needs torch
-OVER = ("decisions", "steps", "none")  # of learning/normalise.py, likewise
+from avavla_ray.learning.choices import CORRECTIONS, OVER
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from avavla_ray.errors import check_known
+from avavla_ray.learning.choices import OVER
 
-OVER = ("decisions", "steps", "none")
 _EPSILON = 1e-8
 
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from avavla_ray.errors import check_known
-
-CORRECTIONS = ("decoupled", "naive", "vtrace")
+from avavla_ray.learning.choices import CORRECTIONS
 
 
 class PolicyLoss(NamedTuple):
