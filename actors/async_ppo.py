@@ -68,7 +68,9 @@ class AsyncPPO(Algorithm):
         own = cls.get_default_config().update_from_dict(config)
         bundles = super().default_resource_request(config).bundles
         if own.policy_placement == "server":
-            server = {"CPU": own.num_cpus_per_server, "GPU": own.num_gpus_per_server}
+            server = {
+                "CPU": own.num_cpus_per_server, "GPU": own.num_gpus_per_server, **own.custom_resources_per_server
+            }  # fmt: skip
             bundles = [*bundles, *[server] * own.num_policy_servers]
         return PlacementGroupFactory(bundles, strategy=own.placement_strategy)
 

@@ -21,7 +21,8 @@ from avavla_ray.training.engine import PRECISIONS, EngineSettings
 OWN = (
     "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold", "demonstrations", "engine",
     "snapshot_every", "run_name", "min_env_runners", "idle_release_s", "queue_decisions", "policy_placement",
-    "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server", "server_batch", "rollout_precision", "buffers",
+    "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server", "custom_resources_per_server",
+    "server_batch", "rollout_precision", "buffers",
     "spot", "ledger", "runner_timeout_s", "server_timeout_s", "learner_timeout_s", "profile",
 )  # fmt: skip
 PLACEMENTS = ("copy", "server")
@@ -32,7 +33,8 @@ class AsyncPPOConfig(AlgorithmConfig):
 
     One iteration (`Algorithm.train`) is one update. RLlib's `rollout_fragment_length` counts decisions of each
     simulator, and `num_envs_per_env_runner` the simulators of a runner. Its `custom_resources_per_env_runner` (for
-    instance {"simulator": 1}) keep runners on the nodes that have these resources, and so off the learners'.
+    instance {"simulator": 1}) keep runners on the nodes that have these resources, and so off the learners';
+    `custom_resources_per_learner` likewise, so that learners take none of the processors that runners could have.
 
     Attributes (besides those of `PPOSettings` and RLlib's own):
         checkpoint: folder of the policy to start from. unnorm_key: data set whose units are meant, where it knows
@@ -50,7 +52,8 @@ class AsyncPPOConfig(AlgorithmConfig):
             one is asked for again. None keeps all.
         queue_decisions: runners wait while so many decisions wait to be learned from; None is two updates' worth.
         policy_placement: "copy" of the policy in every runner, or "server", shared by all.
-        num_policy_servers, num_cpus_per_server, num_gpus_per_server: how many, and what each has for itself.
+        num_policy_servers, num_cpus_per_server, num_gpus_per_server, custom_resources_per_server: how many, and what
+            each has for itself.
         server_batch: observations that a server decides together at most.
         rollout_precision: of the backbone that decides, "float32" or "bfloat16", which some processors compute faster;
             latent steps and likelihoods are float32 with either, and the loss corrects for the difference as for age.
@@ -86,6 +89,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.num_policy_servers = 1
         self.num_cpus_per_server = 1.0
         self.num_gpus_per_server = 0.0
+        self.custom_resources_per_server: dict[str, float] = {}
         self.server_batch = 64
         self.rollout_precision = "float32"
         self.buffers = 2

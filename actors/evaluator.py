@@ -13,7 +13,8 @@ import torch
 
 from actors.watchdog import Outcome, Watchdog
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
+from avavla_ray.evaluation.episode import EpisodeRecord, Film
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.protocol import play_episode
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure

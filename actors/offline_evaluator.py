@@ -11,7 +11,7 @@ from ray.util import ActorPool
 
 from avavla_ray.demonstrations.reader import DatasetMetadata, EpisodeReader
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.offline import OfflineRecord, load_demonstration, walk
 from avavla_ray.policy.agent import Agent
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.cluster import connect
 from actors.offline_evaluator import DataUnits, Walk, walk_demonstrations
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.offline import OfflineRecord
 from avavla_ray.evaluation.offline_data import ChosenData
 from avavla_ray.evaluation.offline_plot import plot_offline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
@@ -19,15 +19,19 @@ class Room:
     which has died, and it could never start again. In a Tune trial the trial's own group has their bundles.
 
     Args:
+        custom: other resources of an actor: only nodes that have them are considered.
         pinned: options of an actor in a trial, by its number.
     """
 
-    def __init__(self, cpus: float, gpus: float, actors: int, pinned: Callable[[int], dict[str, int]]) -> None:
+    def __init__(
+        self, cpus: float, gpus: float, custom: Mapping[str, float], actors: int,
+        pinned: Callable[[int], dict[str, int]],
+    ) -> None:  # fmt: skip
         self._share, self._pinned = {"CPU": float(cpus), "GPU": float(gpus)}, pinned
         self._group = ray.util.get_current_placement_group()
         self._own = self._group is None
         if self._own:
-            bundle = {name: amount for name, amount in self._share.items() if amount}
+            bundle = {name: amount for name, amount in {**self._share, **custom}.items() if amount}
             self._group = placement_group([bundle or {"CPU": 0.001}] * actors, strategy="PACK")
 
     def options(self, number: int) -> dict[str, Any]:
@@ -53,13 +57,15 @@ class Room:
 def learner_room(config: Any, world: int) -> Room:
     """Of the learner ranks of an `AsyncPPOConfig`; not all of it may be there yet."""
     return Room(
-        config.num_cpus_per_learner, config.num_gpus_per_learner, world, lambda rank: learner_bundle(config, rank)
-    )
+        config.num_cpus_per_learner, config.num_gpus_per_learner, config.custom_resources_per_learner, world,
+        lambda rank: learner_bundle(config, rank),
+    )  # fmt: skip
 
 
 def server_room(config: Any) -> Room:
     """Of its policy servers, likewise."""
     return Room(
-        config.num_cpus_per_server, config.num_gpus_per_server, config.num_policy_servers,
+        config.num_cpus_per_server, config.num_gpus_per_server, config.custom_resources_per_server,
+        config.num_policy_servers,
         lambda index: server_bundle(config, index),
     )  # fmt: skip

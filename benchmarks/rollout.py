@@ -44,7 +44,7 @@ class Settings:
             their own.
         serial_simulators: of the serial loop.
         fragment_decisions, update_decisions, minibatch_decisions: as in ppo_libero.
-        seconds: of a turn. rounds: turns of each case.
+        seconds: of a turn. rounds: turns of each case. layouts: the table of others too, if not `quick`.
     """
 
     quick: bool = False
@@ -67,6 +67,7 @@ class Settings:
     minibatch_decisions: int = 64
     seconds: float = 12.0
     rounds: int = 5
+    layouts: bool = True
     seed: int = 0
 
 
@@ -174,7 +175,7 @@ def measure(settings: Settings, checkpoint: Path) -> tuple[dict[str, Any], str]:
     weights = replace(newest, reference=(ray.put(ray.get(newest.reference[0])),))  # which outlive the learner
     algorithm.stop()
     ray.kill(serial)
-    variants = [] if settings.quick else measure_variants(config, group, weights, settings)
+    variants = [] if settings.quick or not settings.layouts else measure_variants(config, group, weights, settings)
     for variant in variants:
         numbers |= variant.flat()
     return numbers, f"{table(variants)}\n{describe(timings)}" if variants else describe(timings)

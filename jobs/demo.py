@@ -45,7 +45,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
-    from avavla_ray.evaluation.episode import exit_settings
+    from avavla_ray.evaluation.exit_setting import exit_settings
     from avavla_ray.policy.config import preset
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from avavla_ray.command_line import default_workers, run_job
 
 if TYPE_CHECKING:
-    from avavla_ray.evaluation.episode import ExitSetting
+    from avavla_ray.evaluation.exit_setting import ExitSetting
     from avavla_ray.policy.checkpoint import Checkpoint
     from avavla_ray.simulators.base import SuiteSpec
 
@@ -72,7 +72,7 @@ FIXED_STATES = 50
 
 
 def main(settings: Settings) -> None:
-    from avavla_ray.evaluation.episode import exit_settings
+    from avavla_ray.evaluation.exit_setting import exit_settings
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.tracking import check_store, default_uri
 

@@ -16,7 +16,7 @@ from avavla_ray.files import write_json, write_text
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
 
 if TYPE_CHECKING:
-    from avavla_ray.evaluation.episode import ExitSetting
+    from avavla_ray.evaluation.exit_setting import ExitSetting
     from avavla_ray.policy.agent import Agent
     from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
     from avavla_ray.simulators.calvin.sequences import Sequence
@@ -56,9 +56,8 @@ class PolicyActor:
 
         with torch.no_grad():
             decision, actions, milliseconds = self._agent.decide(
-                [observation], self._belief,
-                exit_threshold=self._setting.exit_threshold, depth=self._setting.fixed_depth,
-            )  # fmt: skip
+                [observation], self._belief, **self._setting.of(observation.instruction).decide_options()
+            )
         self._belief = decision.belief
         record.latent_steps.append(int(decision.trace.steps[0]))
         record.milliseconds.append(milliseconds)
@@ -184,7 +183,7 @@ def _actor(settings: Settings) -> tuple[ChainActor, int, dict[str, Any]]:
         if settings.unnorm_key is not None:
             raise InputError("--unnorm-key names a data set of the --checkpoint: give that too")
         return ExpertActor(), SimulatorConfig().image_size, {"actor": "scripted experts"}
-    from avavla_ray.evaluation.episode import exit_settings
+    from avavla_ray.evaluation.exit_setting import exit_settings
     from avavla_ray.policy.agent import Agent
     from avavla_ray.policy.checkpoint import load_checkpoint
 

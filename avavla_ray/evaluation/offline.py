@@ -14,7 +14,7 @@ import numpy as np
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.schema import EpisodeInfo
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Observation
 
@@ -92,11 +92,9 @@ def walk(agent: Agent, demonstration: Demonstration, setting: ExitSetting) -> Of
     C = config.chunk
     record = OfflineRecord(setting.label, demonstration.dataset, info.episode, info.task, info.instruction)
     belief = agent.policy.initial_belief(1, agent.device)
-    sums = np.zeros((3, config.action_dim))
+    options, sums = setting.of(info.instruction).decide_options(), np.zeros((3, config.action_dim))
     for number, observation in enumerate(demonstration.observations):
-        decision, executed, milliseconds = agent.decide(
-            [observation], belief, exit_threshold=setting.exit_threshold, depth=setting.fixed_depth
-        )
+        decision, executed, milliseconds = agent.decide([observation], belief, **options)
         belief = decision.belief
         shown = demonstration.actions[number * C : (number + 1) * C]
         wanted = _in_units(shown, config.gripper)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from avavla_ray.dimensions import dimension_names
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.ledger import RecordLedger
 from avavla_ray.evaluation.offline import OfflineRecord
 from avavla_ray.evaluation.tables import aligned, cell

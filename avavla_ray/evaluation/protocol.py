@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
+from avavla_ray.evaluation.episode import EpisodeRecord, Film
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator
 
@@ -28,15 +29,14 @@ def play_episode(
     Args:
         film: filled with the episode's pictures when given.
     """
+    options = setting.of(simulator.spec.instructions[task]).decide_options()
     observation = simulator.reset(task, initial_state=initial_state, seed=initial_state)
     belief = agent.policy.initial_belief(1)
     record = EpisodeRecord(setting.label, task, initial_state, success=False, steps=0)
     done = False
     while not done:
         with torch.no_grad():
-            decision, actions, milliseconds = agent.decide(
-                [observation], belief, exit_threshold=setting.exit_threshold, depth=setting.fixed_depth
-            )
+            decision, actions, milliseconds = agent.decide([observation], belief, **options)
         belief = decision.belief
         taken = int(decision.trace.steps[0])
         record.latent_steps.append(taken)

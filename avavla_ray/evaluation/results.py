@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting
+from avavla_ray.evaluation.episode import EpisodeRecord
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.intervals import wilson
 from avavla_ray.evaluation.ledger import RecordLedger
 from avavla_ray.evaluation.tables import aligned, cell

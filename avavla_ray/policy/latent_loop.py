@@ -72,14 +72,15 @@ class LatentLoop(nn.Module):
         z0: Tensor,
         *,
         steps: int,
-        exit_threshold: float | None,
+        exit_threshold: float | Tensor | None,
         noise: Tensor | None = None,
         exits: Tensor | None = None,
     ) -> LatentTrace:
         """At most `steps` steps; a sample leaves as soon as its gate score exceeds `exit_threshold`.
 
         Samples that have left are taken out of the batch, so that they cost nothing more, and the loop ends with the
-        last of them. With `exit_threshold` None, or 1 which no score exceeds, nobody leaves early.
+        last of them. With `exit_threshold` None, or 1 which no score exceeds, nobody leaves early; one of (B, K - 1)
+        is for each step of each sample.
 
         Args:
             noise: (B, K, U) standard normals of the update actions; None takes their means.
@@ -89,7 +90,7 @@ class LatentLoop(nn.Module):
             return empty_trace(self.config, z0)
         if exits is not None:
             return self._until_exit(context, z0, noise, steps, exits)
-        if exit_threshold is not None and exit_threshold < 1:
+        if isinstance(exit_threshold, Tensor) or (exit_threshold is not None and exit_threshold < 1):
             return self._until_exit(context, z0, noise, steps, exit_threshold)
         if steps in self._compiled and not torch.is_grad_enabled():
             return self._compiled[steps](context, z0, noise)
@@ -188,7 +189,7 @@ class LatentLoop(nn.Module):
     def _until_exit(
         self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int, threshold: float | Tensor
     ) -> LatentTrace:
-        """Until the score exceeds the threshold: one for all, or (B, K), drawn for each step of each sample."""
+        """Until the score exceeds the threshold: one for all, or (B, K - 1 or more), for each step of each sample."""
         shared, z, records = self._share(context), z0, []
         taken = torch.full_like(z0[:, 0], steps, dtype=torch.int64)
         rows: Tensor | None = None  # of the batch that are still thinking; None for all of them

@@ -33,6 +33,7 @@ from avavla_ray.policy.parts import make_backbone, parameter_groups
 from avavla_ray.policy.precision import dtype_of
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.reasoning import ValueHead, clamped_entropy, gaussian_log_prob
+from avavla_ray.policy.thresholds import Threshold, exit_limits
 from avavla_ray.policy.types import Belief, Decision, DecisionBatch, Draws, LatentContext, PolicyInputs, Replay
 from avavla_ray.timing import span
 
@@ -155,7 +156,7 @@ class AvaVlaPolicy(nn.Module):
         inputs: PolicyInputs,
         belief: Belief,
         *,
-        exit_threshold: float | None = None,
+        exit_threshold: Threshold | None = None,
         depth: int | None = None,
         keep_ratio: float | None = None,
         draws: Draws | None = None,
@@ -163,15 +164,17 @@ class AvaVlaPolicy(nn.Module):
         """Decide for a batch, each sample thinking as long as it needs.
 
         Args:
-            exit_threshold: stop when the gate exceeds it; None takes the configuration's.
+            exit_threshold: stop when the gate exceeds it; one for all, or for each latent step 1..K-1, or a row of
+                those for each sample (B, K-1). None takes the configuration's.
             depth: exactly so many latent steps instead, whatever the gate says; 0 acts on z_0.
             keep_ratio: share of visual tokens that stay in the sequence; None takes the configuration's.
             draws: draw update actions, as rollouts for PPO do, instead of taking their means; and chunk and exits
                 where their randomness is given too. With a depth, or without early exit, exits are not drawn.
 
         Raises:
-            InputError: threshold or ratio outside [0, 1], depth outside 0..K; a threshold for a policy without a latent
-                loop, a ratio below 1 for one without AVA, a drawn chunk from one without action noise.
+            InputError: threshold or ratio outside [0, 1], another number of thresholds, depth outside 0..K; a threshold
+                for a policy without a latent loop, a ratio below 1 for one without AVA, a drawn chunk from one without
+                action noise.
         """
         config = self.config
         if exit_threshold is not None and self.loop is None:
@@ -180,7 +183,7 @@ class AvaVlaPolicy(nn.Module):
             raise InputError(f"keep ratio {keep_ratio}: this policy has no AVA to choose visual tokens by, give none")
         threshold = config.latent.exit_threshold if exit_threshold is None else exit_threshold
         keep = config.attention.keep_ratio if keep_ratio is None else keep_ratio
-        check_fraction("exit threshold", threshold)
+        limits = exit_limits(threshold, len(inputs.proprio), config.latent.max_steps, self.device)
         check_fraction("keep ratio", keep)
         if depth is not None:
             check_depth(config, depth)
@@ -201,7 +204,7 @@ class AvaVlaPolicy(nn.Module):
                         context,
                         observed.z0,
                         steps=config.latent.max_steps if depth is None else depth,
-                        exit_threshold=None if fixed else threshold,
+                        exit_threshold=None if fixed else limits,
                         noise=None if draws is None else draws.latent,
                         exits=None if draws is None or fixed else draws.exit,
                     )

@@ -15,7 +15,8 @@ from actors.placement import PolicyCopy
 from actors.rollout import Rollout
 from avavla_ray.demonstrations.recording import record
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import ExitSetting, Film
+from avavla_ray.evaluation.episode import Film
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.protocol import play_episode
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import preset

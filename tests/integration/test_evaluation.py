@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.evaluator import Episode, evaluate
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.results import summarise
 from avavla_ray.normalisation import FieldStatistics, Statistics
 from avavla_ray.policy.agent import Agent

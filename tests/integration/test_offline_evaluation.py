@@ -10,7 +10,7 @@ import tyro
 from actors.offline_evaluator import DataUnits, Walk, walk_demonstrations
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.offline import load_demonstration, walk
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import save_checkpoint

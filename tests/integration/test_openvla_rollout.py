@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.protocol import play_episode
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint

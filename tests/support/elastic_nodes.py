@@ -96,7 +96,12 @@ def main(checkpoint: Path, folder: Path) -> None:
     store = 150 << 20
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": store, "_system_config": patience},
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": store,
+            "resources": {"learner": 1},
+            "_system_config": patience,
+        },
     )
 
     def add() -> Any:
@@ -109,6 +114,7 @@ def main(checkpoint: Path, folder: Path) -> None:
         .env_runners(
             num_env_runners=RUNNERS, num_envs_per_env_runner=2, custom_resources_per_env_runner={"simulator": 1}
         )
+        .learners(custom_resources_per_learner={"learner": 1})
         .debugging(seed=1)
         .training(
             checkpoint=str(checkpoint), simulator=SimulatorConfig(suite="point", tasks=(0,), image_size=32),

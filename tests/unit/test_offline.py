@@ -9,7 +9,7 @@ import torch
 
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.offline import OfflineRecord, load_demonstration, walk
 from avavla_ray.evaluation.offline_data import choose_data
 from avavla_ray.evaluation.offline_results import OfflineLedger, offline_tables, summarise_offline

@@ -1,7 +1,8 @@
 import imageio.v3 as imageio
 import numpy as np
 
-from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, Film
+from avavla_ray.evaluation.episode import EpisodeRecord, Film
+from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.plots import _labels, plot_success_against_cost
 from avavla_ray.evaluation.results import summarise
 from avavla_ray.evaluation.video import write_video

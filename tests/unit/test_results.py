@@ -4,7 +4,8 @@ import pytest
 import tyro
 
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import EpisodeRecord, ExitSetting, exit_settings
+from avavla_ray.evaluation.episode import EpisodeRecord
+from avavla_ray.evaluation.exit_setting import ExitSetting, exit_settings
 from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
 from avavla_ray.policy.config import preset, without_adaptive
 from jobs.evaluate import Settings
@@ -109,7 +110,7 @@ def test_without_resume_finished_episodes_are_not_thrown_away(tmp_path):
         ((1.2,), (), r"exit threshold 1.2 is outside \[0, 1\]"),
         ((), (9,), r"latent depth 9 is outside 0..5"),
         ((), (), "no exit setting"),
-        ((0.551, 0.552), (), "differ by less than 0.01"),
+        ((0.551,), (), "0.551: give a multiple of 0.01"),
     ],
 )
 def test_wrong_settings_are_refused(thresholds, depths, message):
