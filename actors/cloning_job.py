@@ -23,6 +23,10 @@ class Settings:
     Several are mixed by size, or as WHERE=WEIGHT says: the share of decisions learned from each."""
     preset: str = "small"
     """Policy to train; ignored with --checkpoint."""
+    without: tuple[Literal["ava", "belief", "latent"], ...] = ()
+    """Parts that the policy is built without, for ablations: visual attention, memory, latent reasoning."""
+    latent_steps: int | None = None
+    """K, the most latent steps of a decision; the preset's when left out."""
     recipe: str = "default"
     """Named training settings (default, paper, demo, tiny), or a TOML file of them (docs/training.md)."""
     steps: int | None = None
@@ -145,11 +149,15 @@ def choose(settings: Settings) -> CloningSettings:
 def choose_policy(settings: Settings, chosen: CloningSettings) -> PolicyConfig:
     """The preset's or the checkpoint's configuration, for these demonstrations and this augmentation."""
     from avavla_ray.policy.checkpoint import read_config
-    from avavla_ray.policy.config import LoraConfig, check_config, preset
+    from avavla_ray.policy.config import LoraConfig, ablated, check_config, preset
     from avavla_ray.policy.folder import open_folder
 
+    if settings.checkpoint is not None and (settings.without or settings.latent_steps is not None):
+        raise InputError("--without and --latent-steps build another policy than that of --checkpoint: give either")
     if settings.checkpoint is None:
-        policy = preset(settings.preset)
+        policy = ablated(preset(settings.preset), settings.without)
+        if settings.latent_steps is not None:
+            policy = replace(policy, latent=replace(policy.latent, max_steps=settings.latent_steps))
         # A checkpoint has its crop already; a fresh policy gets the one that it is trained with.
         policy = replace(policy, backbone=replace(policy.backbone, crop=chosen.augmentation.crop))
     else:

@@ -7,6 +7,7 @@ E width of the observation encoding psi, K latent steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from avavla_ray.errors import InputError, check_fraction, check_known
@@ -195,6 +196,27 @@ def without_adaptive(config: PolicyConfig) -> PolicyConfig:
         config, attention=replace(config.attention, enabled=False), state_initialisation=False,
         latent=replace(config.latent, enabled=False, conditioning=False),
     )  # fmt: skip
+
+
+def ablated(config: PolicyConfig, without: Sequence[str]) -> PolicyConfig:
+    """The same policy without some of its parts, for ablations.
+
+    Args:
+        without: of "ava" (every visual token weighs 1), "belief" (each decision begins without memory), "latent" (z_0
+            conditions the action and nothing is thought).
+
+    Raises:
+        InputError: there is no such part.
+    """
+    for part in without:
+        check_known("part of the policy", part, ("ava", "belief", "latent"))
+    if "ava" in without:
+        config = replace(config, attention=replace(config.attention, enabled=False))
+    if "belief" in without:
+        config = replace(config, recurrent=False)
+    if "latent" in without:
+        config = replace(config, latent=replace(config.latent, enabled=False))
+    return config
 
 
 def openvla_policy(

@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from actors.cloning_job import Settings, choose_policy
 from avavla_ray.errors import InputError
-from avavla_ray.policy.config import check_config, check_depth, preset, without_adaptive
+from avavla_ray.policy.config import ablated, check_config, check_depth, preset, without_adaptive
 from avavla_ray.policy.config_json import from_json, to_json
+from avavla_ray.training.settings import recipe
 from tests.support.policies import tiny
 
 
@@ -87,3 +90,30 @@ def test_thinking_that_reaches_no_action_is_refused():
     with pytest.raises(InputError, match="thinking would change nothing"):
         check_config(tiny(latent__conditioning=False))
     check_config(without_adaptive(tiny()))
+
+
+def test_ablations_leave_out_what_they_name() -> None:
+    config = preset("tiny")
+    assert ablated(config, ()) == config
+    assert not ablated(config, ("ava",)).attention.enabled
+    assert not ablated(config, ("belief",)).recurrent
+    bare = ablated(config, ("latent", "ava", "belief"))
+    assert (bare.latent.enabled, bare.attention.enabled, bare.recurrent) == (False, False, False)
+    check_config(bare)
+    with pytest.raises(InputError, match="part of the policy"):
+        ablated(config, ("vision",))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"without": ("ava",), "checkpoint": Path("somewhere")}, "build another policy than that of --checkpoint"),
+        ({"latent_steps": 0}, "latent.max_steps 0: give at least 1"),
+    ],
+)
+def test_a_clone_is_built_without_what_is_left_out_or_refused(words, message) -> None:
+    chosen = recipe("tiny")
+    built = choose_policy(Settings(demos=("d",), preset="tiny", without=("belief",), latent_steps=10), chosen)
+    assert (built.recurrent, built.latent.max_steps, built.attention.enabled) == (False, 10, True)
+    with pytest.raises(InputError, match=message):
+        choose_policy(Settings(demos=("d",), preset="tiny", **words), chosen)
