@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from avavla_ray.evaluation.episode import EpisodeRecord, Film
+from avavla_ray.evaluation.episode import EpisodeRecord, Film, round_scores
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator
@@ -29,7 +29,11 @@ def play_episode(
     Args:
         film: filled with the episode's pictures when given.
     """
-    options = setting.of(simulator.spec.instructions[task]).decide_options()
+    config = agent.policy.config
+    own = setting.of(simulator.spec.instructions[task])
+    options = own.decide_options()
+    if film is not None:
+        film.crop, film.threshold = config.backbone.crop, own.exit_threshold
     observation = simulator.reset(task, initial_state=initial_state, seed=initial_state)
     belief = agent.policy.initial_belief(1)
     record = EpisodeRecord(setting.label, task, initial_state, success=False, steps=0)
@@ -39,15 +43,14 @@ def play_episode(
             decision, actions, milliseconds = agent.decide([observation], belief, **options)
         belief = decision.belief
         taken = int(decision.trace.steps[0])
+        scores = round_scores(decision.trace.exit_score[0, :taken].tolist())
         record.latent_steps.append(taken)
+        record.scores.append(scores)
         record.milliseconds.append(milliseconds)
         result = simulator.run_chunk(actions[0], record=film is not None)
         if film is not None:
-            frames = simulator.frames()
-            film.frames += frames
-            film.steps += [taken] * len(frames)
-            score = float(decision.trace.exit_score[0, taken - 1]) if taken else float("nan")
-            film.scores += [score] * len(frames)
+            weights = decision.visual_weights[0].float().cpu().numpy() if config.attention.enabled else None
+            film.add(simulator.frames(), taken, scores, weights, observation.images[: config.backbone.num_cameras])
         observation, done = result.observation, result.done
         record.steps += result.duration
         record.success = result.success

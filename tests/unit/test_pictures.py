@@ -10,7 +10,9 @@ from avavla_ray.evaluation.video import write_video
 
 def test_video_plays_every_step_and_shows_its_picture(tmp_path):
     frames = [np.full((32, 32, 3), 8 * i, np.uint8) for i in range(12)]
-    film = Film(frames, [2] * 12, [0.7] * 11 + [float("nan")])
+    film = Film()
+    film.add(frames[:8], 2, [0.2, 0.7])
+    film.add(frames[8:], 0, [])
     write_video(tmp_path / "episode.mp4", film, title="a task", outcome="success after 12 steps", fps=20)
     played = imageio.imread(tmp_path / "episode.mp4")
     assert len(played) == 12 + 20
