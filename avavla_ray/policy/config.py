@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from avavla_ray.errors import InputError, check_fraction, check_known
+from avavla_ray.policy.gate_map import GateMap, check_gate_maps
 from avavla_ray.policy.openvla import config as openvla
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 
@@ -101,6 +102,7 @@ class LatentConfig:
         exit_threshold: stop as soon as the gate's score exceeds it.
         action_scale: initial value of the learned scale on what z adds to the token embeddings.
         log_std_init: initial log standard deviation of the update action.
+        gate_maps: post-calibration of the gate's logits: none, one for all latent steps, or one for each of 1..K-1.
     """
 
     enabled: bool = True
@@ -123,6 +125,7 @@ class LatentConfig:
     log_std_init: float = 0.0
     log_std_min: float = -5.0
     log_std_max: float = 2.0
+    gate_maps: tuple[GateMap, ...] = ()
 
 
 # The papers' sizes (2511.18960 says only that the attention module is small).
@@ -311,6 +314,7 @@ def check_config(config: PolicyConfig) -> None:
         )
     check_fraction("attention.keep_ratio", attention.keep_ratio)
     check_fraction("latent.exit_threshold", latent.exit_threshold)
+    check_gate_maps(latent.gate_maps, latent.max_steps)
     check_known("gripper", config.gripper, GRIPPERS)
     if config.action_noise is not None and not config.action_noise > 0:
         raise InputError(f"action_noise {config.action_noise} is no standard deviation: give more than 0, or none")

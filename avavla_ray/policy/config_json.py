@@ -14,9 +14,12 @@ _T = TypeVar("_T")
 
 
 def to_json(config: PolicyConfig) -> dict[str, Any]:
-    """JSON-ready; tuples become lists. The tokenizer's text is left out: it has a file of its own."""
+    """JSON-ready; tuples become lists. The tokenizer's text is left out: it has a file of its own. So are maps of the
+    gate where there are none: what is not post-calibrated is written, and digested, as it always was."""
     value = dataclasses.asdict(config)
     del value["tokenizer"]
+    if not config.latent.gate_maps:
+        del value["latent"]["gate_maps"]
     return value
 
 

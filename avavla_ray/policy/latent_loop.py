@@ -171,18 +171,18 @@ class LatentLoop(nn.Module):
     def _share(self, context: LatentContext) -> _Shared:
         return _Shared(self.update_policy.encoding(context.encoding), self.transition.surroundings(*context))
 
-    def _step(self, shared: _Shared, z: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """z (B, Z), noise (B, U) -> z' (B, Z), and a record (B, Z + 1 + 3U): z', exit logit, u, mean, log std."""
+    def _step(self, shared: _Shared, z: Tensor, noise: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+        """z_k (B, Z), noise (B, U) -> z' (B, Z), and a record (B, Z + 1 + 3U): z', exit logit, u, mean, log std."""
         mean, log_std = self.update_policy(z, token=shared.token)
         u = mean if noise is None else mean + log_std.exp() * noise
         z = self.transition(z, u, shared.around)
-        return z, torch.cat([z, self.exit_gate(z)[:, None], u, mean, log_std], dim=1)
+        return z, torch.cat([z, self.exit_gate(z, k + 1)[:, None], u, mean, log_std], dim=1)
 
     def _to_depth(self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int) -> LatentTrace:
         """Exactly `steps` steps, without control flow that depends on data."""
         shared, z, records = self._share(context), z0, []
         for k in range(steps):
-            z, record = self._step(shared, z, None if noise is None else noise[:, k])
+            z, record = self._step(shared, z, None if noise is None else noise[:, k], k)
             records.append(record)
         return self._trace(z0, torch.stack(records, dim=1), torch.full_like(z0[:, 0], steps, dtype=torch.int64))
 
@@ -195,7 +195,7 @@ class LatentLoop(nn.Module):
         rows: Tensor | None = None  # of the batch that are still thinking; None for all of them
         for k in range(steps):
             here = None if noise is None else noise[:, k] if rows is None else noise[rows, k]
-            z, record = self._step(shared, z, here)
+            z, record = self._step(shared, z, here, k)
             score = self.exit_gate.score(record[:, self.config.width])
             if rows is not None:
                 record = record.new_zeros(len(z0), record.shape[1]).index_copy_(0, rows, record)

@@ -342,7 +342,7 @@ class AvaVlaPolicy(nn.Module):
         return self._loop().unroll(context, z0, steps)
 
     def gate_logit(self, z: Tensor) -> Tensor:
-        """Exit gate before its sigmoid: (..., Z) -> (...)."""
+        """Exit gate before its sigmoid, post-calibrated: (..., Z) -> (...); see `ExitGate.forward`."""
         return self._loop().exit_gate(z)
 
     def value(self, z: Tensor) -> Tensor:

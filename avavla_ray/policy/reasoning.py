@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avavla_ray.errors import InputError
 from avavla_ray.policy.config import LatentConfig
 from avavla_ray.policy.float32 import float32_island
+from avavla_ray.policy.gate_map import GateMap
 from avavla_ray.policy.transformer import Block, MultiHeadAttention
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -156,24 +158,74 @@ class Transition(nn.Module):
         return self.norm(z + torch.sigmoid(self.gate(u)) * (self.delta(memory) + seen))
 
 
+class LogitMap(nn.Module):
+    """A `GateMap` of tensors. Its knots are no weights: they come with the configuration."""
+
+    def __init__(self, given: GateMap) -> None:
+        super().__init__()
+        x, y = (torch.tensor(part, dtype=torch.float32) for part in (given.logits, given.calibrated))
+        outside = torch.tensor([given.slope])
+        self.x: Tensor
+        self.y: Tensor
+        self.slopes: Tensor
+        self.ceiling: Tensor
+        self.register_buffer("x", x, persistent=False)
+        self.register_buffer("y", y, persistent=False)
+        self.register_buffer("slopes", torch.cat([outside, y.diff() / x.diff(), outside]), persistent=False)
+        self.register_buffer("ceiling", torch.cat([y, torch.tensor([torch.inf])]), persistent=False)
+
+    def forward(self, logit: Tensor) -> Tensor:
+        """Logits (...) -> calibrated logits (...), in the same order to the last bit."""
+        line = torch.bucketize(logit.detach(), self.x)
+        start = (line - 1).clamp_min(0)
+        mapped = self.y[start] + (logit - self.x[start]) * self.slopes[line]
+        # Rounding must not carry a logit beyond the next knot, where the next line begins.
+        return torch.where(mapped > self.ceiling[line], self.ceiling[line], mapped)
+
+
 class ExitGate(nn.Module):
-    """g_omega: a residual MLP that says how sure it is that more thinking would not help."""
+    """g_omega: a residual MLP that says how sure it is that more thinking would not help.
+
+    What post-calibration made of its logits (`LatentConfig.gate_maps`) is part of it, wherever it is asked.
+    """
 
     def __init__(self, config: LatentConfig) -> None:
         super().__init__()
         H = config.gate_hidden
+        self.max_steps = config.max_steps
         self.enter = nn.Linear(config.width, H)
         self.residual = nn.Sequential(nn.LayerNorm(H), nn.Linear(H, H), nn.GELU(approximate="tanh"), nn.Linear(H, H))
         self.leave = nn.Sequential(nn.LayerNorm(H), nn.Linear(H, 1))
         # Before calibration the score is 1/2 everywhere, under the default threshold: no exit by accident.
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)
+        self.maps = nn.ModuleList(LogitMap(each) for each in config.gate_maps)
 
     @float32_island
-    def forward(self, z: Tensor) -> Tensor:
-        """z (..., Z) -> logits (...)."""
+    def forward(self, z: Tensor, step: int | None = None) -> Tensor:
+        """z (..., Z) -> logits (...).
+
+        Args:
+            step: latent steps that led to z, 1..K. Where a map is for each of them, it must be given, or z must be
+                (..., K, Z), the states after all of them. Step K, after which nobody is asked, has the map of K - 1.
+
+        Raises:
+            InputError: it is not known after which step each state comes, and that matters.
+        """
         x = self.enter(z)
-        return self.leave(x + self.residual(x)).squeeze(-1)
+        logit = self.leave(x + self.residual(x)).squeeze(-1)
+        if len(self.maps) == 0:
+            return logit
+        if len(self.maps) == 1:
+            return self.maps[0](logit)
+        if step is not None:
+            return self.maps[min(step, self.max_steps - 1) - 1](logit)
+        if logit.ndim == 0 or logit.shape[-1] != self.max_steps:
+            raise InputError(
+                f"this gate is calibrated for each latent step: give the states after all {self.max_steps} of them"
+            )
+        maps = [*self.maps, self.maps[-1]]
+        return torch.stack([one(part) for one, part in zip(maps, logit.unbind(-1), strict=True)], dim=-1)
 
     @staticmethod
     def score(logit: Tensor) -> Tensor:
