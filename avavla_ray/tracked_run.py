@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avavla_ray.errors import InputError
+from avavla_ray.model_registry import check_checkpoint, register
 from avavla_ray.outbox import Entry, NotTaken, Outbox
 
 
@@ -85,6 +86,15 @@ class Run:
         """Keep a copy of a file with the run."""
         self._put(op="file", path=str(Path(path).absolute()), folder=folder)
 
+    def register_checkpoint(self, folder: str | Path, name: str) -> None:
+        """Keep a copy of a checkpoint with the run, as the newest version of the registered model `name`.
+
+        Raises:
+            InputError: no whole checkpoint, or a name that MLflow's addresses can't hold.
+        """
+        check_checkpoint(folder, name)
+        self._put(op="checkpoint", path=str(Path(folder).absolute()), name=name)
+
     def set_status(self, status: str) -> None:
         """RUNNING, or how it ended: FINISHED, FAILED or KILLED."""
         self._put(op="status", status=status)
@@ -142,6 +152,8 @@ class Run:
                         self._client.set_tag(self.run_id, name, value)
                 elif op == "file" and Path(entry["path"]).exists():  # it may have been removed while it waited
                     self._client.log_artifact(self.run_id, entry["path"], entry["folder"])
+                elif op == "checkpoint" and Path(entry["path"]).exists():
+                    register(self._client, self.run_id, Path(entry["path"]), entry["name"])
                 elif op == "status" and entry["status"] == "RUNNING":
                     self._client.update_run(self.run_id, status="RUNNING")
                 elif op == "status":

@@ -12,12 +12,13 @@ from typing import Any
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import write_json
-from avavla_ray.tracked_run import Run, client_of, without_password
+from avavla_ray.tracked_run import Run, attach, client_of, without_password
 
 EXPERIMENT = "avavla"
 DEFAULT_STORE = "runs/mlflow.db"
 PENDING = "mlflow_pending.jsonl"  # in a run's folder: what its store has not taken yet
 NOTE = "mlflow.json"  # beside it: which MLflow run is meant
+PARENT = "mlflow.parentRunId"  # MLflow's own name of the tag
 
 
 def default_uri() -> str:
@@ -62,6 +63,7 @@ def track(
     resume: bool = False,
     experiment: str = EXPERIMENT,
     output: Path | None = None,
+    parent: str | None = None,
 ) -> Iterator[Run]:
     """Open a run, close it as FINISHED, as KILLED when the process is told to leave, or as FAILED on an exception.
 
@@ -71,6 +73,7 @@ def track(
         resume: continue the newest run of the same key and kind, if there is one, instead of opening another.
         output: folder of a long run, which the store must not end: what the store does not take waits there
             (PENDING). It also notes which MLflow run is meant, so that `resume` needs no store.
+        parent: `run_id` of the run that this one is a part of, as a trial is of its sweep: MLflow shows it below that.
 
     Raises:
         InputError: the store can't be opened.
@@ -82,7 +85,8 @@ def track(
         run = _open(name, kind, uri, run_key, resume, experiment, output, params)
     if output is not None:
         write_json(output / NOTE, {"uri": without_password(uri), "run": run.run_id, "experiment": run.experiment_id})
-    run.set_tags({"kind": kind, **({"run_key": run_key} if run_key else {}), **(tags or {})})
+    own = {"run_key": run_key, PARENT: parent}
+    run.set_tags({"kind": kind, **{name: value for name, value in own.items() if value}, **(tags or {})})
     status = "FAILED"
     try:
         yield run
@@ -155,14 +159,44 @@ def find_runs(
     Raises:
         InputError: no such experiment.
     """
+    return _search(uri, f"tags.kind = '{kind}'" + (f" and {filters}" if filters else ""), experiment, limit)
+
+
+def _search(uri: str | None, clause: str, experiment: str, limit: int) -> list[Any]:
     uri = uri or default_uri()
     check_store(uri)
     client = client_of(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        raise InputError(f"{uri} holds no experiment {experiment!r}: run jobs/evaluate.py first")
-    clause = f"tags.kind = '{kind}'" + (f" and {filters}" if filters else "")
-    return list(client.search_runs([found.experiment_id], clause, max_results=limit))
+        raise InputError(f"{without_password(uri)} holds no experiment {experiment!r}: run jobs/evaluate.py first")
+    runs: list[Any] = []
+    token = None
+    while len(runs) < limit:
+        page = client.search_runs(
+            [found.experiment_id], clause, max_results=min(limit - len(runs), 1000), page_token=token
+        )
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
+
+
+def register_checkpoint(uri: str | None, run: Run | str, folder: Path, name: str) -> None:
+    """Register a checkpoint as the newest version of the model `name`, its files kept with a run.
+
+    Args:
+        run: open, or the id of one that is closed.
+
+    Raises:
+        InputError: no whole checkpoint, or a name that MLflow's addresses can't hold.
+    """
+    (attach(uri or default_uri(), run) if isinstance(run, str) else run).register_checkpoint(folder, name)
+
+
+def children_of(run_id: str, *, uri: str | None = None, experiment: str = EXPERIMENT) -> list[Any]:
+    """The runs that a run is the parent of, oldest first, whatever their kind."""
+    return list(reversed(_search(uri, f"tags.`{PARENT}` = '{run_id}'", experiment, 5000)))
 
 
 def compare_link(run_ids: list[str], experiment_id: str, server: str = "http://127.0.0.1:5000") -> str:

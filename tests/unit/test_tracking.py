@@ -3,7 +3,10 @@ import urllib.parse
 import pytest
 
 from avavla_ray.errors import InputError
-from avavla_ray.tracking import check_store, compare_link, find_runs, track
+from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
+from avavla_ray.tracked_run import client_of
+from avavla_ray.tracking import check_store, children_of, compare_link, find_runs, register_checkpoint, track
+from tests.support.policies import some_statistics, stirred_policy, tiny
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +63,40 @@ def test_an_unwritable_folder_is_named(tmp_path):
 def test_the_compare_link_quotes_both_lists():
     query = compare_link(["a", "b"], "4").split("?")[1]
     assert urllib.parse.parse_qs(query) == {"runs": ['["a","b"]'], "experiments": ['["4"]']}
+
+
+def test_a_trial_is_shown_below_its_sweep(uri):
+    with track("sweep", kind="sweep", uri=uri) as sweep:
+        for value in (0.3, 0.5):
+            with track(f"trial {value}", kind="evaluation", uri=uri, parent=sweep.run_id) as trial:
+                trial.log_metrics({"success_rate": value})
+    with track("another", kind="evaluation", uri=uri):
+        pass
+    children = children_of(sweep.run_id, uri=uri)
+    assert [child.data.metrics["success_rate"] for child in children] == [0.3, 0.5]
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {sweep.run_id}
+
+
+def test_a_registered_checkpoint_can_be_loaded_by_its_name(uri, tmp_path):
+    import mlflow
+
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, stirred_policy(tiny()), some_statistics(), stage="bc", provenance={"seed": 7})
+    with track("training", kind="bc", uri=uri) as run:
+        for _ in range(2):  # once more changes nothing
+            register_checkpoint(uri, run, folder, "policy")
+    register_checkpoint(uri, run.run_id, folder, "policy")
+    (version,) = client_of(uri).search_model_versions("name = 'policy'")
+    checkpoint = load_checkpoint(folder)
+    assert (version.run_id, version.tags["checkpoint"]) == (run.run_id, checkpoint.digest)
+    mlflow.set_tracking_uri(uri)
+    copy = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/policy/{version.version}")
+    assert load_checkpoint(copy).digest == checkpoint.digest
+
+
+def test_what_is_no_checkpoint_is_not_registered(uri, tmp_path):
+    with track("training", kind="bc", uri=uri) as run:
+        with pytest.raises(InputError, match="there is no checkpoint"):
+            register_checkpoint(uri, run, tmp_path / "nothing", "policy")
+        with pytest.raises(InputError, match="registered model 'a/b'"):
+            register_checkpoint(uri, run, tmp_path, "a/b")
