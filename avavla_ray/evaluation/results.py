@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from avavla_ray.evaluation.episode import EpisodeRecord
-from avavla_ray.evaluation.exit_setting import ExitSetting
+from avavla_ray.evaluation.exit_setting import ExitSetting, Threshold
 from avavla_ray.evaluation.intervals import wilson
 from avavla_ray.evaluation.ledger import RecordLedger
 from avavla_ray.evaluation.tables import aligned, cell
+
+TENTHS = 10
 
 
 def summarise(
@@ -21,6 +23,7 @@ def summarise(
 
     An episode that its simulator gave up is neither a failure nor a success: no rate, mean or count of episodes knows
     of it. It is named in `aborted`, and its task in `quarantined_tasks` if that killed one simulator after the other.
+    Means of latent steps and milliseconds are over all decisions.
 
     Args:
         identity: suite, checkpoint, provenance, ...: stored first.
@@ -28,25 +31,42 @@ def summarise(
     records = [record for record in records if record.setting == setting.label]
     whole = [record for record in records if record.error is None]
     aborted = [record for record in records if record.error is not None]
-    successes = sum(record.success for record in whole)
-    latent_steps = np.concatenate([record.latent_steps for record in whole]) if whole else np.zeros(0)
-    milliseconds = np.concatenate([record.milliseconds for record in whole]) if whole else np.zeros(0)
+    numbers = _numbers(whole)
     tasks = []
     for task in sorted({record.task for record in records}):
-        mine = [record for record in whole if record.task == task]
+        mine = _numbers([record for record in whole if record.task == task])
+        kept = ("episodes", "successes", "ci95", "mean_latent_steps", "ms_mean", "exit_histogram")
         tasks.append(
             {
-                "task": task, "instruction": instructions[task], "episodes": len(mine),
-                "successes": sum(record.success for record in mine),
+                "task": task, "instruction": instructions[task], **{name: mine[name] for name in kept},
                 "aborted": sum(record.task == task for record in aborted),
             }
         )  # fmt: skip
-    steps, counts = np.unique(latent_steps.astype(int), return_counts=True)
     return {
         **identity,
-        "exit_threshold": setting.exit_threshold,
+        "setting": setting.label,
+        "title": setting.title,
+        "exit_threshold": _plain(setting.exit_threshold),
         "fixed_depth": setting.fixed_depth,
+        "families": {name: _plain(threshold) for name, threshold in setting.families},
         "tasks": tasks,
+        **numbers,
+        "steps_by_phase": steps_by_phase(whole),
+        "mean_episode_steps": float(np.mean([record.steps for record in whole])) if whole else None,
+        "aborted_episodes": len(aborted),
+        "aborted": [{"task": r.task, "initial_state": r.initial_state, "error": r.error} for r in aborted],
+        "quarantined_tasks": {str(record.task): record.error for record in aborted if record.quarantined},
+    }
+
+
+def _numbers(whole: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """Of some finished episodes."""
+    successes = sum(record.success for record in whole)
+    latent_steps = np.concatenate([record.latent_steps for record in whole]) if whole else np.zeros(0)
+    milliseconds = np.concatenate([record.milliseconds for record in whole]) if whole else np.zeros(0)
+    steps, counts = np.unique(latent_steps.astype(int), return_counts=True)
+    quantiles = {f"ms_p{share}": share / 100 for share in (50, 90, 99)}
+    return {
         "episodes": len(whole),
         "successes": successes,
         "success_rate": successes / len(whole) if whole else None,
@@ -54,14 +74,48 @@ def summarise(
         "mean_latent_steps": float(latent_steps.mean()) if latent_steps.size else None,
         "exit_histogram": {str(k): int(n) for k, n in zip(steps, counts, strict=True)},
         "ms_mean": float(milliseconds.mean()) if milliseconds.size else None,
-        "ms_p50": float(np.quantile(milliseconds, 0.5)) if milliseconds.size else None,
-        "ms_p90": float(np.quantile(milliseconds, 0.9)) if milliseconds.size else None,
+        **{
+            name: float(np.quantile(milliseconds, share)) if milliseconds.size else None
+            for name, share in quantiles.items()
+        },
         "decisions": int(latent_steps.size),
-        "mean_episode_steps": float(np.mean([record.steps for record in whole])) if whole else None,
-        "aborted_episodes": len(aborted),
-        "aborted": [{"task": r.task, "initial_state": r.initial_state, "error": r.error} for r in aborted],
-        "quarantined_tasks": {str(record.task): record.error for record in aborted if record.quarantined},
     }
+
+
+def steps_by_phase(records: Sequence[EpisodeRecord]) -> list[float | None]:
+    """Mean latent steps of the decisions in each tenth of their episodes; None for a tenth in which nobody decided.
+
+    Decision i of D, counted from 0, lies in tenth floor(10 i / D), so that an episode of fewer than ten decisions is
+    absent from some tenths.
+    """
+    phases: list[list[int]] = [[] for _ in range(TENTHS)]
+    for record in records:
+        for index, steps in enumerate(record.latent_steps):
+            phases[TENTHS * index // len(record.latent_steps)].append(steps)
+    return [float(np.mean(steps)) if steps else None for steps in phases]
+
+
+def setting_of(result: dict[str, Any]) -> ExitSetting:
+    """The exit setting of a result, also of one that older versions wrote or that was read from JSON."""
+    families = tuple((name, _frozen(threshold)) for name, threshold in result.get("families", {}).items())
+    limit = result["exit_threshold"]
+    return ExitSetting(None if limit is None else _frozen(limit), result["fixed_depth"], families)
+
+
+def order(result: dict[str, Any]) -> tuple[bool, tuple[float, ...], int, str]:
+    """Sorts results: rising thresholds, then rising depths."""
+    setting = setting_of(result)
+    limits = setting.exit_threshold
+    each = () if limits is None else limits if isinstance(limits, tuple) else (limits,)
+    return limits is None, each, setting.fixed_depth or 0, setting.label
+
+
+def _frozen(threshold: float | Sequence[float]) -> Threshold:
+    return tuple(threshold) if isinstance(threshold, Sequence) else threshold
+
+
+def _plain(threshold: Threshold | None) -> float | list[float] | None:
+    return list(threshold) if isinstance(threshold, tuple) else threshold
 
 
 class Ledger(RecordLedger[EpisodeRecord]):
@@ -86,31 +140,21 @@ def _without(result: dict[str, Any]) -> str:
 
 def markdown_table(results: list[dict[str, Any]], labels: list[str] | None = None) -> str:
     """The comparison as a Markdown table, a row a result; `labels` names the checkpoints in a first column."""
-
-    head = [
-        "exit threshold",
-        "success",
-        "95 % interval",
-        "mean latent steps",
-        "ms mean",
-        "ms P90",
-        "episodes",
+    head = ["exit threshold", "success", "95 % interval", "mean latent steps"]
+    head += ["ms mean", "ms P50", "ms P90", "ms P99", "episodes"]
+    rows = [
+        [
+            setting_of(result).title,
+            cell(result["success_rate"], ".1%"),
+            f"{result['ci95'][0]:.1%} - {result['ci95'][1]:.1%}",
+            cell(result["mean_latent_steps"], ".2f"),
+            # Results of older versions lack some.
+            *(cell(result.get(name), ".1f") for name in ("ms_mean", "ms_p50", "ms_p90", "ms_p99")),
+            f"{result['successes']}/{result['episodes']}"
+            + (f" ({_without(result)})" if result["aborted_episodes"] else ""),
+        ]
+        for result in results
     ]
-    rows = []
-    for result in results:
-        threshold, depth = result["exit_threshold"], result["fixed_depth"]
-        rows.append(
-            [
-                f"fixed depth {depth}" if threshold is None else f"{threshold:.2f}",
-                cell(result["success_rate"], ".1%"),
-                f"{result['ci95'][0]:.1%} - {result['ci95'][1]:.1%}",
-                cell(result["mean_latent_steps"], ".2f"),
-                cell(result["ms_mean"], ".1f"),
-                cell(result["ms_p90"], ".1f"),
-                f"{result['successes']}/{result['episodes']}"
-                + (f" ({_without(result)})" if result["aborted_episodes"] else ""),
-            ]
-        )
     if labels is not None:
         head = ["checkpoint", *head]
         rows = [[label, *row] for label, row in zip(labels, rows, strict=True)]

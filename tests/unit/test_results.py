@@ -6,7 +6,8 @@ import tyro
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, exit_settings
-from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
+from avavla_ray.evaluation.intervals import wilson
+from avavla_ray.evaluation.results import Ledger, markdown_table, order, setting_of, steps_by_phase, summarise
 from avavla_ray.policy.config import preset, without_adaptive
 from jobs.evaluate import Settings
 
@@ -36,9 +37,13 @@ def test_summary_counts_only_its_setting():
     assert result["aborted_episodes"] == 1
     assert result["aborted"] == [{"task": 0, "initial_state": 2, "error": "SimulatorFailure: diverged"}]
     assert result["quarantined_tasks"] == {}
-    assert result["tasks"] == [
-        {"task": 0, "instruction": "pick up the soup", "episodes": 2, "successes": 1, "aborted": 1}
-    ]
+    assert (result["ms_p50"], result["ms_p99"]) == (50.0, 50.0)
+    (task,) = result["tasks"]
+    assert task == {
+        "task": 0, "instruction": "pick up the soup", "episodes": 2, "successes": 1, "aborted": 1,
+        "ci95": list(wilson(1, 2)), "mean_latent_steps": 3.8, "ms_mean": 38.0,
+        "exit_histogram": {"1": 1, "3": 1, "5": 3},
+    }  # fmt: skip
     json.dumps(result, allow_nan=False)
 
 
@@ -131,3 +136,48 @@ def test_a_policy_without_a_latent_loop_is_evaluated_at_depth_0_only():
 def test_settings_keep_their_order_and_fold_duplicates():
     settings = exit_settings((0.5, 0.3, 0.5), (0, 5), preset("tiny"))
     assert [s.label for s in settings] == ["threshold_0.50", "threshold_0.30", "depth_0", "depth_5"]
+
+
+def test_steps_by_phase_are_means_of_the_decisions_in_each_tenth():
+    long = record(0, True, list(range(20)), [1.0] * 20)
+    assert steps_by_phase([long]) == [0.5 + 2 * tenth for tenth in range(10)]
+    short = record(1, True, [5, 3], [1.0] * 2)  # its decisions begin the first and the sixth tenth
+    assert steps_by_phase([short]) == [5, None, None, None, None, 3, None, None, None, None]
+    both = steps_by_phase([long, short])
+    assert both[0] == pytest.approx((0 + 1 + 5) / 3)
+    assert both[1] == 2.5
+    assert summarise(SETTING, [long, short], {0: "x"})["steps_by_phase"] == both
+
+
+def test_thresholds_by_step_and_by_family_come_back_from_json():
+    settings = [
+        ExitSetting((0.3, 0.4, 0.5, 0.6), families=(("open", 0.6), ("put", (0.1, 0.2, 0.3, 0.4)))),
+        ExitSetting(0.55),
+        ExitSetting(fixed_depth=5),
+    ]
+    results = [json.loads(json.dumps(summarise(each, [], {}), allow_nan=False)) for each in settings]
+    assert [setting_of(result) for result in results] == settings
+    assert [result["setting"] for result in results] == [setting.label for setting in settings]
+    assert sorted(results[::-1], key=order) == results
+    table = markdown_table(results)
+    assert "0.30/0.40/0.50/0.60, open 0.60, put 0.10/0.20/0.30/0.40" in table
+
+
+def test_results_of_older_versions_are_still_read():
+    result = summarise(SETTING, RECORDS, {0: "x"})
+    for name in ("setting", "title", "families", "ms_p99", "steps_by_phase"):
+        del result[name]
+    assert setting_of(result) == SETTING
+    assert "| -" in markdown_table([result])
+
+
+def test_ledgers_without_scores_are_still_read(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    ledger = Ledger(path, {}, resume=False)
+    ledger.add(EpisodeRecord(SETTING.label, 0, 0, True, 8, [2], [7.0], scores=[[0.1234, 0.6]]))
+    kept = Ledger(path, {}, resume=True).records[SETTING.label, 0, 0]
+    assert kept.scores == [[0.1234, 0.6]]
+    lines = path.read_text().splitlines()
+    old = {name: value for name, value in json.loads(lines[1]).items() if name != "scores"}
+    path.write_text("\n".join([lines[0], json.dumps(old)]) + "\n")
+    assert Ledger(path, {}, resume=True).records[SETTING.label, 0, 0].scores == []
