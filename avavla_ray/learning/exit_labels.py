@@ -6,17 +6,23 @@ import torch
 from torch import Tensor
 
 
-def exit_labels(values: Tensor, delta: float = 0.05, lookahead: int = 3) -> Tensor:
-    """1 where thinking on would gain less than `delta` of value within `lookahead` steps.
+def value_gains(values: Tensor, lookahead: int = 3) -> Tensor:
+    """What thinking on would gain within `lookahead` steps.
 
     Args:
         values: (B, K + 1), V(z_0) to V(z_K) of a full-depth unroll.
 
     Returns:
-        (B, K) float32: label k belongs to z_{k+1}, the state that the gate is asked about after latent step k.
-        Where fewer than `lookahead` steps remain, the last state stands in for the one beyond it.
+        (B, K): gain k belongs to z_{k+1}, the state that the gate is asked about after latent step k. Where fewer than
+        `lookahead` steps remain, the last state stands in for the one beyond it.
     """
     K = values.shape[1] - 1
     now = torch.arange(1, K + 1, device=values.device)
     later = (now + lookahead).clamp_max(K)
-    return (values[:, later] - values[:, now] < delta).to(torch.float32)
+    return values[:, later] - values[:, now]
+
+
+def exit_labels(values: Tensor, delta: float = 0.05, lookahead: int = 3) -> Tensor:
+    """1 where thinking on would gain less than `delta` of value within `lookahead` steps: (B, K + 1) -> (B, K) float32,
+    as `value_gains`."""
+    return (value_gains(values, lookahead) < delta).to(torch.float32)

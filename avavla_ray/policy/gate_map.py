@@ -49,7 +49,7 @@ def check_gate_maps(maps: tuple[GateMap, ...], max_steps: int) -> None:
         check_known("kind of gate map", each.kind, KINDS)
         if not each.logits or len(each.logits) != len(each.calibrated):
             raise InputError("latent.gate_maps: a map needs as many calibrated logits as logits, and at least one")
-        for values in (np.float32(each.logits), np.float32(each.calibrated)):
+        for values in (np.asarray(part, np.float32) for part in (each.logits, each.calibrated)):
             if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
                 raise InputError("latent.gate_maps: a map's logits do not rise from knot to knot")
         if not (each.slope > 0 and np.isfinite(each.slope)):
