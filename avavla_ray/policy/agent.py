@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.translation import Translation
 from avavla_ray.policy.types import Belief, DecisionBatch, PolicyInputs
@@ -28,8 +29,16 @@ class Agent:
         self._translation = Translation(policy.config, statistics)
 
     @property
+    def config(self) -> PolicyConfig:
+        return self.policy.config
+
+    @property
     def device(self) -> torch.device:
         return self.policy.device
+
+    def initial_belief(self) -> Belief:
+        """What an episode starts with, of batch 1."""
+        return self.policy.initial_belief(1, self.device)
 
     def inputs(self, observations: list[Observation]) -> PolicyInputs:
         """A batch of B observations, on the policy's device. A policy of one camera sees the simulator's first.

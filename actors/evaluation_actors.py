@@ -1,0 +1,141 @@
+"""The actors of an evaluation: those that own a simulator each, and servers that decide for all of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import GetTimeoutError
+
+from actors.evaluation_queue import ATTEMPTS, Play
+from actors.placement import PolicyServerLost
+from avavla_ray.evaluation.episode import Film
+from avavla_ray.policy.agent import Agent
+from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.types import Belief, DecisionBatch
+from avavla_ray.simulators.base import Observation, Simulator, SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
+
+SimulatorFactory = Callable[[SimulatorConfig], Simulator]
+ANSWER_S = 300.0  # in which a server that has answered before has every actor's question behind it
+START_S = 1800.0  # in which one has read its policy, and may have waited for a machine to come up
+
+
+class DecisionServer:
+    """A policy that decides for several simulators, on its GPU or on the CPU where it was given none.
+
+    One question at a time: a decision's numbers then depend on nobody who asks beside it, not even by rounding, and its
+    milliseconds are those of a single robot. It has no state: one that Ray has started again answers as the one before.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        torch.set_num_threads(1)
+        self._agent = agent
+        if torch.cuda.is_available() and ray.get_gpu_ids():
+            agent.policy.to("cuda")
+
+    def decide(
+        self, observations: list[Observation], belief: Belief, options: dict[str, Any]
+    ) -> tuple[DecisionBatch, Any, float]:
+        """See `Agent.decide`; tensors come back on the CPU."""
+        here = Belief(*(part.to(self._agent.device) for part in belief))
+        with torch.no_grad():
+            decision, actions, milliseconds = self._agent.decide(observations, here, **options)
+        return _on_cpu(decision), actions, milliseconds
+
+    def device(self) -> str:
+        """What decides, for people."""
+        return torch.cuda.get_device_name() if self._agent.device.type == "cuda" else "cpu"
+
+
+def _on_cpu(parts: Any) -> Any:
+    """A named tuple of tensors, and of such tuples, on the CPU."""
+    if isinstance(parts, torch.Tensor):
+        return parts.cpu()
+    return type(parts)(*map(_on_cpu, parts))
+
+
+class ServedAgent:
+    """Decides as an `Agent` does, by asking a server.
+
+    A server that dies is started again by Ray, which asks it again; one that is silent for too long is ended for that.
+
+    Args:
+        server: handle of a `DecisionServer`. config: of its policy. beginning: the belief that an episode starts with.
+    """
+
+    def __init__(self, server: Any, config: PolicyConfig, beginning: Belief) -> None:
+        self._server, self.config, self._beginning = server, config, beginning
+        self._patience = START_S
+
+    def initial_belief(self) -> Belief:
+        """See `Agent.initial_belief`."""
+        return self._beginning
+
+    def decide(
+        self, observations: list[Observation], belief: Belief, **options: Any
+    ) -> tuple[DecisionBatch, Any, float]:
+        """See `Agent.decide`.
+
+        Raises:
+            PolicyServerLost: no answer, though the server was started again.
+        """
+        for _ in range(ATTEMPTS):
+            answer = self._server.decide.remote(observations, belief, options)
+            try:
+                decided = ray.get(answer, timeout=self._patience)
+            except GetTimeoutError:
+                print(f"a policy server has not answered for {self._patience:.0f} s: it is started again", flush=True)
+                ray.kill(self._server, no_restart=False)
+                self._patience = START_S
+            else:
+                self._patience = ANSWER_S
+                return decided
+        raise PolicyServerLost(f"no policy server has answered, {ATTEMPTS} times", "hang")
+
+
+def start_servers(agent: ray.ObjectRef, count: int, gpus: float) -> list[Any]:
+    """Servers that come back by themselves when they die, and are then asked again. They end with whoever starts
+    them."""
+    actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(DecisionServer)
+    return [actor.remote(agent) for _ in range(count)]
+
+
+class Evaluator:
+    """Plays; keeps its simulator between episodes.
+
+    Args:
+        agent: decides; None where nobody is asked (scripted experts).
+    """
+
+    def __init__(self, agent: Agent | ServedAgent | None, config: SimulatorConfig, factory: SimulatorFactory) -> None:
+        torch.set_num_threads(1)
+        self._agent = agent
+        self._make = functools.partial(factory, config)
+        self._simulator: Simulator | None = None
+
+    def _ready(self) -> Simulator:
+        if self._simulator is None:
+            self._simulator = self._make()
+        return self._simulator
+
+    def play(self, play: Play, attempt: int) -> tuple[Any, Film | None]:
+        """See `Play.play`."""
+        simulator = self._ready()
+        try:
+            return play.play(simulator, self._agent, attempt)
+        except SimulatorFailure:
+            if not isinstance(simulator, IsolatedSimulator):  # that one starts another process by itself
+                self._simulator = None
+                simulator.close()
+            raise
+
+    def provenance(self) -> dict[str, object]:
+        """What the simulator says of itself."""
+        return {"isolated": False, **self._ready().provenance()}
+
+
+RemoteEvaluator: Any = ray.remote(num_cpus=1)(Evaluator)
