@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, Threshold
 from avavla_ray.evaluation.intervals import wilson
@@ -34,12 +35,15 @@ def summarise(
     numbers = _numbers(whole)
     tasks = []
     for task in sorted({record.task for record in records}):
-        mine = _numbers([record for record in whole if record.task == task])
+        played = sorted((r for r in whole if r.task == task), key=lambda record: record.initial_state)
+        mine = _numbers(played)
         kept = ("episodes", "successes", "ci95", "mean_latent_steps", "ms_mean", "exit_histogram")
         tasks.append(
             {
                 "task": task, "instruction": instructions[task], **{name: mine[name] for name in kept},
                 "aborted": sum(record.task == task for record in aborted),
+                "succeeded_from": [record.initial_state for record in played if record.success],
+                "failed_from": [record.initial_state for record in played if not record.success],
             }
         )  # fmt: skip
     return {
@@ -100,6 +104,25 @@ def setting_of(result: dict[str, Any]) -> ExitSetting:
     families = tuple((name, _frozen(threshold)) for name, threshold in result.get("families", {}).items())
     limit = result["exit_threshold"]
     return ExitSetting(None if limit is None else _frozen(limit), result["fixed_depth"], families)
+
+
+def outcomes_of(result: dict[str, Any]) -> dict[Hashable, bool]:
+    """Whether it succeeded, by (suite, task, initial state): what two results are paired by.
+
+    Raises:
+        InputError: the result is of a version that did not keep this.
+    """
+    if any("succeeded_from" not in task for task in result["tasks"]):
+        raise InputError(
+            f"the result of {result['suite']} at {setting_of(result).title} is of an older version, which did not keep "
+            f"where each episode began: repeat jobs/evaluate.py with --resume"
+        )
+    return {
+        (result["suite"], task["task"], state): success
+        for task in result["tasks"]
+        for name, success in (("succeeded_from", True), ("failed_from", False))
+        for state in task[name]
+    }
 
 
 def order(result: dict[str, Any]) -> tuple[bool, tuple[float, ...], int, str]:

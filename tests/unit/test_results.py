@@ -7,7 +7,15 @@ from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, exit_settings
 from avavla_ray.evaluation.intervals import wilson
-from avavla_ray.evaluation.results import Ledger, markdown_table, order, setting_of, steps_by_phase, summarise
+from avavla_ray.evaluation.results import (
+    Ledger,
+    markdown_table,
+    order,
+    outcomes_of,
+    setting_of,
+    steps_by_phase,
+    summarise,
+)
 from avavla_ray.policy.config import preset, without_adaptive
 from jobs.evaluate import Settings
 
@@ -42,7 +50,7 @@ def test_summary_counts_only_its_setting():
     assert task == {
         "task": 0, "instruction": "pick up the soup", "episodes": 2, "successes": 1, "aborted": 1,
         "ci95": list(wilson(1, 2)), "mean_latent_steps": 3.8, "ms_mean": 38.0,
-        "exit_histogram": {"1": 1, "3": 1, "5": 3},
+        "exit_histogram": {"1": 1, "3": 1, "5": 3}, "succeeded_from": [0], "failed_from": [1],
     }  # fmt: skip
     json.dumps(result, allow_nan=False)
 
@@ -168,6 +176,11 @@ def test_results_of_older_versions_are_still_read():
     result = summarise(SETTING, RECORDS, {0: "x"})
     for name in ("setting", "title", "families", "ms_p99", "steps_by_phase"):
         del result[name]
+    result["suite"] = "libero_object"
+    assert outcomes_of(result) == {("libero_object", 0, 0): True, ("libero_object", 0, 1): False}
+    del result["tasks"][0]["succeeded_from"]
+    with pytest.raises(InputError, match="libero_object at 0.55 is of an older version"):
+        outcomes_of(result)
     assert setting_of(result) == SETTING
     assert "| -" in markdown_table([result])
 
