@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.chain_results import ChainLedger, ChainRecord, chain_table, summarise_chains
+from avavla_ray.evaluation.episode import round_scores
 from avavla_ray.files import write_json, write_text
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
 
 if TYPE_CHECKING:
     from avavla_ray.evaluation.exit_setting import ExitSetting
-    from avavla_ray.policy.agent import Agent
+    from avavla_ray.evaluation.protocol import Decider
     from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
     from avavla_ray.simulators.calvin.sequences import Sequence
 
@@ -43,12 +44,12 @@ class ChainActor(Protocol):
 class PolicyActor:
     """A policy at one exit setting. Its belief starts anew at each task: the protocol resets the model there."""
 
-    def __init__(self, agent: Agent, setting: ExitSetting) -> None:
+    def __init__(self, agent: Decider, setting: ExitSetting) -> None:
         self._agent, self._setting = agent, setting
 
     def begin(self) -> None:
         """See `ChainActor.begin`."""
-        self._belief = self._agent.policy.initial_belief(1)
+        self._belief = self._agent.initial_belief()
 
     def act(self, simulator: ChainSimulator, observation: Observation, record: ChainRecord) -> ChunkResult:
         """See `ChainActor.act`."""
@@ -59,7 +60,9 @@ class PolicyActor:
                 [observation], self._belief, **self._setting.of(observation.instruction).decide_options()
             )
         self._belief = decision.belief
-        record.latent_steps.append(int(decision.trace.steps[0]))
+        taken = int(decision.trace.steps[0])
+        record.latent_steps.append(taken)
+        record.scores.append(round_scores(decision.trace.exit_score[0, :taken].tolist()))
         record.milliseconds.append(milliseconds)
         return simulator.run_chunk(actions[0])
 
@@ -84,7 +87,7 @@ def play_chain(simulator: ChainSimulator, actor: ChainActor, number: int, sequen
     for attempt in range(1, ATTEMPTS + 1):
         record = ChainRecord(number, list(sequence.tasks), attempts=attempt)
         try:
-            _play(simulator, actor, sequence, record)
+            play_tasks(simulator, actor, sequence, record)
         except SimulatorFailure as failure:
             record.error = str(failure)
         else:
@@ -92,7 +95,8 @@ def play_chain(simulator: ChainSimulator, actor: ChainActor, number: int, sequen
     return record
 
 
-def _play(simulator: ChainSimulator, actor: ChainActor, sequence: Sequence, record: ChainRecord) -> None:
+def play_tasks(simulator: ChainSimulator, actor: ChainActor, sequence: Sequence, record: ChainRecord) -> None:
+    """Play a chain once, and note in `record` what came of it. Raises SimulatorFailure."""
     observation = simulator.begin_sequence(sequence)
     for place in range(len(sequence.tasks)):
         if place:
@@ -159,7 +163,7 @@ def main(settings: Settings) -> None:
     try:
         ledger = ChainLedger(settings.output / "chains.jsonl", identity, settings.resume)
         sequences = published_sequences()[: settings.sequences]
-        todo = [number for number in range(len(sequences)) if number not in ledger.records]
+        todo = [number for number in range(len(sequences)) if ("", number) not in ledger]
         with Progress(len(sequences), "chains", "chains", done=len(sequences) - len(todo)) as progress:
             for number in todo:
                 ledger.add(play_chain(simulator, actor, number, sequences[number]))
@@ -168,7 +172,7 @@ def main(settings: Settings) -> None:
         described = provenance(seed=0, simulator=simulator.provenance(), deviations=_deviations(settings, render))
     finally:
         simulator.close()
-    records = [record for number, record in ledger.records.items() if number < len(sequences)]
+    records = [record for record in ledger.records.values() if record.sequence < len(sequences)]
     result = summarise_chains(records, **identity, provenance=described)
     write_json(settings.output / "chains.json", result)
     table = chain_table(result)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from avavla_ray.evaluation.intervals import wilson
 from avavla_ray.evaluation.ledger import RecordLedger
@@ -23,6 +26,8 @@ class ChainRecord:
         steps: environment steps of each task that was begun. latent_steps: of each decision, empty for experts.
         attempts: how often it was begun; all but the last ended with the simulator.
         error: why the simulator gave the chain up, else None.
+        setting: label of the exit setting, where several are evaluated. scores: see `EpisodeRecord`.
+        quarantined: it killed one simulator after the other.
     """
 
     sequence: int
@@ -33,6 +38,9 @@ class ChainRecord:
     milliseconds: list[float] = field(default_factory=list)
     attempts: int = 1
     error: str | None = None
+    setting: str = ""
+    scores: list[list[float]] = field(default_factory=list)
+    quarantined: bool = False
 
 
 class ChainLedger(RecordLedger[ChainRecord]):
@@ -40,9 +48,9 @@ class ChainLedger(RecordLedger[ChainRecord]):
 
     kind, unit = ChainRecord, "chains"
 
-    def key(self, record: ChainRecord) -> int:
-        """The sequence's number."""
-        return record.sequence
+    def key(self, record: ChainRecord) -> tuple[str, int]:
+        """Setting, and the sequence's number."""
+        return record.setting, record.sequence
 
     def keeps(self, record: ChainRecord) -> bool:
         """See `RecordLedger.keeps`."""
@@ -93,6 +101,7 @@ def summarise_chains(records: Iterable[ChainRecord], **identity: Any) -> dict[st
             counts["successes"] += place < record.completed
     latent_steps = [steps for record in records for steps in record.latent_steps]
     milliseconds = [value for record in records for value in record.milliseconds]
+    quantiles = {f"ms_p{share}": share / 100 for share in (50, 90, 99)}
     return {
         **identity,
         "chains": len(records),
@@ -101,7 +110,11 @@ def summarise_chains(records: Iterable[ChainRecord], **identity: Any) -> dict[st
         "in_a_row": in_a_row,
         "tasks": dict(sorted(tasks.items())),
         "mean_latent_steps": sum(latent_steps) / len(latent_steps) if latent_steps else None,
+        "exit_histogram": {str(steps): count for steps, count in sorted(Counter(latent_steps).items())},
         "ms_mean": sum(milliseconds) / len(milliseconds) if milliseconds else None,
+        **{
+            name: float(np.quantile(milliseconds, share)) if milliseconds else None for name, share in quantiles.items()
+        },
         "decisions": len(latent_steps),
         "retried_chains": sum(record.attempts > 1 for record in records),
         "aborted_chains": len(everything) - len(records),

@@ -7,17 +7,38 @@ single robot.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+import numpy as np
 import torch
 
 from avavla_ray.evaluation.episode import EpisodeRecord, Film, round_scores
 from avavla_ray.evaluation.exit_setting import ExitSetting
-from avavla_ray.policy.agent import Agent
-from avavla_ray.simulators.base import Simulator
+from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.types import Belief, DecisionBatch
+from avavla_ray.simulators.base import Observation, Simulator
+
+
+class Decider(Protocol):
+    """What decides in an evaluation: an `Agent`, or whoever asks one."""
+
+    @property
+    def config(self) -> PolicyConfig: ...
+
+    def initial_belief(self) -> Belief:
+        """What an episode starts with, of batch 1."""
+        ...
+
+    def decide(
+        self, observations: list[Observation], belief: Belief, **options: Any
+    ) -> tuple[DecisionBatch, np.ndarray, float]:
+        """See `Agent.decide`."""
+        ...
 
 
 def play_episode(
     simulator: Simulator,
-    agent: Agent,
+    agent: Decider,
     setting: ExitSetting,
     *,
     task: int,
@@ -29,13 +50,13 @@ def play_episode(
     Args:
         film: filled with the episode's pictures when given.
     """
-    config = agent.policy.config
+    config = agent.config
     own = setting.of(simulator.spec.instructions[task])
     options = own.decide_options()
     if film is not None:
         film.crop, film.threshold = config.backbone.crop, own.exit_threshold
     observation = simulator.reset(task, initial_state=initial_state, seed=initial_state)
-    belief = agent.policy.initial_belief(1)
+    belief = agent.initial_belief()
     record = EpisodeRecord(setting.label, task, initial_state, success=False, steps=0)
     done = False
     while not done:

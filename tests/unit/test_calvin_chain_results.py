@@ -77,9 +77,9 @@ def test_a_stopped_evaluation_goes_on(tmp_path: Path) -> None:
     with open(path, "a", encoding="utf-8") as stream:
         stream.write('{"sequence": 2, "tas')
     again = ChainLedger(path, {"scene": "d"}, resume=True)
-    assert again.records == {0: chain(0, 5), 1: chain(1, 3)}
+    assert again.records == {("", 0): chain(0, 5), ("", 1): chain(1, 3)}
     again.add(chain(2, 1))
-    assert ChainLedger(path, {"scene": "d"}, resume=True).records[2] == chain(2, 1)
+    assert ChainLedger(path, {"scene": "d"}, resume=True).records["", 2] == chain(2, 1)
 
 
 def test_finished_chains_are_never_lost_or_mixed(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_finished_chains_are_never_lost_or_mixed(tmp_path: Path) -> None:
         ChainLedger(path, {"scene": "d"}, resume=False)
     with pytest.raises(InputError, match="another evaluation"):
         ChainLedger(path, {"scene": "a"}, resume=True)
-    assert ChainLedger(path, {"scene": "d"}, resume=True).records[0].completed == 5
+    assert ChainLedger(path, {"scene": "d"}, resume=True).records["", 0].completed == 5
 
 
 def test_an_aborted_chain_is_forgotten_and_played_again(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_an_aborted_chain_is_forgotten_and_played_again(tmp_path: Path) -> None:
     ledger = ChainLedger(path, {"scene": "d"}, resume=False)
     ledger.add(chain(0, 5))
     ledger.add(chain(1, 2, "it broke"))
-    assert set(ChainLedger(path, {"scene": "d"}, resume=True).records) == {0}
+    assert set(ChainLedger(path, {"scene": "d"}, resume=True).records) == {("", 0)}
     assert "it broke" not in path.read_text()
 
 
@@ -106,4 +106,4 @@ def test_an_empty_ledger_is_a_fresh_start(tmp_path: Path, resume: bool) -> None:
     path = tmp_path / "chains.jsonl"
     path.touch()
     ChainLedger(path, {"scene": "d"}, resume).add(chain(0, 5))
-    assert ChainLedger(path, {"scene": "d"}, resume=True).records == {0: chain(0, 5)}
+    assert ChainLedger(path, {"scene": "d"}, resume=True).records == {("", 0): chain(0, 5)}
