@@ -140,7 +140,7 @@ def train_gate(
     data: dict[str, GateData],
     settings: GateSettings,
     told: Callable[[dict[str, float], int], None] = lambda numbers, step: None,
-) -> list[dict[str, float]]:
+) -> tuple[list[dict[str, float]], int]:
     """Train the exit gate of `policy` in place; no other weight changes by a bit.
 
     Args:
@@ -148,8 +148,9 @@ def train_gate(
         told: called with the numbers of each check and its step.
 
     Returns:
-        Those numbers: "step", "training/loss" (mean since the check before), "validation/loss", "validation/accuracy"
-        at the policy's exit threshold, "validation/mean_score", "learning_rate".
+        Those numbers, of the beginning too: "step", "training/loss" (mean since the check before), "validation/loss",
+        "validation/accuracy" at the policy's exit threshold, "validation/mean_score", "learning_rate"; and the step of
+        the gate that was kept.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -162,7 +163,8 @@ def train_gate(
     rows = _batches(len(training), settings.batch, random)
     every = max(1, settings.steps // settings.checks)
     points = [{"step": 0.0, **_check(policy, validation), "learning_rate": settings.learning_rate}]
-    best, best_loss, losses = _weights(gate), points[0]["validation/loss"], []
+    best, kept, losses = _weights(gate), 0, list[Tensor]()
+    best_loss = points[0]["validation/loss"]
     with torch.enable_grad():
         for step in range(1, settings.steps + 1):
             chosen = next(rows).to(policy.device)
@@ -185,9 +187,9 @@ def train_gate(
             points.append(point)
             told({name: value for name, value in point.items() if name != "step"}, step)
             if settings.keep == "last" or point["validation/loss"] < best_loss:
-                best, best_loss = _weights(gate), point["validation/loss"]
+                best, kept, best_loss = _weights(gate), step, point["validation/loss"]
     gate.load_state_dict(best)
-    return points
+    return points, kept
 
 
 def with_gate_maps(policy: AvaVlaPolicy, maps: tuple[GateMap, ...]) -> AvaVlaPolicy:
