@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.chain_results import ChainLedger, ChainRecord, chain_table, summarise_chains
+from avavla_ray.evaluation.deviations import chain_deviations
 from avavla_ray.evaluation.episode import round_scores
 from avavla_ray.files import write_json, write_text
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
@@ -169,7 +170,8 @@ def main(settings: Settings) -> None:
                 ledger.add(play_chain(simulator, actor, number, sequences[number]))
                 lengths = [record.completed for record in ledger.records.values() if record.error is None]
                 progress.advance(average_length=sum(lengths) / len(lengths) if lengths else "not known yet")
-        described = provenance(seed=0, simulator=simulator.provenance(), deviations=_deviations(settings, render))
+        deviations = chain_deviations(config, settings.sequences, experts=settings.checkpoint is None)
+        described = provenance(seed=0, simulator=simulator.provenance(), deviations=deviations)
     finally:
         simulator.close()
     records = [record for record in ledger.records.values() if record.sequence < len(sequences)]
@@ -201,25 +203,6 @@ def _actor(settings: Settings) -> tuple[ChainActor, int, dict[str, Any]]:
     }  # fmt: skip
     actor = PolicyActor(Agent(checkpoint.policy, statistics), setting)
     return actor, checkpoint.policy.config.backbone.camera_size, named
-
-
-def _deviations(settings: Settings, render: str) -> list[str]:
-    """How this evaluation differs from the published protocol."""
-    from avavla_ray.simulators.calvin.adapter import MAX_STEPS
-    from avavla_ray.simulators.calvin.sequences import COUNT
-
-    found = []
-    if settings.scene != "d":
-        found.append(f"scene {settings.scene.upper()} instead of D")
-    if render != "reference":
-        found.append(f"render {render} instead of reference")
-    if settings.max_steps not in (None, MAX_STEPS):
-        found.append(f"{settings.max_steps} steps a task instead of {MAX_STEPS}")
-    if settings.sequences != COUNT:
-        found.append(f"the first {settings.sequences} sequences instead of {COUNT:,}")
-    if settings.checkpoint is None:
-        found.append("scripted experts, which see the simulator's state")
-    return found
 
 
 if __name__ == "__main__":

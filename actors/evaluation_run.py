@@ -1,0 +1,211 @@
+"""An evaluation from a checkpoint to result files, table, videos and MLflow runs: a suite of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.evaluation_pool import Episode, EvaluationPool
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.deviations import episode_deviations
+from avavla_ray.evaluation.episode import EpisodeRecord, Film
+from avavla_ray.evaluation.exit_setting import ExitSetting
+from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
+from avavla_ray.evaluation.video import write_video
+from avavla_ray.files import write_json, write_text
+from avavla_ray.normalisation import Statistics
+from avavla_ray.policy.agent import Agent
+from avavla_ray.policy.checkpoint import Checkpoint
+from avavla_ray.progress import Progress
+from avavla_ray.provenance import provenance
+from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.registry import identify, suite_spec
+from avavla_ray.tracking import track
+
+FIXED_STATES = 50
+METRICS = (
+    "success_rate", "mean_latent_steps", "ms_mean", "ms_p50", "ms_p90", "ms_p99", "episodes", "successes",
+    "aborted_episodes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What is evaluated and how: the same for all suites.
+
+    Attributes:
+        exits: at least one. label: of the checkpoint in tables and plots. run_id: identity in MLflow, at `uri`.
+        tasks, episodes, max_steps: None and () are the benchmark's own.
+        videos: of each task's first initial state at the first setting.
+        seed: for the record; an evaluation draws nothing.
+        servers, server_gpus: see `EvaluationPool`.
+    """
+
+    checkpoint: Checkpoint
+    statistics: Statistics
+    exits: tuple[ExitSetting, ...]
+    label: str
+    run_id: str
+    uri: str
+    tasks: tuple[int, ...] = ()
+    episodes: int | None = None
+    assets: str = "bundled"
+    render: str = "reference"
+    max_steps: int | None = None
+    videos: bool = True
+    resume: bool = False
+    seed: int = 0
+    num_runners: int = 1
+    isolate: bool = True
+    servers: int = 0
+    server_gpus: float = 0
+
+    def simulator(self, suite: str) -> SimulatorConfig:
+        """The simulators of a suite."""
+        return SimulatorConfig(
+            suite=suite, tasks=self.tasks, assets=self.assets, render=self.render,
+            image_size=self.checkpoint.policy.config.backbone.camera_size, max_steps=self.max_steps,
+        )  # fmt: skip
+
+    def pool(self, config: SimulatorConfig, **options: Any) -> EvaluationPool:
+        """Of the simulators of a suite."""
+        agent = Agent(self.checkpoint.policy, self.statistics)
+        return EvaluationPool(
+            agent, config, self.num_runners, servers=self.servers, server_gpus=self.server_gpus,
+            **{"isolate": self.isolate} | options,
+        )  # fmt: skip
+
+    def described(self, simulator: Mapping[str, object], deviations: Sequence[str]) -> dict[str, Any]:
+        """Provenance of the results."""
+        return provenance(
+            seed=self.seed, simulator=simulator, trained=self.checkpoint.provenance, deviations=list(deviations)
+        )
+
+    def record(
+        self, setting: ExitSetting, result: Mapping[str, Any], metrics: Mapping[str, Any], path: Path, *,
+        kind: str, run_key: str, params: Mapping[str, Any], videos: Sequence[Path] = (),
+    ) -> None:  # fmt: skip
+        """The result's file and its MLflow run."""
+        write_json(path, result)
+        with track(
+            f"{self.label} {setting.title}", kind=kind, uri=self.uri, run_key=run_key, resume=self.resume,
+            # The scatter tab of MLflow's compare page opens on the first parameter by name: keep it the threshold's.
+            params={
+                "exit_setting": setting.title, **params,
+                **({"exit_threshold": setting.exit_threshold} if setting.exit_threshold is not None else {}),
+                **({"fixed_depth": setting.fixed_depth} if setting.fixed_depth is not None else {}),
+            },
+            tags={"checkpoint": self.checkpoint.digest, "label": self.label, **result["provenance"]},
+        ) as run:  # fmt: skip
+            run.log_metrics({name: value for name, value in metrics.items() if value is not None})
+            for tenth, steps in enumerate(result.get("steps_by_phase", ())):
+                if steps is not None:
+                    run.log_metrics({"latent_steps_by_phase": steps}, step=tenth)
+            run.log_file(path)
+            for video in videos:
+                run.log_file(video, "videos")
+
+
+class EpisodeEvaluation:
+    """A suite's fixed initial states, at every exit setting.
+
+    Args:
+        output: folder of its results and of the ledger that it resumes from. run_key: identity in MLflow.
+
+    Attributes:
+        output: that folder.
+
+    Raises:
+        InputError: what can't be evaluated, or a folder that holds something else; nothing has been started then.
+    """
+
+    def __init__(self, plan: EvaluationPlan, suite: str, output: Path, run_key: str) -> None:
+        self._plan, self.output, self._run_key = plan, output, run_key
+        self._config = plan.simulator(suite)
+        self._data = identify(self._config)
+        self._suite = suite_spec(suite)
+        self._tasks = plan.tasks or tuple(range(len(self._suite.instructions)))
+        self._episodes = FIXED_STATES if plan.episodes is None else plan.episodes
+        if self._episodes > self._suite.num_initial_states:
+            raise InputError(f"--episodes {self._episodes}: {suite} has 1 to {self._suite.num_initial_states} a task")
+        self._identity = {
+            "suite": suite, "checkpoint": plan.checkpoint.digest, "statistics": plan.statistics.name, **self._data,
+            "render": plan.render, "max_steps": plan.max_steps or self._suite.max_steps, "seed": plan.seed,
+        }  # fmt: skip
+        self._ledger = Ledger(output / "episodes.jsonl", self._identity, plan.resume)
+        self._filmed = plan.exits[0]
+        self._videos = {
+            task: output / "videos" / f"{plan.label}_task{task}_{self._filmed.label}.mp4" for task in self._tasks
+        }
+
+    def run(self) -> str:
+        """Play what is not in the ledger yet, and write the results; their table, for people."""
+        todo = self._todo()
+        total = len(self._tasks) * self._episodes * len(self._plan.exits)
+        title = f"evaluate {self._plan.label}"
+        with (
+            Progress(total, title, "episodes", done=max(0, total - len(todo))) as progress,
+            self._plan.pool(self._config) as pool,
+        ):
+
+            def finished(episode: Episode, record: EpisodeRecord, film: Film | None) -> None:
+                if self._ledger.key(record) not in self._ledger:
+                    self._ledger.add(record)
+                if film is not None:
+                    self._write_video(episode.task, record, film)
+                whole = [r.success for r in self._ledger.records.values() if r.error is None]
+                progress.advance(success=sum(whole) / len(whole) if whole else "not known yet")
+
+            pool.play(todo, finished)
+            simulator = pool.provenance
+        return self._write(simulator)
+
+    def _todo(self) -> list[Episode]:
+        """With a video that is absent, also of an episode that was played before."""
+        todo = []
+        for task in self._tasks:
+            for state in range(self._episodes):
+                for setting in self._plan.exits:
+                    film = self._plan.videos and state == 0 and setting == self._filmed
+                    film = film and not self._videos[task].exists()
+                    if film or (setting.label, task, state) not in self._ledger:
+                        todo.append(Episode(setting, task, state, film))
+        return todo
+
+    def _write_video(self, task: int, record: EpisodeRecord, film: Film) -> None:
+        outcome = f"{'success' if record.success else 'no success'} after {record.steps} steps"
+        title = f"{self._plan.label}: {self._suite.instructions[task]}"
+        write_video(self._videos[task], film, title=title, outcome=outcome)
+
+    def _write(self, simulator: Mapping[str, object]) -> str:
+        plan, tasks = self._plan, ",".join(map(str, self._tasks))
+        described = plan.described(
+            simulator, episode_deviations(self._suite, self._config, self._data, self._episodes)
+        )  # fmt: skip
+        instructions = dict(enumerate(self._suite.instructions))
+        asked = [
+            record for record in self._ledger.records.values()
+            if record.task in self._tasks and record.initial_state < self._episodes
+        ]  # fmt: skip
+        results = []
+        for setting in plan.exits:
+            result = summarise(
+                setting, asked, instructions,
+                label=plan.label, stage=plan.checkpoint.stage, checkpoint_path=str(plan.checkpoint.path),
+                **self._identity, provenance=described,
+            )  # fmt: skip
+            results.append(result)
+            metrics = {name: result[name] for name in METRICS} | {
+                "quarantined_tasks": len(result["quarantined_tasks"]),
+                "success_rate_low": result["ci95"][0], "success_rate_high": result["ci95"][1],
+            }  # fmt: skip
+            plan.record(
+                setting, result, metrics, self.output / f"{setting.label}.json", kind="evaluation",
+                run_key=f"{self._run_key}/{setting.label}", params={"suite": self._suite.name, "tasks": tasks},
+                videos=[video for video in self._videos.values() if setting == self._filmed and video.exists()],
+            )  # fmt: skip
+        table = markdown_table(results)
+        write_text(self.output / "table.md", table)
+        return f"{plan.label} on {self._suite.name}, task(s) {tasks.replace(',', ', ')}\n\n{table}"

@@ -1,0 +1,29 @@
+"""Which evaluation a suite gets, and where its results go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from actors.evaluation_chains import ChainEvaluation
+from actors.evaluation_run import EpisodeEvaluation, EvaluationPlan
+from avavla_ray.errors import InputError
+from avavla_ray.simulators.registry import CALVIN_CHAIN_SUITES
+
+
+def evaluations(plan: EvaluationPlan, suites: Sequence[str], output: Path) -> list[EpisodeEvaluation | ChainEvaluation]:
+    """One a suite. Of several, each has a folder of its name in `output`.
+
+    Raises:
+        InputError: any of them can't be evaluated so; nothing has been started then.
+    """
+    if len(set(suites)) < len(suites):
+        raise InputError(f"--suite {' '.join(suites)}: give each once")
+    if plan.tasks and len(suites) > 1:
+        raise InputError("--tasks are of one suite: give one, or leave them out")
+    made = []
+    for suite in suites:
+        place, key = (output, plan.run_id) if len(suites) == 1 else (output / suite, f"{plan.run_id}/{suite}")
+        kind = ChainEvaluation if suite in CALVIN_CHAIN_SUITES else EpisodeEvaluation
+        made.append(kind(plan, suite, place, key))
+    return made
