@@ -90,7 +90,7 @@ def fill_gaps(scores: np.ndarray, thresholds: Sequence[float], count: int) -> tu
             between = [value for value in GRID if low < value < high and means[low] < means[value] < means[high]]
             if between:
                 middle = (means[low] + means[high]) / 2
-                found.append(min(between, key=lambda value, middle=middle: abs(means[value] - middle)))
+                found.append(min((abs(means[value] - middle), value) for value in between)[1])
                 taken = sorted([*taken, found[-1]])
                 break
         if not between:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from avavla_ray.errors import InputError
 
@@ -87,7 +88,7 @@ class PairedTest:
         rival: whether it succeeded, by episode: all that are planned.
     """
 
-    def __init__(self, rival: Mapping[Hashable, bool], error_rate: float = 0.05) -> None:
+    def __init__(self, rival: Mapping[Any, bool], error_rate: float = 0.05) -> None:
         self._rival = rival
         self._test = BettingTest(0.5, max(1, len(rival)), error_rate)
         self._gains: list[int] = []

@@ -1,0 +1,300 @@
+"""A sweep of exit settings on one suite: what is listed, what a replay proposes, what a search finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray import tune
+
+from actors.sweep_arena import COMPLETE, Rules, Standing, asked, start_arena
+from actors.sweep_report import Report
+from actors.sweep_search import TRIALS, Trials, reported, search
+from actors.sweep_subject import Subject
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.budget import MILLISECONDS, STEPS, Budget
+from avavla_ray.evaluation.choice import choose
+from avavla_ray.evaluation.episode import EpisodeRecord
+from avavla_ray.evaluation.exit_setting import ExitSetting, family
+from avavla_ray.evaluation.paired import Paired, mcnemar
+from avavla_ray.evaluation.proposal import NOTE, fill_gaps, proposal_table, recorded_scores, threshold_for
+from avavla_ray.evaluation.results import setting_of
+from avavla_ray.evaluation.tables import aligned, cell
+from avavla_ray.files import write_text
+from avavla_ray.provenance import provenance
+from tune_spaces.exit_thresholds import ExitSpace
+
+PROPOSAL, SEARCH = "proposal.md", "search.md"
+
+
+class Sweep:
+    """Use it in a `with` block.
+
+    Args:
+        settings: of jobs/sweep_exit.py.
+    """
+
+    def __init__(self, subject: Subject, settings: Any, report: Report) -> None:
+        self.subject, self.folder = subject, settings.output / subject.name
+        self._settings, self._report = settings, report
+        self._listed: dict[str, ExitSetting] = {}
+        self._standings: dict[str, Standing] = {}
+        self._results: dict[str, dict[str, Any]] = {}
+        pool = subject.pool(settings.num_runners, settings.isolate, settings.servers, settings.server_gpus)
+        self._arena = start_arena(pool, settings.num_runners)
+
+    def __enter__(self) -> Sweep:
+        subject, settings = self.subject, self._settings
+        try:
+            asked(
+                self._arena.open.remote(
+                    self.folder.absolute(), subject.identity, settings.resume, settings.episodes_budget, subject.planned
+                )
+            )
+            simulator = asked(self._arena.describe.remote())
+        except BaseException:
+            ray.kill(self._arena)
+            raise
+        self._described = provenance(
+            seed=settings.seed, simulator=simulator, trained=subject.checkpoint.provenance,
+            deviations=list(subject.deviations),
+        )  # fmt: skip
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            asked(self._arena.close.remote())
+        ray.kill(self._arena)
+
+    def records(self) -> list[EpisodeRecord]:
+        """All episodes that have been played."""
+        return asked(self._arena.records.remote())
+
+    def play(self, settings: Iterable[ExitSetting]) -> None:
+        """Play these to the end.
+
+        Raises:
+            InputError: there are not so many episodes in the budget.
+        """
+        new = [setting for setting in settings if setting.label not in self._listed]
+        self._listed |= {setting.label: setting for setting in new}
+        title = f"sweep {self.subject.label} on {self.subject.suite}"
+        if not asked(self._arena.play.remote(new, self.subject.planned, title)):
+            raise InputError(
+                f"--episodes-budget {self._settings.episodes_budget} is used up by what is listed to be played in any "
+                "case: give more, or fewer --thresholds and --depths"
+            )
+
+    def propose(self, count: int) -> tuple[ExitSetting, ...]:
+        """So many more thresholds, by a replay of the gate's scores at full depth; written down with what it is not."""
+        records = self._full_depth()
+        scores = recorded_scores(records, self.subject.depth)
+        listed = [each.exit_threshold for each in self._listed.values() if isinstance(each.exit_threshold, float)]
+        found = fill_gaps(scores, [0.0, *listed, 1.0], count)
+        self._show(proposal_table(scores, [*listed, *found]))
+        return tuple(ExitSetting(exit_threshold=value) for value in found)
+
+    def search(self, budget: Budget | None) -> None:
+        """Let Ray Tune search, beginning with what a replay proposes.
+
+        Raises:
+            InputError: the folder holds a search for something else.
+        """
+        subject, settings = self.subject, self._settings
+        instructions = [subject.spec.instructions[task] for task in subject.tasks]
+        space = ExitSpace.of(settings.by, subject.depth, instructions)
+        cost = STEPS if budget is None else budget.cost
+        rules = Rules(subject.planned, cost, budget, subject.depth, subject.longest, settings.error_rate)
+        wanted = {
+            **subject.identity, "by": settings.by, "budget": str(budget), "episodes": subject.states,
+            "tasks": list(subject.tasks), "error_rate": settings.error_rate,
+        }  # fmt: skip
+        trials = Trials(self.folder / TRIALS, wanted, settings.resume)
+        first = self._first(space, budget)
+        search(
+            space, settings.search, seed=settings.seed, rules=rules, arena=self._arena, trials=trials,
+            count=settings.trials, first=first, folder=self.folder.absolute(), callbacks=[_Finished(self, space)],
+        )  # fmt: skip
+        for standing in trials.records.values():
+            self.finished(standing, space)
+        text = _search_table(trials.records.values(), space, cost)
+        write_text(self.folder / SEARCH, text)
+        print(f"\n{text}", flush=True)
+
+    def finished(self, standing: Standing, space: ExitSpace) -> None:
+        """A setting of the search has been judged: its result is written, once."""
+        setting = space.setting(standing.config)
+        self._standings[setting.label] = standing
+        if setting.label not in self._results:
+            self._results[setting.label] = self._write(
+                setting, self.records(), verdict=standing.verdict, estimated_success=standing.success
+            )
+
+    def results(self) -> list[dict[str, Any]]:
+        """Of all settings that were played to the end."""
+        records = self.records()
+        for label, setting in self._listed.items():
+            if label not in self._results:
+                self._results[label] = self._write(setting, records, verdict=COMPLETE)
+        whole = {*self._listed, *(label for label, each in self._standings.items() if each.verdict == COMPLETE)}
+        return [result for label, result in self._results.items() if label in whole]
+
+    def confirm(self, setting: ExitSetting) -> list[str]:
+        """Play it, and full depth, from initial states that nothing was chosen on; what came of it, for people."""
+        subject = self.subject
+        if not subject.further:
+            return [
+                f"Not confirmed: {subject.suite} has no initial states left beyond the {subject.states} a task that "
+                "settings were compared on."
+            ]
+        full = ExitSetting(fixed_depth=subject.depth)
+        both = list({each.label: each for each in (setting, full)}.values())
+        asked(self._arena.play.remote(both, subject.confirming, "confirming", True))
+        states = range(subject.states, subject.states + subject.further)
+        records = self.records()
+        lines = []
+        for each in both:
+            result = self._write(each, records, kind="confirmation", states=states)
+            low, high = result["ci95"]
+            lines.append(
+                f"Confirmed on {subject.further} further initial states a task that nothing was chosen on: "
+                f"{each.title}: {result['successes']}/{result['episodes']} successes (95 % interval {low:.1%} to "
+                f"{high:.1%}), {cell(result['mean_latent_steps'], '.2f')} latent steps, "
+                f"{cell(result['ms_mean'], '.1f')} ms a decision."
+            )
+        fresh = [record for record in records if record.initial_state in states]
+        return [*lines, *([_against(setting, full, fresh, "there")] if len(both) > 1 else [])]
+
+    def compare(self, setting: ExitSetting) -> list[str]:
+        """Against full depth on the states of the sweep, where that was played."""
+        full = ExitSetting(fixed_depth=self.subject.depth)
+        if full.label not in self._listed or setting.label == full.label:
+            return []
+        seen = [record for record in self.records() if record.initial_state < self.subject.states]
+        return [_against(setting, full, seen, "on the states of the sweep")]
+
+    @property
+    def ended_early(self) -> int:
+        """Settings that were."""
+        return sum(standing.verdict != COMPLETE for standing in self._standings.values())
+
+    def _write(
+        self, setting: ExitSetting, records: Sequence[EpisodeRecord], kind: str = "evaluation",
+        states: Iterable[int] | None = None, **tags: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        wanted = range(self.subject.states) if states is None else states
+        return self._report.write(self.subject, setting, records, wanted, self._described, kind, **tags)
+
+    def _full_depth(self) -> list[EpisodeRecord]:
+        full = ExitSetting(fixed_depth=self.subject.depth).label
+        return [each for each in self.records() if each.setting == full and each.initial_state < self.subject.states]
+
+    def _first(self, space: ExitSpace, budget: Budget | None) -> list[dict[str, float]]:
+        """Points to begin a search with: where the replay meets the budget, or spread over the front."""
+        records, depth = self._full_depth(), self.subject.depth
+        scores = recorded_scores(records, depth)
+        if budget is None or budget.cost == MILLISECONDS:  # milliseconds can't be replayed
+            found = fill_gaps(scores, (0.0, 1.0), 3)
+            self._show(proposal_table(scores, found))
+            return [space.spread(value) for value in found]
+        targets = [budget.limit, 0.8 * budget.limit]
+        found = tuple(threshold_for(scores, target) for target in targets)
+        self._show(proposal_table(scores, found))
+        points = [space.spread(value) for value in found]
+        if space.by == "family":
+            of_task = {task: family(self.subject.spec.instructions[task]) for task in self.subject.tasks}
+            own = {
+                f"threshold_{name}": threshold_for(
+                    recorded_scores([each for each in records if of_task[each.task] == name], depth), budget.limit
+                )
+                for name in space.families
+            }
+            points.insert(0, own)
+        return points
+
+    def _show(self, table: str) -> None:
+        write_text(self.folder / PROPOSAL, table)
+        print(f"\n{table}", flush=True)
+
+
+class _Finished(tune.Callback):
+    """Tells the sweep of each trial as soon as it has been judged."""
+
+    def __init__(self, sweep: Sweep, space: ExitSpace) -> None:
+        self._sweep, self._space = sweep, space
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        standing = reported(trial.last_result)
+        rate = cell(standing.success, ".1%")
+        print(
+            f"{self._space.setting(standing.config).title}: {standing.verdict} after {standing.episodes} episodes, "
+            f"success {rate}, cost {cell(standing.cost, '.2f')}",
+            flush=True,
+        )
+        try:
+            self._sweep.finished(standing, self._space)
+        except InputError as error:  # the tracking store, most likely: written again at the end of the search
+            print(f"not written yet: {error}", flush=True)
+
+
+def _search_table(standings: Iterable[Standing], space: ExitSpace, cost: str) -> str:
+    rows = [
+        [space.setting(each.config).title, each.verdict, str(each.episodes), cell(each.success, ".1%"),
+         cell(each.cost, ".2f")]
+        for each in sorted(standings, key=lambda each: -(each.success or 0.0))
+    ]  # fmt: skip
+    return aligned(["exit threshold", "verdict", "episodes", "success (estimated if ended early)", cost], rows)
+
+
+def _against(setting: ExitSetting, full: ExitSetting, records: Sequence[EpisodeRecord], where: str) -> str:
+    def of(each: ExitSetting) -> list[EpisodeRecord]:
+        return [record for record in records if record.setting == each.label]
+
+    paired: Paired = mcnemar(of(setting), of(full))
+    low, high = paired.ci95
+    return (
+        f"Against {full.title} {where}, from the same initial states: {100 * (paired.difference or 0):+.1f} points of "
+        f"success (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, McNemar p = {paired.p_value:.2g}, "
+        f"{paired.pairs} pairs)."
+    )
+
+
+def advise(
+    settings: Any, report: Report, results: Sequence[dict[str, Any]], budget: Budget | None, sweep: Sweep | None = None
+) -> None:
+    """Tables, picture, recommendation and preset; with `sweep` the recommended setting is confirmed first."""
+    suites = list(dict.fromkeys(result["suite"] for result in results))
+    label, cost = results[0]["label"], STEPS if budget is None else budget.cost
+    rows = report.finish(results, f"{label} on {', '.join(suites)}: what thinking less costs")
+    by_title = {setting_of(result).title: setting_of(result) for result in results}
+    best = choose(rows, cost, budget, settings.give_up)
+    chosen = None if best is None else by_title[best.title]
+    notes = [f"Chosen among {len(rows)} settings: the best of many looks better than it is."]
+    if sweep is not None and chosen is not None:
+        notes += [*sweep.compare(chosen), *sweep.confirm(chosen)]
+    if sweep is not None and sweep.ended_early:
+        notes.append(
+            f"{sweep.ended_early} settings were ended early, each wrongly with probability at most "
+            f"{settings.error_rate:g}."
+        )
+    if cost == MILLISECONDS:
+        notes.append("Milliseconds are those of this machine while it played, other processes included.")
+    if settings.proposed or settings.search != "grid":
+        notes.append(f"First settings: {NOTE[0].lower()}{NOTE[1:]}")
+    rule = (
+        f"the highest success with {budget}"
+        if budget is not None
+        else f"the cheapest in {cost} that gives up at most {100 * settings.give_up:g} points of the highest success"
+    )
+    found = {
+        "label": label, "suites": suites, "checkpoint": results[0]["checkpoint"],
+        "episodes": sum(result["episodes"] for result in results if setting_of(result) == chosen), "notes": notes,
+    }  # fmt: skip
+    report.recommend(rows, best, chosen, cost, rule, notes, found)
+    print(
+        f"\nrecommended: {'none within the budget' if best is None else best.title}; see {settings.output}", flush=True
+    )

@@ -1,0 +1,152 @@
+"""Sweeps of exit settings on a real cluster: the grid, a search, and one that is killed and goes on."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.exit_setting import load_exit_preset
+from avavla_ray.evaluation.proposal import NOTE
+from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.tracking import children_of, find_runs
+from jobs.sweep_exit import Settings, main
+from tests.support.point_simulator import point_statistics
+from tests.support.policies import stirred_policy, tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITE = "tests.support.point_simulator:PointSimulator"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "checkpoint"
+    policy = stirred_policy(tiny(latent__max_steps=5), seed=3)
+    save_checkpoint(path, policy, point_statistics(), stage="ppo", provenance={"seed": 3})
+    return path
+
+
+@pytest.fixture
+def settings(checkpoint: Path, tmp_path: Path) -> Settings:
+    return Settings(
+        checkpoint=checkpoint, suite=(SUITE,), episodes=3, output=tmp_path / "sweep", num_runners=2, isolate=False,
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+    )  # fmt: skip
+
+
+def episodes_of(folder: Path) -> list[tuple[str, int, int]]:
+    """In the ledger, every line."""
+    lines = (folder / SUITE.replace(":", ".") / "episodes.jsonl").read_text().splitlines()[1:]
+    return [(each["setting"], each["task"], each["initial_state"]) for each in map(json.loads, lines)]
+
+
+def test_a_grid_leaves_the_table_the_picture_a_preset_and_runs_below_one(
+    ray_cluster: object, settings: Settings
+) -> None:
+    main(dataclasses.replace(settings, proposed=1, confirm=1))
+    output = settings.output
+    rows = list(csv.DictReader((output / "threshold_table.csv").open()))
+    titles = [row["exit_setting"] for row in rows]
+    paper = ["0.30", "0.40", "0.50", "0.55", "0.65", "0.75", "0.85", "0.95", "1.00"]
+    assert set(paper) | {"fixed depth 0", "fixed depth 1", "fixed depth 3", "fixed depth 5"} <= set(titles)
+    assert len(titles) in (13, 14), "one more where the replay sees a gap"
+    depths = {row["exit_setting"]: float(row["mean_latent_steps"]) for row in rows}
+    assert [depths[f"fixed depth {k}"] for k in (0, 1, 3, 5)] == [0, 1, 3, 5]
+    assert depths["1.00"] == 5
+    assert NOTE in next(output.rglob("proposal.md")).read_text()
+    assert (output / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert r"\begin{tabular}" in (output / "threshold_table.tex").read_text()
+
+    preset = load_exit_preset(output / "exit_preset.json")
+    found = json.loads((output / "exit_preset.json").read_text())["found"]
+    assert preset.title in titles
+    assert found["episodes"] == 6
+    advice = (output / "recommendation.md").read_text()
+    assert "Confirmed on 1 further initial states" in advice
+    assert "McNemar" in advice or preset.fixed_depth == 5
+
+    (parent,) = find_runs(uri=settings.tracking_uri, kind="sweep")
+    assert parent.info.status == "FINISHED"
+    children = children_of(parent.info.run_id, uri=settings.tracking_uri)
+    counted = Counter(run.data.tags["kind"] for run in children)
+    assert counted["evaluation"] == len(titles)
+    assert counted["confirmation"] >= 1
+    (full,) = [run for run in children if run.data.params["exit_setting"] == "fixed depth 5"
+               and run.data.tags["kind"] == "evaluation"]  # fmt: skip
+    assert full.data.metrics["mean_latent_steps"] == 5
+    assert {"success_rate", "ms_per_decision", "env_steps", "success_rate_low"} <= set(full.data.metrics)
+
+
+def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -> None:
+    for changes, message in (
+        ({"max_steps_mean": 2.0, "max_ms": 3.0}, "one budget at a time"),
+        ({"max_ms": 0.0}, "more than 0"),
+        ({"episodes": 9}, "has 1 to 5 a task"),
+        ({"confirm": -1}, "--confirm -1"),
+        ({"thresholds": (0.555,)}, "multiple of 0.01"),
+        ({"depths": (7,)}, "7"),
+        ({"search": "tpe", "suite": (SUITE, "tabletop")}, "takes one --suite"),
+        ({"search": "gp", "trials": 0}, "--trials 0"),
+        ({"search": "gp", "proposed": 2}, "--proposed goes with"),
+        ({"search": "tpe", "error_rate": 0.0}, "--error-rate 0"),
+        ({"episodes_budget": 5}, "goes with a search"),
+    ):
+        with pytest.raises(InputError, match=message):
+            main(dataclasses.replace(settings, **changes))
+    assert not settings.output.exists()
+
+
+def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "jobs/sweep_exit.py", "--checkpoint", str(settings.checkpoint), "--suite", SUITE,
+         "--episodes", "5", "--search", "tpe", "--max-steps-mean", "3", "--trials", "3", "--num-runners", "1",
+         "--no-isolate", "--output", str(settings.output), "--tracking-uri", settings.tracking_uri, *words],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def judged(settings: Settings) -> list[str]:
+    path = settings.output / SUITE.replace(":", ".") / "trials.jsonl"
+    return [json.loads(line)["setting"] for line in path.read_text().splitlines()[1:]] if path.exists() else []
+
+
+def test_a_search_that_was_killed_goes_on_and_plays_nothing_twice(settings: Settings) -> None:
+    first = job(settings)
+    end = time.monotonic() + 200
+    while not judged(settings):
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before_trials, before = judged(settings), episodes_of(settings.output)
+    assert len(before) >= 10
+
+    second = job(settings, "--resume")
+    said, _ = second.communicate(timeout=250)
+    assert second.returncode == 0, said
+    after = episodes_of(settings.output)
+    assert len(after) == len(set(after)), "an episode was played twice"
+    assert set(before) <= set(after)
+    trials = judged(settings)
+    assert trials[: len(before_trials)] == before_trials
+    assert len(trials) == len(set(trials)) == 3
+    found = json.loads((settings.output / "exit_preset.json").read_text())["found"]
+    assert found["mean_latent_steps"] <= 3
+    (parent,) = find_runs(uri=settings.tracking_uri, kind="sweep")
+    children = children_of(parent.info.run_id, uri=settings.tracking_uri)
+    evaluations = [run for run in children if run.data.tags["kind"] == "evaluation"]
+    labels = Counter(run.data.params["exit_setting"] for run in evaluations)
+    assert max(labels.values()) == 1
+    assert len(labels) == 4, "three trials and full depth"
