@@ -162,6 +162,20 @@ def find_runs(
     return _search(uri, f"tags.kind = '{kind}'" + (f" and {filters}" if filters else ""), experiment, limit)
 
 
+def find_sweep(key: str, *, uri: str | None = None, experiment: str = EXPERIMENT) -> Any:
+    """The newest run of a sweep, by the sweep's --run-id or the id of its MLflow run.
+
+    Raises:
+        InputError: no such sweep, or no such experiment.
+    """
+    runs = _search(uri, "tags.kind ILIKE 'sweep%'", experiment, 1000)
+    for run in runs:
+        if key in (run.info.run_id, run.data.tags.get("run_key")):
+            return run
+    known = ", ".join(dict.fromkeys(run.data.tags.get("run_key", run.info.run_id) for run in runs)) or "none"
+    raise InputError(f"no sweep {key!r} in {without_password(uri or default_uri())}; known: {known}")
+
+
 def _search(uri: str | None, clause: str, experiment: str, limit: int) -> list[Any]:
     uri = uri or default_uri()
     check_store(uri)

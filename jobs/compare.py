@@ -1,8 +1,13 @@
 #!/usr/bin/env python
-"""Draw success rate against mean latent steps, and against milliseconds, from the evaluations in MLflow."""
+"""Compare evaluations that MLflow holds: success against mean latent steps and milliseconds, with intervals.
+
+Draws the Pareto front, and where each checkpoint thinks; writes a table of all, and the thresholds' table of arXiv
+2606.15099 as Markdown, CSV and LaTeX; prints links to MLflow's own compare page. --pair adds McNemar's test.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +18,21 @@ from avavla_ray.command_line import run_job
 class Settings:
     """Settings of a comparison."""
 
-    suite: str = "libero_object"
+    suite: tuple[str, ...] = ()
+    """Suites to compare on; all that were evaluated when left out. Of several, plots show means over them."""
     labels: tuple[str, ...] = ()
     """Checkpoint labels to compare; all that were evaluated when left out."""
     run_ids: tuple[str, ...] = ()
-    """Evaluations to take (their --run-id); all when left out. The newest run of a label and setting counts."""
+    """Evaluations to take (their --run-id); all when left out. The newest run of a label, suite and setting counts."""
+    sweep: str | None = None
+    """Take the trials of this sweep (its --run-id, or its run in MLflow) and nothing else."""
+    pair: tuple[str, str] | None = None
+    """Two checkpoints (BC PPO), two exit settings (0.55 depth_5), or two points (PPO:0.55 PPO:depth_5) to compare on
+    the initial states that both have played."""
+    max_latent_steps: float | None = None
+    """Draw this budget of mean latent steps."""
+    max_ms: float | None = None
+    """Draw this budget of mean milliseconds a decision."""
     output: Path = Path("runs/compare")
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
@@ -25,67 +40,65 @@ class Settings:
     """Where `mlflow ui` answers, for the printed link."""
 
 
+PLOT = "success_against_latent_steps.png"
+
+
 def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
+    from avavla_ray.evaluation.comparison import Selection, by_label, load_results, newest, over_suites, paired_table
     from avavla_ray.evaluation.plots import plot_success_against_cost
     from avavla_ray.evaluation.results import markdown_table
+    from avavla_ray.evaluation.thinking_plot import plot_thinking
+    from avavla_ray.evaluation.threshold_table import write_threshold_tables
     from avavla_ray.files import write_text
     from avavla_ray.simulators.registry import entry_of
-    from avavla_ray.tracking import compare_link, default_uri, find_runs
+    from avavla_ray.tracked_run import without_password
+    from avavla_ray.tracking import children_of, compare_link, default_uri, find_runs, find_sweep
 
-    entry_of(settings.suite)
+    for suite in settings.suite:
+        entry_of(suite)
     uri = settings.tracking_uri or default_uri()
-    groups: dict[str, list[dict]] = {}
-    chosen, seen = [], set()
-    finished = f"params.suite = '{settings.suite}' and attributes.status = 'FINISHED'"
-    for run in find_runs(uri=uri, kind="evaluation", filters=finished):
-        label, setting = run.data.tags["label"], run.data.params["exit_setting"]
-        evaluation = run.data.tags["run_key"].rsplit("/", 1)[0]
-        if (settings.labels and label not in settings.labels) or (label, setting) in seen:
-            continue
-        if (settings.run_ids and evaluation not in settings.run_ids) or "success_rate" not in run.data.metrics:
-            continue
-        seen.add((label, setting))
-        chosen.append(run)
-        groups.setdefault(label, []).append(_result(run))
+    if settings.sweep is None:
+        found = find_runs(uri=uri, kind="evaluation")
+    else:
+        found = children_of(find_sweep(settings.sweep, uri=uri).info.run_id, uri=uri)[::-1]
+    chosen = newest(found, Selection(settings.suite, settings.labels, settings.run_ids))
     if not chosen:
         raise InputError(
-            f"{uri} holds no finished evaluation of {settings.suite} that matches: run jobs/evaluate.py first"
+            f"{without_password(uri)} holds no finished evaluation that matches (suite {settings.suite or 'any'}, "
+            f"labels {settings.labels or 'any'}): run jobs/evaluate.py first"
         )
-    groups = {
-        label: sorted(
-            results,
-            key=lambda r: (r["exit_threshold"] is None, r["exit_threshold"] or 0.0, r["fixed_depth"] or 0),
-        )
-        for label, results in sorted(groups.items())
-    }
+    results = load_results(uri, chosen)
+    groups, suites = by_label(results), sorted({result["suite"] for result in results})
+    title = f"{suites[0]}: what thinking less costs" if len(suites) == 1 else f"mean over {', '.join(suites)}"
 
-    plot = settings.output / "success_against_latent_steps.png"
-    plot_success_against_cost(plot, groups, f"{settings.suite}: what thinking less costs")
-    rows = [(label, result) for label, results in groups.items() for result in results]
-    table = markdown_table([result for _, result in rows], [label for label, _ in rows])
-    write_text(settings.output / "table.md", table)
+    output = settings.output
+    budget = {"mean_latent_steps": settings.max_latent_steps, "ms_mean": settings.max_ms}
+    plot_success_against_cost(
+        output / PLOT, over_suites(groups), title, {name: most for name, most in budget.items() if most is not None}
+    )
+    written = [output / PLOT]
+    for label, mine in groups.items():
+        for suite in suites:
+            path = output / f"thinking_{re.sub(r'[^A-Za-z0-9.-]+', '_', f'{label}_{suite}')}.png"
+            if plot_thinking(path, [each for each in mine if each["suite"] == suite], f"{label} on {suite}"):
+                written.append(path)
+    rows = [result for mine in groups.values() for result in mine]
+    names = [each["label"] if len(suites) == 1 else f"{each['label']} on {each['suite']}" for each in rows]
+    table = markdown_table(rows, names)
+    write_text(output / "table.md", table)
+    written += [output / "table.md", *write_threshold_tables(output, results, title)]
     print(table)
-    print(f"plot:  {plot}")
-    print(f"table: {settings.output / 'table.md'}")
-    print(f"MLflow:  mlflow ui --backend-store-uri {uri}")
+    if settings.pair is not None:
+        pairs = paired_table(groups, settings.pair)
+        write_text(output / "pairs.md", pairs)
+        written.append(output / "pairs.md")
+        print(pairs)
+    for path in written:
+        print(f"written: {path}")
+    print(f"MLflow: mlflow ui --backend-store-uri {without_password(uri)}")
     ids = [run.info.run_id for run in chosen]
     print(f"compare page: {compare_link(ids, chosen[0].info.experiment_id, settings.server)}")
-
-
-def _result(run) -> dict:
-    """An MLflow evaluation run as the result that tables and plots take."""
-    metrics, params = run.data.metrics, run.data.params
-    return {
-        "exit_threshold": float(params["exit_threshold"]) if "exit_threshold" in params else None,
-        "fixed_depth": int(params["fixed_depth"]) if "fixed_depth" in params else None,
-        "success_rate": metrics["success_rate"],
-        "ci95": [metrics["success_rate_low"], metrics["success_rate_high"]],
-        "successes": int(metrics["successes"]),
-        "episodes": int(metrics["episodes"]),
-        "aborted_episodes": int(metrics["aborted_episodes"]),
-        **{key: metrics.get(key) for key in ("mean_latent_steps", "ms_mean", "ms_p90")},
-    }
 
 
 if __name__ == "__main__":
