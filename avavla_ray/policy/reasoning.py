@@ -176,7 +176,7 @@ class LogitMap(nn.Module):
 
     def forward(self, logit: Tensor) -> Tensor:
         """Logits (...) -> calibrated logits (...), in the same order to the last bit."""
-        line = torch.bucketize(logit.detach(), self.x)
+        line = torch.bucketize(logit.detach().contiguous(), self.x)
         start = (line - 1).clamp_min(0)
         mapped = self.y[start] + (logit - self.x[start]) * self.slopes[line]
         # Rounding must not carry a logit beyond the next knot, where the next line begins.
