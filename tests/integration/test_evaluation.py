@@ -42,18 +42,15 @@ def play(agent, actors, factory=make_point_simulator, episodes=None, isolate=Tru
     return described, {(r.setting, r.task, r.initial_state): r for r in played}, played
 
 
-def test_the_number_of_actors_changes_nothing_but_the_clock(ray_cluster, agent):
-    described, one, played = play(agent, 1)
-    _, three, _ = play(agent, 3)
+def test_what_is_decided_is_what_the_setting_says(ray_cluster, agent):
+    described, records, played = play(agent, 1)
     assert described["suite"] == "point"
-    assert len(played) == len(one) == 12
-    assert one.keys() == three.keys()
-    for key, record in one.items():
-        assert record.latent_steps == three[key].latent_steps
-        assert (record.success, record.steps) == (three[key].success, three[key].steps)
-    assert all(
-        record.latent_steps == [2] * len(record.milliseconds) for key, record in one.items() if key[0] == "depth_2"
-    )
+    assert described["decided_on"] == "cpu"
+    assert len(played) == len(records) == 12
+    for key, record in records.items():
+        assert len(record.latent_steps) == len(record.milliseconds) == len(record.scores) > 1
+        assert [len(scores) for scores in record.scores] == record.latent_steps
+        assert key[0] != "depth_2" or set(record.latent_steps) == {2}
 
 
 @pytest.mark.parametrize("isolate", [True, False])
