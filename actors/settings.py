@@ -5,10 +5,14 @@ Shape letters as in avavla_ray/policy/config.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from avavla_ray.errors import InputError, check_fraction, check_known
+from avavla_ray.files import write_json
 from avavla_ray.learning.choices import CORRECTIONS, OVER
 
 
@@ -169,9 +173,43 @@ RECIPES: dict[str, dict[str, Any]] = {
 def recipe(name: str, **changes: Any) -> PPOSettings:
     """The named recipe with some settings changed; None changes nothing.
 
+    Args:
+        name: of RECIPES, or a file ending in .json or .toml whose "settings" are names and values of `PPOSettings`, as
+            jobs/sweep_gae.py writes it.
+
     Raises:
-        InputError: no such recipe, or settings that make no sense.
+        InputError: no such recipe, a file that can't be read or knows other settings, or settings that make no sense.
     """
-    check_known("recipe", name, RECIPES)
+    if name.endswith((".json", ".toml")):
+        chosen = _read_recipe(Path(name))
+    else:
+        check_known("recipe", name, RECIPES)
+        chosen = RECIPES[name]
     given = {key: value for key, value in changes.items() if value is not None}
-    return PPOSettings(**{**RECIPES[name], **given})
+    return PPOSettings(**{**chosen, **given})
+
+
+def save_recipe(path: Path, settings: PPOSettings, **found: Any) -> None:
+    """Write what differs from the defaults, for --recipe.
+
+    Args:
+        found: how it was found, for people.
+    """
+    plain = asdict(PPOSettings())
+    changed = {name: value for name, value in asdict(settings).items() if value != plain[name]}
+    write_json(path, {"settings": changed, "found": found})
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"recipe {path} can't be read ({error}): give a file of jobs/sweep_gae.py, or a name"
+        ) from error
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise InputError(f"{path} is no recipe: it has no settings; give a file of jobs/sweep_gae.py, or a name")
+    for key in content["settings"]:
+        check_known(f"setting in {path}:", key, PPOSettings.names())
+    return content["settings"]

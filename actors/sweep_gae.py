@@ -1,0 +1,201 @@
+"""PPO runs as trials of Ray Tune, each with a run below the sweep's in MLflow, and the recipe of the best.
+
+OUTPUT/
+  settings.json       what the sweep was started with; --resume must agree
+  tune/ppo/           Tune's own: state of the sweep, checkpoints of every trial
+  results.jsonl       a line a result; what ASHA remembers after its driver was killed
+  trials.md           all trials, the best first
+  best_recipe.json    for --recipe of ppo_libero and ppo_calvin
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from actors.async_ppo import AsyncPPO
+from actors.async_ppo_config import AsyncPPOConfig
+from actors.fragment_queue import Lot
+from actors.ledger import cut_torn_line, read_ledger
+from actors.metrics import EPISODE_WINDOW, flat
+from avavla_ray.evaluation.intervals import wilson
+from avavla_ray.evaluation.tables import aligned
+from avavla_ray.files import append_line
+from avavla_ray.tracked_run import Run
+from avavla_ray.tracking import track
+from tune_spaces.gae import METRIC, TIME
+
+EXPERIMENT, ROWS = "ppo", "results.jsonl"
+RESTARTS = ("runner_restarts", "server_restarts", "learner_restarts", "simulator_failures")
+Row = dict[str, Any]
+
+
+class SweptPPO(AsyncPPO):
+    """`AsyncPPO` that reports what a sweep compares, by plain names.
+
+    A result comes after an update, and not before an episode has ended: until then there is no success rate.
+    """
+
+    def setup(self, config: AsyncPPOConfig) -> None:
+        self._policy_seconds, self._decided = 0.0, 0
+        super().setup(config)
+
+    def step(self) -> dict[str, Any]:
+        result = super().step()
+        while "rollout/success_rate" not in (now := flat(result)):
+            result = super().step()
+        ended = now["total/episodes"]
+        told = {
+            METRIC: now["rollout/success_rate"], TIME: int(now["total/env_steps"]), "episodes": int(ended),
+            "window": int(min(EPISODE_WINDOW, ended)), "mean_latent_steps": now["rollout/mean_latent_steps"],
+            "ms_per_decision": 1e3 * self._policy_seconds / max(1, self._decided),
+            "lag": sum(int(name[4:]) * share for name, share in now.items() if name.startswith("lag/")),
+            "restarts": int(sum(now.get(f"total/{name}", 0) for name in RESTARTS)),
+        }  # fmt: skip
+        self._policy_seconds, self._decided = 0.0, 0
+        return {**result, **told}
+
+    def _take(self, lot: Lot) -> None:
+        super()._take(lot)
+        self._policy_seconds += lot.report.policy_seconds
+        self._decided += lot.report.decisions
+
+
+STEPWISE = (METRIC, "mean_latent_steps", "ms_per_decision", TIME, "lag", "restarts", "episodes")
+
+
+class TrialRuns(tune.Callback):
+    """An MLflow run a trial, below the sweep's, and a line a result in a file.
+
+    What a tracking server does not take waits in `output` and is sent later. Numbers are logged by environment steps;
+    parameters too, since PBT changes them.
+
+    Args:
+        swept: names of the parameters. tags: of each run.
+    """
+
+    def __init__(
+        self, output: Path, uri: str, parent: str, key: str, swept: Sequence[str], tags: Mapping[str, Any]
+    ) -> None:
+        self._output, self._uri, self._parent, self._key = output, uri, parent, key
+        self._swept, self._tags = tuple(swept), dict(tags)
+        self._open: dict[str, tuple[ExitStack, Run]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # a run that is open belongs to this process
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Row, **info: Any) -> None:
+        point = {name: trial.config[name] for name in self._swept}
+        row = {"trial": trial.trial_id, **{name: result[name] for name in (*STEPWISE, "window")}, "config": point}
+        append_line(self._output / ROWS, json.dumps(row))
+        run = self._run(trial, point)
+        hyper = {f"hyper/{name}": float(value) for name, value in point.items()}
+        more = {name: value for name, value in flat(result).items() if name.startswith(("learner/", "rollout/"))}
+        run.log_metrics({**{name: float(row[name]) for name in STEPWISE}, **hyper, **more}, step=row[TIME])
+        print(
+            f"trial {trial.trial_id}: {row[TIME]} environment steps, success {row[METRIC]:.2f} over the last "
+            f"{row['window']} episodes, {row['mean_latent_steps']:.2f} latent steps",
+            flush=True,
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._close(trial.trial_id)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        for trial in list(self._open):
+            self._close(trial)
+
+    def _run(self, trial: Any, point: Mapping[str, Any]) -> Run:
+        if trial.trial_id not in self._open:
+            stack = ExitStack()
+            run = stack.enter_context(
+                track(
+                    f"trial {trial.trial_id}", kind="ppo_trial", uri=self._uri, parent=self._parent,
+                    run_key=f"{self._key}/{trial.trial_id}", resume=True, params=point, tags=self._tags,
+                    output=self._output / "mlflow" / trial.trial_id,
+                )
+            )  # fmt: skip
+            self._open[trial.trial_id] = stack, run
+        return self._open[trial.trial_id][1]
+
+    def _close(self, trial: str) -> None:
+        if trial in self._open:
+            self._open.pop(trial)[0].close()
+
+
+def processors(config: AsyncPPOConfig) -> float:
+    """That one trial reserves."""
+    bundles = AsyncPPO.default_resource_request(config.to_dict()).bundles
+    return sum(bundle.get("CPU", 0) for bundle in bundles)
+
+
+def sweep(
+    config: AsyncPPOConfig, swept: Mapping[str, Any], first: Mapping[str, Any], scheduler: Any, callback: TrialRuns, *,
+    output: Path, trials: int, at_once: int, env_steps: int, save_updates: int, seed: int, resume: bool,
+) -> None:  # fmt: skip
+    """Run all trials, or go on with those of a sweep that was killed: finished ones stay as they are, each other one
+    goes on from its last checkpoint.
+
+    Args:
+        first: the first trial's point. at_once: trials side by side.
+
+    Raises:
+        RuntimeError: a trial failed.
+    """
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    cut_torn_line(output / ROWS)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes are printed at verbosity 0, too
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    folder = output.absolute() / "tune"
+    if resume and tune.Tuner.can_restore(str(folder / EXPERIMENT)):
+        tuner = tune.Tuner.restore(str(folder / EXPERIMENT), trainable=SweptPPO, resume_errored=True)
+    else:
+        tuner = tune.Tuner(
+            SweptPPO,
+            param_space={**config.to_dict(), **swept},
+            tune_config=tune.TuneConfig(
+                num_samples=trials, max_concurrent_trials=at_once, scheduler=scheduler,
+                search_alg=BasicVariantGenerator(points_to_evaluate=[dict(first)], random_state=seed),
+            ),
+            run_config=tune.RunConfig(
+                name=EXPERIMENT, storage_path=str(folder), verbose=0, callbacks=[callback], stop={TIME: env_steps},
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=2, checkpoint_frequency=save_updates, checkpoint_at_end=True
+                ),
+            ),
+        )  # fmt: skip
+    failed = [result.error for result in tuner.fit() if result.error is not None]
+    if failed:
+        raise RuntimeError(f"{len(failed)} trial(s) of the sweep failed, the first of {failed[0]}")
+
+
+def last_rows(path: Path) -> list[Row]:
+    """Where each trial stood last, the best first: most environment steps (to a tenth), then success, then fewer
+    latent steps. What was stopped early has lost to what went on."""
+    rows = {row["trial"]: row for row in read_ledger(path)}
+    most = max((row[TIME] for row in rows.values()), default=0)
+    return sorted(rows.values(), key=lambda row: (row[TIME] < 0.9 * most, -row[METRIC], row["mean_latent_steps"]))
+
+
+def trials_table(rows: Sequence[Row]) -> str:
+    """As Markdown; success is of the last training episodes, with noise in the actions where there is some."""
+    names = list(rows[0]["config"]) if rows else []
+    lines = []
+    for row in rows:
+        low, high = wilson(round(row[METRIC] * row["window"]), row["window"])
+        lines.append(
+            [
+                row["trial"], *(f"{row['config'][name]:.4g}" for name in names), str(row[TIME]),
+                f"{row[METRIC]:.1%} ({low:.1%} - {high:.1%})", str(row["window"]), f"{row['mean_latent_steps']:.2f}",
+                f"{row['ms_per_decision']:.1f}", f"{row['lag']:.2f}", str(row["restarts"]),
+            ]
+        )  # fmt: skip
+    head = ["trial", *names, "env steps", "success (95 %)", "of last episodes", "latent steps", "ms", "lag", "restarts"]
+    return aligned(head, lines)
