@@ -121,7 +121,7 @@ class AsyncPPO(Algorithm):
 
     def settle(self) -> None:
         """Wait for what has been ordered and for the update that is under way; nothing new is begun."""
-        while self.pool.busy or self.learner_group.pending:
+        while self.pool.busy or self.learner_group.busy:
             self._wait()
             self.take_deliveries()
             self._finish_update()
@@ -150,8 +150,10 @@ class AsyncPPO(Algorithm):
         if self.config.max_lag:
             due = not self.queue.full
             self._adapt(idle=self.pool.idle if not due else 0)
+            if not due:
+                self.pool.hold()
         else:  # nothing is played while the learner learns
-            due = not self.queue.enough and not self.learner_group.pending
+            due = not self.queue.enough and not self.learner_group.busy
         if due:
             weights = self.curriculum.weights() if self.config.curriculum else {}
             decisions, lockstep = self.config.get_rollout_fragment_length(), self.config.max_lag == 0
@@ -162,7 +164,7 @@ class AsyncPPO(Algorithm):
         """Let a runner go that had nothing to do, or ask for one more, within bounds."""
         if self._demand is None:
             return
-        starved = not self.learner_group.pending and not self.queue.enough
+        starved = not self.learner_group.busy and not self.queue.enough
         change = self._demand.change(time.monotonic(), idle=idle, starved=starved)
         if change < 0 and (seat := self.pool.let_go()) is not None:
             metrics.count(self.metrics, metrics.RELEASED)
@@ -223,7 +225,7 @@ class AsyncPPO(Algorithm):
         group = self.learner_group
         self._count_dropped(self.queue.drop_old(group.version, self._oldest_valid))
         synchronous = self.config.max_lag == 0
-        if group.pending or (synchronous and self.pool.busy) or not (lots := self.queue.take(group.version)):
+        if group.busy or (synchronous and self.pool.busy) or not (lots := self.queue.take(group.version)):
             return
         self._learning = lots
         self._update_begun = time.monotonic()

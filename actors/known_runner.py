@@ -48,7 +48,7 @@ class Runner:
         since: when the stage began, the last delivery came, or an idle runner got an order: what timeouts count from.
         place: node and pid of the process that starts or plays. left: of the one that was given up, whose answer to a
             hello is no return.
-        orders: not delivered yet, the oldest first.
+        orders: not delivered yet, the oldest first. held: it has been told to hold since its last other order.
     """
 
     seat: int
@@ -60,6 +60,7 @@ class Runner:
     place: tuple[str, int] = ("", 0)
     left: tuple[str, int] | None = None
     orders: deque[Request] = field(default_factory=deque)
+    held: bool = True
 
     @property
     def idle(self) -> bool:

@@ -8,6 +8,7 @@ continue from the last snapshot, under a version number that never goes back.
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ray.rllib.core import COMPONENT_LEARNER
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from actors.background import in_background
 from actors.batch import deal
 from actors.cloning_stream import Demonstrations, never_learned
 from actors.engine_files import read_share, write_shares
@@ -106,6 +108,9 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._failures = 0
         self._begun = 0.0  # of the running update
         self._pending: list[tuple[Any, Any]] = []
+        self._broken: float | None = None  # since when an answer of the running update is an error
+        self._revival: Future[Any] | None = None  # of lost ranks; its result is their weights
+        self._ended = False
         self._ranks: list[Any] = []
         self._snapshot: list[Any] = []
         self._snapshot_is_newest = False  # versions also go on without an update
@@ -113,6 +118,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
             self._start()
         except RayError as error:  # a rank has died or hangs already, which the others tell of in their own ways
             self._replace(type(error).__name__)
+            self.version += 1
         # Before the first update: ranks that die early must come back to these weights.
         self._take_snapshot()
 
@@ -123,8 +129,13 @@ class DeepSpeedLearnerGroup(Checkpointable):
 
     @property
     def pending(self) -> list[Any]:
-        """References that become ready when the running update ends, for `ray.wait`; none while idle."""
+        """References that become ready when the running update ends, for `ray.wait`."""
         return [answer for _, answer in self._pending]
+
+    @property
+    def busy(self) -> bool:
+        """An update is running, or lost ranks are being replaced."""
+        return bool(self._pending) or self._revival is not None
 
     def update_async(self, lots: list[tuple[Any, int]]) -> None:
         """Start an update on all ranks.
@@ -132,7 +143,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         Args:
             lots: (reference of a list of fragments, decisions in it), at least one a rank.
         """
-        if self._pending:
+        if self.busy:
             raise RuntimeError("an update is already running")
         if len(lots) < self._world:
             raise ValueError(f"{len(lots)} lots of fragments for {self._world} ranks: none may go without")
@@ -141,29 +152,34 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._begun = time.monotonic()
 
     def poll(self) -> Outcome | None:
-        """The running update's outcome if all ranks are done with it, or some of them are lost.
+        """The running update's outcome if all ranks are done with it, or lost ones have been replaced. Returns at once.
 
         A rank that dies is noticed at once (the others get `GRACE_S` to end too), one that hangs `learner_timeout_s`
-        after the update has begun.
+        after the update has begun. They are replaced beside the caller, who has deliveries to take meanwhile.
 
         Raises:
             RayTaskError: a rank raised while none was lost, so it is a fault of the program.
             RuntimeError: ranks were lost several times in a row.
         """
+        if self._revival is not None:
+            return self._revived()
         if not self._pending:
             return None
-        answers = self.pending
-        ready, waiting = ray.wait(answers, num_returns=len(answers), timeout=0)
-        late = time.monotonic() - self._begun > self._config.learner_timeout_s
-        if waiting and not late and not any(_error(answer) for answer in ready):
+        answers, now = self.pending, time.monotonic()
+        ready, hung = ray.wait(answers, num_returns=len(answers), timeout=0)
+        errors = [_error(answer) for answer in ready]
+        if any(errors):
+            self._broken = self._broken or now
+        late = now - self._begun > self._config.learner_timeout_s
+        if hung and not late and (self._broken is None or now - self._broken < GRACE_S):
             return None
         weights = self._pending[0][0]
-        self._pending = []
-        _, hung = ray.wait(answers, num_returns=len(answers), timeout=0 if late else GRACE_S)
-        errors = [_error(answer) for answer in answers if answer not in hung]
+        self._pending, self._broken = [], None
         lost = len(hung) + sum(error is not None and not isinstance(error, RayTaskError) for error in errors)
         if lost:
-            return self._replace(f"{lost} lost" if not late else f"no answer within {self._config.learner_timeout_s} s")
+            what = f"{lost} lost" if not late else f"no answer within {self._config.learner_timeout_s} s"
+            self._revival = in_background(self._replace, what)
+            return None
         for error in errors:
             if error is not None:
                 raise error
@@ -185,10 +201,14 @@ class DeepSpeedLearnerGroup(Checkpointable):
         Raises:
             RuntimeError: ranks were lost several times in a row.
         """
+        if self._revival is not None:
+            return self._revival.result()
         try:
             return self._gathered()
         except RayError as error:
-            return self._replace(type(error).__name__).weights
+            weights = self._replace(type(error).__name__)
+            self.version += 1
+            return weights
 
     def _gathered(self) -> Any:
         references = [rank.weights.remote() for rank in self._ranks]
@@ -221,8 +241,18 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if self._snapshot:
             self._all("load", self._snapshot)
 
-    def _replace(self, lost: str) -> Outcome:
-        """Replace all ranks; what they had not saved in a snapshot is lost, the version goes on."""
+    def _revived(self) -> Outcome | None:
+        """The lost ranks' successors, once they are there."""
+        assert self._revival is not None
+        if not self._revival.done():
+            return None
+        revival, self._revival = self._revival, None
+        weights = revival.result()
+        self.version += 1
+        return Outcome(self.version, weights=weights, restarted=True)
+
+    def _replace(self, lost: str) -> Any:
+        """Replace all ranks; what they had not saved in a snapshot is lost. Returns the reference of their weights."""
         print(f"learner: {lost} of {self._world} ranks; all start again from the last snapshot", flush=True)
         while True:
             self._failures += 1
@@ -232,12 +262,11 @@ class DeepSpeedLearnerGroup(Checkpointable):
                 self._start()
                 weights = self._gathered()
             except RayError as error:
-                if self._failures >= RESTARTS_IN_A_ROW:
+                if self._failures >= RESTARTS_IN_A_ROW or self._ended:
                     raise RuntimeError(f"learner ranks were lost {self._failures} times in a row") from error
                 continue
-            self.version += 1
             self._snapshot_is_newest = bool(self._snapshot)
-            return Outcome(self.version, weights=weights, restarted=True)
+            return weights
 
     def _all(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method on all ranks and wait; InputError as it was raised."""
@@ -263,6 +292,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         self._ranks, self._pending = [], []
 
     def shutdown(self) -> None:
+        self._ended = True
         self._end_ranks()
         self._room.leave()
 
@@ -294,7 +324,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
 
     def save_to_path(self, path: Any = None, *, filesystem: Any = None, **options: Any) -> str:
         """Write a checkpoint: of the newest weights, or, where ranks have just died, of the last snapshot."""
-        if not self._snapshot_is_newest:  # else nobody has to wait for an update that is under way
+        # What is there already needs no rank: neither one that is busy, nor one that is being replaced.
+        if not self._snapshot_is_newest and self._revival is None:
             self._take_snapshot()
         place = super().save_to_path(path, filesystem=filesystem, **options)
         write_shares(ray.get(self._snapshot), place if path is None else path, filesystem)

@@ -25,6 +25,8 @@ class Order:
         task_weights: how often to play the tasks, in relation to each other; those that are not named weigh 1.
         place: of the runner among those that play now, counted from 0, and how many these are: what a runner is dealt
             of the tasks. None: it stays where it was.
+        hold: begin no chunk: those that are under way are finished, and what has ended is handed in. For a runner that
+            gets no other order for a while, so that its finished episodes do not wait with it.
         last: the runner is let go: it finishes its chunks and hands in everything, and takes no order any more.
         lockstep: exactly T decisions in every simulator with these weights, and nothing in flight afterwards, which is
             what synchronous PPO learns from. A runner that dies loses what it has played of the round, even episodes
@@ -39,6 +41,7 @@ class Order:
     quarantined: Mapping[int, str] = field(default_factory=dict)
     task_weights: Mapping[int, float] = field(default_factory=dict)
     place: tuple[int, int] | None = None
+    hold: bool = False
     last: bool = False
     lockstep: bool = False
 

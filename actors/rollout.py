@@ -136,7 +136,7 @@ class Rollout:
                     self.placement.use(order.handle)
                 self._delivery.report.weights_seconds += time.perf_counter() - begun
                 self.watchdog.adopt(order.quarantined)
-                self._play(order)
+                self._hold() if order.hold else self._play(order)
         except SimulatorFailure as failure:
             # Raised at the next call, so that what has been played and learned of the tasks is delivered first.
             self._failure, self._delivery.report.failure = failure, str(failure)
@@ -190,6 +190,12 @@ class Rollout:
             self._advance(buffer)
         if order.lockstep:
             self._cut()
+
+    def _hold(self) -> None:
+        """Land what is flying and go no further. A buffer that the policy is asked for has nothing in the air."""
+        for buffer in self._buffers:
+            if buffer.ticket is None:
+                self._episodes.land(buffer)
 
     def _next(self, order: Order) -> Buffer | None:
         """The buffer to look after: in turn, unless another one is ready first; None when a lockstep order is done."""

@@ -116,7 +116,14 @@ class RunnerPool:
             while len(runner.orders) < (1 if order.lockstep else DEPTH):
                 self._ask(runner, own)
 
+    def hold(self) -> None:
+        """Have idle runners hand in what has ended, once after every other order: nothing else asks for it just now."""
+        for runner in self._runners.values():
+            if runner.idle and not runner.held and self._order is not None:
+                self._ask(runner, replace(self._order, hold=True))
+
     def _ask(self, runner: Runner, order: Order) -> None:
+        runner.held = order.hold
         if not runner.orders:
             runner.since = time.monotonic()
         fragments, report = runner.actor.deliver.options(num_returns=2).remote(order)

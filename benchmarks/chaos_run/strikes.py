@@ -141,7 +141,7 @@ class Striker:
         for kind in self._bag:
             made = Strike(kind, time.time(), known=family.members | played)
             if made.part not in away and getattr(self, f"_{made.part}")(made, family, kind.startswith("kill")):
-                print(kind, flush=True)
+                print(f"{made.time:.1f} {kind}", flush=True)
                 self._bag.remove(kind)
                 self.strikes.append(made)
                 return

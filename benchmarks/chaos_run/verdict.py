@@ -15,6 +15,7 @@ from avavla_ray.evaluation.intervals import wilson
 from benchmarks.chaos_run.strikes import Strike
 
 HANDED_OVER_S = 2.0  # after its end an episode is on the driver's disk
+ASKED_S = 0.5  # after its end its last question has been answered
 
 
 def compare(records: Sequence[dict[str, Any]], ledger: Sequence[dict[str, Any]], strikes: Sequence[Strike]) -> dict:
@@ -24,6 +25,9 @@ def compare(records: Sequence[dict[str, Any]], ledger: Sequence[dict[str, Any]],
     names = Counter(line["episode_id"] for line in ledger)
     missing = [record for record in endings if key(record) not in told]
     cut = [record for record in missing if any(explains(strike, record, strikes) for strike in strikes)]
+    for record in missing:
+        if record not in cut:
+            print(f"lost: {record}", flush=True)
     heard = sorted(line["time"] - end["time"] for end, line in _pairs(endings, ledger))
     return {
         "episodes_finished": len(endings), "episodes_in_ledger": len(ledger),
@@ -42,12 +46,18 @@ def key(entry: dict[str, Any]) -> tuple[int, int, int, bool]:
 def explains(strike: Strike, record: dict[str, Any], strikes: Sequence[Strike]) -> bool:
     """Whether this strike hit those who were to hand the episode over before they had.
 
-    While there is no policy server, an episode that was cut off by its time limit waits for one.
+    While there is no policy server, an episode that was cut off by its time limit waits for one; while the driver is
+    stopped, nobody asks.
     """
     ended = record["time"]
     for outage in strikes:
-        if outage.part == "server" and outage.time <= ended < outage.time + (outage.recovered_s or 0.0):
-            ended = outage.time + (outage.recovered_s or 0.0)
+        over = outage.time + (outage.recovered_s or 0.0)
+        if outage.kind == "stop driver" and outage.back is not None:
+            over = outage.back
+        elif outage.part != "server":
+            continue
+        if outage.time - ASKED_S < ended < over:
+            ended = over
     return record["pid"] in strike.doomed and ended > strike.time - HANDED_OVER_S
 
 

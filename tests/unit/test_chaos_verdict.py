@@ -44,6 +44,9 @@ def test_an_episode_that_waited_for_a_policy_server_ended_with_the_outage():
     strike = Strike("stop runner", 10.0, doomed=frozenset({7}))
     assert numbers([end(1, 3.0)], [], [strike, outage]) == (0, 1, 0, 0)
     assert numbers([end(1, 1.0)], [], [strike, outage]) == (1, 0, 0, 0)
+    stopped = Strike("stop driver", 2.0, back=9.0, recovered_s=20.0)
+    assert numbers([end(1, 3.0)], [], [strike, stopped]) == (0, 1, 0, 0)
+    assert numbers([end(1, 3.0)], [], [Strike("kill runner", 12.0, doomed=frozenset({7})), stopped]) == (1, 0, 0, 0)
 
 
 def test_success_is_worse_only_beyond_noise():

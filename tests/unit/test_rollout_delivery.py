@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from actors.placement import PolicyCopy
 from actors.rollout import Rollout
+from actors.slots import CHUNK
 from actors.weights import WeightHandle
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.policy.action_noise import with_action_noise
@@ -73,6 +75,25 @@ def test_what_is_played_depends_neither_on_buffers_nor_on_the_size_of_fragments(
             if field == "next_z":  # the cut at the end of either is bootstrapped from the same, but in another batch
                 values, known = values[:-1], known[:-1]
             np.testing.assert_allclose(values, known, atol=1e-4)
+
+
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_a_runner_that_holds_hands_in_what_has_ended_and_goes_on_as_if_it_had_not(buffers: int) -> None:
+    expected = by_episode(lockstep(make_rollout(), 20)[0])
+    rollout, fragments, ended_on_hold = make_rollout(buffers=buffers), [], 0
+    while sum(map(len, fragments)) < 60:
+        fragments += rollout.deliver(order(2))[0]
+        more, report = rollout.deliver(replace(order(2), hold=True))
+        assert not any(slot.flying == CHUNK for slot in rollout._slots)
+        ended_on_hold += len(report.finished)
+        assert rollout.deliver(replace(order(2), hold=True))[1].finished == [], "they are told once"
+        fragments += more
+    assert ended_on_hold > 0
+    for name, rows in by_episode(fragments).items():
+        for field, values in rows.items():
+            known = expected[name][field][: len(values)] if name in expected else values
+            if field != "next_z":
+                np.testing.assert_allclose(values[: len(known)], known, atol=1e-4)
 
 
 def test_a_fragment_is_bootstrapped_from_the_start_of_the_next() -> None:
