@@ -2,8 +2,9 @@
 """Episodes an hour of an evaluation on all cores, against one process that plays the same episodes.
 
 Both play the official protocol, in turns within one run, so that whatever else the machine does falls on both alike.
-The one process has a simulator, the policy and nothing else: no Ray, no isolation. That both leave the same records is
-checked. In full, the pool then plays the whole suite; with --quick, how long that takes is worked out from its rate.
+The one process has a simulator and the policy, and plays without Ray or isolation; Ray starts it, so that it has the
+priority that the pool's processes have. That both leave the same records is checked. In full, the pool then plays the
+whole suite; with --quick, how long that takes is worked out from its rate.
 
 With random weights the robot fails and plays to the time limit, and the exit gate, which has learned nothing, lets
 every decision think to full depth: no checkpoint takes longer.
@@ -103,12 +104,13 @@ def make_agent(settings: Settings) -> Agent:
     return Agent(policy, statistics)
 
 
-def play_alone(evaluator: Any, episodes: Sequence[Episode], turns: Turns) -> None:
+def play_alone(process: Any, episodes: Sequence[Episode], turns: Turns) -> None:
     """A turn of the one process."""
-    begun = time.perf_counter()
-    for episode in episodes:
-        turns.records[episode], _ = evaluator.play(episode, 1)
-    turns.seconds.append(time.perf_counter() - begun)
+    import ray
+
+    seconds, records = ray.get(process.turn.remote(episodes))
+    turns.seconds.append(seconds)
+    turns.records.update(zip(episodes, records, strict=True))
 
 
 def play_together(pool: EvaluationPool, episodes: Sequence[Episode], turns: Turns) -> None:
@@ -124,11 +126,13 @@ def play_together(pool: EvaluationPool, episodes: Sequence[Episode], turns: Turn
 
 def measure(settings: Settings) -> dict[str, Any]:
     """The numbers as one flat object."""
-    from actors.evaluation_actors import Evaluator
+    import ray
+
     from actors.evaluation_pool import Episode, EvaluationPool
     from avavla_ray.evaluation.exit_setting import ExitSetting
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import make_simulator, suite_spec
+    from benchmarks.evaluation_cost.one_process import OneProcess
 
     agent, spec = make_agent(settings), suite_spec(settings.suite)
     config = SimulatorConfig(
@@ -141,17 +145,19 @@ def measure(settings: Settings) -> dict[str, Any]:
     begun = time.perf_counter()
     with EvaluationPool(agent, config, settings.num_runners, isolate=settings.isolate) as pool:
         # Each actor, as the one process, has a task of its own: loading one is not measured.
-        evaluator = Evaluator(agent, config, make_simulator)
+        process: Any = ray.remote(num_cpus=1)(OneProcess).remote(agent, config, make_simulator)
         warm = [Episode(setting, task, states[-1]) for task in range(settings.num_runners)]
+        first = process.turn.remote(warm[:1])
         play_together(pool, warm, Turns())
-        play_alone(evaluator, warm[:1], Turns())
+        ray.get(first)
         print(f"ready after {time.perf_counter() - begun:.0f} s", flush=True)
         for turn in range(settings.rounds):
             mine = [turn * settings.turn_episodes + place for place in range(settings.turn_episodes)]
-            play_alone(evaluator, [Episode(setting, 0, state) for state in mine], one)
+            play_alone(process, [Episode(setting, 0, state) for state in mine], one)
             ours = [Episode(setting, task, state) for state in mine for task in range(settings.num_runners)]
             play_together(pool, ours, many)
             print(f"turn {turn + 1} of {settings.rounds} done after {time.perf_counter() - begun:.0f} s", flush=True)
+        ray.kill(process)
     numbers = numbers_of(one, many) | {"minutes_for_500_episodes_measured": False}
     if settings.whole and not settings.quick:
         numbers |= play_suite(agent, config, [Episode(setting, t, state) for t in tasks for state in states], settings)
@@ -207,20 +213,15 @@ def play_suite(
 def main(settings: Settings) -> None:
     import os
 
-    import torch
-
     from avavla_ray.provenance import git_commit, machine
 
     # A cluster of its own: numbers of a shared one would not be this machine's.
     os.environ["RAY_ADDRESS"] = "local"
-    from actors.cluster import PROCESS_ENVIRONMENT, connect
+    from actors.cluster import connect
 
-    for name, value in PROCESS_ENVIRONMENT.items():  # the one process plays as the actors do
-        os.environ.setdefault(name, value)
-    torch.set_num_threads(1)
     if settings.quick:
         settings = replace(settings, turn_episodes=1, rounds=2)
-    connect(cpus=settings.num_runners)
+    connect(cpus=settings.num_runners + 1)
     numbers = measure(settings)
     names = ("num_runners", "isolate", "suite", "assets", "render", "preset")
     numbers |= {name: getattr(settings, name) for name in names} | {"machine": machine(), "commit": git_commit()}

@@ -20,17 +20,15 @@ from avavla_ray.evaluation.chain_results import ChainRecord
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig
 from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
-from avavla_ray.simulators.calvin.initial_states import published_conditions
-from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS
 from avavla_ray.simulators.isolated.faults import FAULTS, FaultPlan
 from avavla_ray.simulators.isolated.limits import Limits
+from tests.support.calvin_chains import LED_CHAIN
 from tests.support.fake_calvin import BUTTON, FAKE_ROOT, ButtonPath, calvin_env_at, make_button_calvin, towards
 from tests.support.policies import some_statistics, stirred_policy, tiny
 
 CONFIG = SimulatorConfig(suite="calvin_d", image_size=64)
 STILL = np.array([[0, 0, 0, 0, 0, 0, 1.0]])
-LED_CHAIN = Sequence(published_conditions()[96], ("turn_off_led", "turn_on_led", "open_drawer", "stack_block", "x"))
 
 
 @pytest.fixture(autouse=True)
