@@ -7,15 +7,12 @@ Runs the other jobs one after another, as a user would type them, and prints eac
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from avavla_ray.command_line import run_job
-
-JOBS = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Settings:
 def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
     from avavla_ray.evaluation.exit_setting import exit_settings
+    from avavla_ray.job_chain import run_stage
     from avavla_ray.policy.config import preset
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify
@@ -86,7 +84,7 @@ def main(settings: Settings) -> None:
           "--output", out / "compare", *tracked]),
     ]  # fmt: skip
     for title, job, words in stages:
-        _run(title, job, [str(word) for word in words])
+        run_stage(title, job, words)
 
     print(f"\nThe demo took {(time.monotonic() - start) / 60:.1f} minutes. Look at:")
     for path in [out / "compare/success_against_latent_steps.png", *sorted(out.glob("evaluate-*/videos/*.mp4"))]:
@@ -98,17 +96,6 @@ def _free_folder() -> Path:
     """A finished demo is never overwritten."""
     names = itertools.chain(["runs/demo"], (f"runs/demo-{n}" for n in itertools.count(2)))
     return next(path for path in map(Path, names) if not path.exists())
-
-
-def _run(title: str, job: str, words: list[str]) -> None:
-    """Run one job to its end; its failure ends the demo with its exit status."""
-    start = time.monotonic()
-    print(f"\n=== {title}\n$ python jobs/{job}.py {' '.join(words)}", flush=True)
-    status = subprocess.run([sys.executable, str(JOBS / f"{job}.py"), *words], check=False).returncode
-    if status:
-        print(f"jobs/{job}.py ended with status {status}: the demo stops here", file=sys.stderr)
-        raise SystemExit(status)
-    print(f"=== took {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
