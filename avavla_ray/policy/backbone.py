@@ -40,8 +40,8 @@ class Backbone(Protocol):
     @property
     def head(self) -> nn.Module | None: ...
 
-    def see(self, images: Tensor) -> VisualFeatures:
-        """(B, V, H, W, 3) uint8 -> visual tokens and pooled features."""
+    def see(self, images: Tensor, words: Tensor) -> VisualFeatures:
+        """(B, V, H, W, 3) uint8, mean text embedding (B, D) -> visual tokens and pooled features."""
         ...
 
     def read(self, text: Tensor) -> Reading:
@@ -97,9 +97,9 @@ class SmallBackbone(nn.Module):
         self.transformer = Transformer(D, config.layers, config.heads, config.mlp_ratio, config.dropout)
         self.head = ChunkHead(D, action_dim)
 
-    def see(self, images: Tensor) -> VisualFeatures:
-        """(B, V, H, W, 3) uint8 -> visual tokens and pooled features."""
-        return self.vision(images)
+    def see(self, images: Tensor, words: Tensor) -> VisualFeatures:
+        """(B, V, H, W, 3) uint8, mean text embedding (B, D) -> visual tokens and pooled features."""
+        return self.vision(images, words)
 
     def read(self, text: Tensor) -> Reading:
         """(B, L) token ids -> embeddings of L' <= L tokens."""

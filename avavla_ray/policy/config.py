@@ -27,6 +27,7 @@ class BackboneConfig:
         image_size: the policy resizes images to this, pixels.
         stem_channels: output channels of the convolutional stem's stages; the first has stride 4, the others 2.
         keypoints: spatial-softmax keypoints read off each camera's last feature map.
+        keypoints_from_text: the instruction says what they look for; off in checkpoints of before it could.
         max_text_tokens: L; instructions are padded or refused beyond it.
         dropout: of the transformer's residual branches, training only.
         crop: share of the area at the centre that the policy sees, resized back; as its training's random crop kept.
@@ -39,6 +40,7 @@ class BackboneConfig:
     image_size: int = 128
     stem_channels: tuple[int, ...] = (32, 64, 128)
     keypoints: int = 16
+    keypoints_from_text: bool = False
     num_cameras: int = 2
     max_text_tokens: int = 24
     dropout: float = 0.0
@@ -249,10 +251,12 @@ def preset(name: str) -> PolicyConfig:
 
     tiny_attention = AttentionConfig(width=16, heads=2, sink_tokens=1)
     presets = {
-        "small": PolicyConfig(vocabulary=WORDS),
+        "small": PolicyConfig(backbone=BackboneConfig(keypoints_from_text=True), vocabulary=WORDS),
         "tiny": PolicyConfig(
             preset="tiny",
-            backbone=BackboneConfig(width=32, layers=2, heads=2, image_size=32, stem_channels=(8, 16, 32)),
+            backbone=BackboneConfig(
+                width=32, layers=2, heads=2, image_size=32, stem_channels=(8, 16, 32), keypoints_from_text=True
+            ),
             attention=tiny_attention, latent=_TINY_LATENT, vocabulary=WORDS,
         ),
         "openvla_7b": openvla_policy(openvla.preset("openvla_7b")),

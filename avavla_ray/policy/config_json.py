@@ -15,11 +15,14 @@ _T = TypeVar("_T")
 
 def to_json(config: PolicyConfig) -> dict[str, Any]:
     """JSON-ready; tuples become lists. The tokenizer's text is left out: it has a file of its own. So are maps of the
-    gate where there are none: what is not post-calibrated is written, and digested, as it always was."""
+    gate where there are none, and what an older backbone has not: a policy without them is written, and digested, as it
+    always was."""
     value = dataclasses.asdict(config)
     del value["tokenizer"]
     if not config.latent.gate_maps:
         del value["latent"]["gate_maps"]
+    if value["backbone"].get("keypoints_from_text") is False:
+        del value["backbone"]["keypoints_from_text"]
     return value
 
 

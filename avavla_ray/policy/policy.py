@@ -379,7 +379,8 @@ class AvaVlaPolicy(nn.Module):
     def _observe(self, inputs: PolicyInputs, belief: Belief) -> _Observed:
         if not self.config.recurrent:
             belief = Belief(*(torch.zeros_like(part) for part in belief))
-        features, text = self.seam.see(inputs.images), self.seam.read(inputs.text)
+        text = self.seam.read(inputs.text)
+        features = self.seam.see(inputs.images, text.mean)
         encoding, z0 = self.encoder(features.pooled.flatten(1), text.mean, inputs.proprio, belief.history)
         return _Observed(features.tokens, text, self.seam.feel(inputs.proprio), belief, encoding, z0)
 

@@ -2,6 +2,10 @@
 
 Beside the tokens it reads keypoints off each camera's feature map by spatial softmax: where a feature is, in image
 coordinates, which is what a few dozen demonstrations suffice to learn from.
+
+What the detectors look for depends on the instruction. Where places and words meet in the observation encoding only,
+whose parts are added up, "reach the red block" and "reach the green block" stay the same for a long time: the product
+of both that a choice between blocks needs is a small, late term of the sum.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ class _Stage(nn.Module):
 
 
 class VisionEncoder(nn.Module):
-    """(B, V, H, W, 3) uint8 images to visual tokens and pooled features. One stem for all cameras."""
+    """(B, V, H, W, 3) uint8 images and words to visual tokens and pooled features. One stem for all cameras."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -57,6 +61,9 @@ class VisionEncoder(nn.Module):
         self.camera = nn.Parameter(0.02 * torch.randn(config.num_cameras, 1, config.width))
         # No bias: a softmax over places would not feel it.
         self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints, bias=False)
+        # What the instruction adds to them, in all cameras the same; at first nothing.
+        asked = torch.zeros(config.keypoints * channels_in, config.width)
+        self.asked = nn.Parameter(asked) if config.keypoints_from_text else None
         axis = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid * 2 - 1
         places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(grid * grid, 2)
         self.register_buffer("places", places, persistent=False)
@@ -66,7 +73,8 @@ class VisionEncoder(nn.Module):
         """F: width of a camera's pooled features."""
         return config.stem_channels[-1] + 2 * config.keypoints
 
-    def forward(self, images: Tensor) -> VisualFeatures:
+    def forward(self, images: Tensor, words: Tensor) -> VisualFeatures:
+        """(B, V, H, W, 3) uint8, mean text embedding (B, D) -> visual tokens and pooled features."""
         B, V, height, width, _ = images.shape
         size = self.config.image_size
         # (H, W, 3) memory seen as (3, H, W) is already the channels-last layout that CPU convolutions like best.
@@ -77,8 +85,10 @@ class VisionEncoder(nn.Module):
         features = self.stem(x).permute(0, 2, 3, 1).reshape(B, V, -1, self.config.stem_channels[-1])
         tokens = self.project(features) + self.positions + self.camera
         # Every camera has keypoint detectors of its own: column block v of the shared projection.
-        detectors = self.keypoints.weight.view(V, -1, features.shape[-1])
-        scores = torch.einsum("bvnc,vkc->bvkn", features, detectors)
+        detectors = self.keypoints.weight.view(1, V, -1, features.shape[-1])
+        if self.asked is not None:
+            detectors = detectors + F.linear(words, self.asked).view(B, 1, *detectors.shape[2:])
+        scores = detectors @ features.transpose(2, 3)
         points = (scores.softmax(dim=-1) @ self.places).flatten(2)
         pooled = torch.cat([features.mean(dim=2), points], dim=-1)
         return VisualFeatures(tokens.flatten(1, 2), pooled)

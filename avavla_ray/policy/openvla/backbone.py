@@ -27,8 +27,11 @@ class OpenVlaBackbone(nn.Module):
         """The L1 head; None where actions are words."""
         return self.model.head
 
-    def see(self, images: Tensor) -> VisualFeatures:
-        """(B, V, H, W, 3) uint8 -> projected visual tokens, and each image's mean feature before the projector."""
+    def see(self, images: Tensor, words: Tensor | None = None) -> VisualFeatures:
+        """(B, V, H, W, 3) uint8 -> projected visual tokens, and each image's mean feature before the projector.
+
+        The towers see the same whatever the words.
+        """
         features = self.model.vision(images)
         pooled = features.unflatten(1, (images.shape[1], -1)).mean(dim=2)
         return VisualFeatures(self.model.projector(features), pooled)
