@@ -2,6 +2,7 @@
 
 OUTPUT/
   settings.json      what the episodes were played with; --resume must agree
+  recipe.json        what was learned from them, which may differ from one --resume to the next
   decisions/         a file an episode: the latent states of its decisions
   checkpoint/        the calibrated policy, in the one format of policy/checkpoint.py
   calibration.md     tables: labels, reliability before and after, exits to expect
@@ -36,6 +37,7 @@ from avavla_ray.policy.checkpoint import Checkpoint, save_checkpoint
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.reasoning import ExitGate
 from avavla_ray.tracked_run import Run
+from avavla_ray.tracking import PENDING
 from avavla_ray.training.gate_decisions import DecisionFolder, PlayedEpisode, Start
 from avavla_ray.training.gate_training import (
     TEST,
@@ -50,7 +52,7 @@ from avavla_ray.training.gate_training import (
 
 STAGE = "calibrated"
 VALUED = ("ppo", STAGE)  # stages after which the value head is one
-DECISIONS, SIMULATOR = "decisions", "simulator.json"
+DECISIONS, SIMULATOR, RECIPE = "decisions", "simulator.json", "recipe.json"
 PICTURES = ("reliability.png", "training.png", "exits.png")
 NONE = "none"
 
@@ -110,6 +112,24 @@ def note_simulator(folder: DecisionFolder, described: dict[str, Any]) -> None:
 def noted_simulator(folder: DecisionFolder) -> dict[str, Any]:
     """What `note_simulator` kept."""
     return json.loads((folder.path / SIMULATOR).read_text(encoding="utf-8"))
+
+
+def goes_on(output: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the run in `output` was begun with this recipe, so that its MLflow run goes on; a new one begins else.
+
+    Raises:
+        InputError: the store has not taken everything of the run before.
+    """
+    path, now = output / RECIPE, json.loads(json.dumps(recipe))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    pending = output / PENDING
+    if before not in (None, now) and pending.is_file() and pending.stat().st_size:
+        raise InputError(
+            f"{pending} holds what MLflow has not taken of the recipe before: send it (python -m "
+            f"avavla_ray.send_metrics {output}), or give another --output"
+        )
+    write_json(path, recipe)
+    return before == now
 
 
 def calibrate(

@@ -72,6 +72,7 @@ def main(settings: Settings) -> None:
         calibrate,
         check_calibratable,
         finish,
+        goes_on,
         load_played,
         note_simulator,
         noted_simulator,
@@ -116,6 +117,8 @@ def main(settings: Settings) -> None:
     }  # fmt: skip
     check_output(settings.output, identity, settings.resume)
 
+    recipe = {**asdict(training), "post": settings.post, "episodes": settings.episodes}
+
     from actors.calibration import collect
     from actors.cluster import connect
 
@@ -127,9 +130,9 @@ def main(settings: Settings) -> None:
     if todo:
         connect(cpus=settings.num_runners)
     with track(
-        f"calibrate {settings.output.name}", kind="calibration", uri=uri, resume=settings.resume,
+        f"calibrate {settings.output.name}", kind="calibration", uri=uri, resume=goes_on(settings.output, recipe),
         run_key=settings.run_id or settings.output.name, output=settings.output,
-        params={"suite": settings.suite, "episodes": settings.episodes, "post": settings.post, **asdict(training)},
+        params={"suite": settings.suite, **recipe},
         tags={"checkpoint": checkpoint.digest},
     ) as tracked:  # fmt: skip
         with Progress(len(starts), "playing", "episodes", done=len(starts) - len(todo)) as progress:
@@ -146,7 +149,7 @@ def main(settings: Settings) -> None:
         calibrated = calibrate(checkpoint.policy, load_played(folder, starts), training, settings.post, tracked)
         described = provenance(
             seed=settings.seed, simulator=noted_simulator(folder), trained=checkpoint.provenance,
-            trained_from=checkpoint.digest, calibration={**asdict(training), **identity, "post": settings.post},
+            trained_from=checkpoint.digest, calibration={**identity, **recipe},
         )  # fmt: skip
         finish(
             calibrated, checkpoint, training, settings.output, tracked,

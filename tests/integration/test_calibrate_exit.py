@@ -117,26 +117,6 @@ def test_pictures_tables_and_the_run_are_there(calibrated):
     assert json.loads(run.data.tags["simulator"])["suite"] == "tabletop"
 
 
-def test_a_resumed_run_plays_only_what_is_missing_and_comes_to_the_same(start, calibrated, ray_cluster):
-    decisions = calibrated / "decisions"
-    before = {path.name: path.stat().st_mtime_ns for path in decisions.glob("*.npz")}
-    digest = load_checkpoint(calibrated / "checkpoint").digest
-    gone = decisions / "task_003_episode_00002.npz"
-    content = np.load(gone)["states"]
-    gone.unlink()
-    (decisions / ".task_003_episode_00002.npz.abc.tmp").write_bytes(b"half")
-    main(settings_of(start, calibrated, delta=0.0, post="isotonic", resume=True, num_runners=1))
-    after = {path.name: path.stat().st_mtime_ns for path in decisions.glob("*.npz")}
-    assert {name for name in before if before[name] != after[name]} == {gone.name}
-    assert not list(decisions.glob(".*"))
-    np.testing.assert_array_equal(np.load(gone)["states"], content)
-    assert load_checkpoint(calibrated / "checkpoint").digest == digest
-    with pytest.raises(InputError, match=r"begun with other settings \(seed 0 -> 1\)"):
-        main(settings_of(start, calibrated, resume=True, seed=1))
-    with pytest.raises(InputError, match="add --resume"):
-        main(settings_of(start, calibrated))
-
-
 def test_deciding_meets_the_states_that_were_collected_and_exits_as_the_maps_say(start, calibrated):
     policy = load_checkpoint(calibrated / "checkpoint").policy
     agent, config = Agent(policy, some_statistics()), SimulatorConfig(suite="tabletop", image_size=32)
@@ -155,17 +135,49 @@ def test_deciding_meets_the_states_that_were_collected_and_exits_as_the_maps_say
         assert int(decision.trace.steps[0]) == expected
 
 
+def test_a_resumed_run_plays_only_what_is_missing_and_comes_to_the_same(start, calibrated, ray_cluster):
+    decisions, uri = calibrated / "decisions", f"sqlite:///{calibrated.parent}/mlflow.db"
+    before = {path.name: path.stat().st_mtime_ns for path in decisions.glob("*.npz")}
+    digest = load_checkpoint(calibrated / "checkpoint").digest
+    gone = decisions / "task_003_episode_00002.npz"
+    content = np.load(gone)["states"]
+    gone.unlink()
+    (decisions / ".task_003_episode_00002.npz.abc.tmp").write_bytes(b"half")
+    main(settings_of(start, calibrated, delta=0.0, post="isotonic", resume=True, num_runners=1))
+    after = {path.name: path.stat().st_mtime_ns for path in decisions.glob("*.npz")}
+    assert {name for name in before if before[name] != after[name]} == {gone.name}
+    assert not list(decisions.glob(".*"))
+    np.testing.assert_array_equal(np.load(gone)["states"], content)
+    assert load_checkpoint(calibrated / "checkpoint").digest == digest
+    assert len(find_runs(uri=uri, kind="calibration")) == 1
+    main(settings_of(start, calibrated, delta=0.02, steps=20, resume=True))  # another recipe is another run
+    runs = find_runs(uri=uri, kind="calibration")
+    assert sorted(run.data.params["delta"] for run in runs) == ["0.0", "0.02"]
+    assert load_checkpoint(calibrated / "checkpoint").policy.config == load_checkpoint(start).policy.config
+    with pytest.raises(InputError, match=r"begun with other settings \(seed 0 -> 1\)"):
+        main(settings_of(start, calibrated, resume=True, seed=1))
+    with pytest.raises(InputError, match="add --resume"):
+        main(settings_of(start, calibrated))
+
+
 @pytest.mark.parametrize("isolate", [True, False])
 def test_episodes_survive_their_simulator_and_a_bad_task_is_left_out(ray_cluster, tmp_path, isolate):
     agent = Agent(stirred_policy(tiny()).eval(), point_statistics())
     config = SimulatorConfig(image_size=32)
     starts = [Start(task, number) for number in range(4) for task in (0, 1)]
+    simulator = PointSimulator(config)
+    states = [play_for_states(simulator, agent, start, seed=0, exit_threshold=None).states for start in starts]
+    with torch.no_grad():
+        scores = ExitGate.score(agent.policy.gate_logit(torch.from_numpy(np.concatenate(states))[:, 1]))
+    ordered = scores.sort().values
+    middle = len(ordered) // 3 + int(ordered[len(ordered) // 3 : 2 * len(ordered) // 3].diff().argmax())
+    threshold = float(ordered[middle : middle + 2].mean())  # some stop after the first step, by more than rounding
 
     def play(factory):
         played = {}
         lost = collect(
             agent, config, starts, 1, lambda each, _: played.setdefault(each.start, each), seed=0,
-            exit_threshold=0.5, factory=factory, isolate=isolate,
+            exit_threshold=threshold, factory=factory, isolate=isolate,
         )  # fmt: skip
         return played, lost
 
@@ -173,9 +185,8 @@ def test_episodes_survive_their_simulator_and_a_bad_task_is_left_out(ray_cluster
     assert (tmp_path / "mark").exists()
     assert found.keys() == set(starts)
     assert lost == {}
-    simulator = PointSimulator(config)
     for start in starts:  # whoever plays them, and after whatever
-        here = play_for_states(simulator, agent, start, seed=0, exit_threshold=0.5)
+        here = play_for_states(simulator, agent, start, seed=0, exit_threshold=threshold)
         np.testing.assert_allclose(found[start].states, here.states, atol=1e-5)
         assert found[start].latent_steps.tolist() == here.latent_steps.tolist()
         assert (found[start].success, found[start].steps) == (here.success, here.steps)
