@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from avavla_ray.command_line import default_workers, run_job
+
+if TYPE_CHECKING:
+    from avavla_ray.training.gate_training import GateSettings
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ def main(settings: Settings) -> None:
         note_simulator,
         noted_simulator,
     )
-    from avavla_ray.errors import InputError, check_fraction
     from avavla_ray.policy.agent import Agent
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.progress import Progress
@@ -86,20 +88,10 @@ def main(settings: Settings) -> None:
     from avavla_ray.simulators.registry import identify, suite_spec
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.gate_decisions import DecisionFolder, PlayedEpisode, Start
-    from avavla_ray.training.gate_training import GateSettings
     from avavla_ray.training.output import check_output
 
     # Everything that can be wrong is looked at before anything slow starts.
-    training = GateSettings(
-        settings.delta, settings.lookahead, settings.steps, settings.batch, settings.learning_rate,
-        settings.weight_decay, settings.keep, settings.held_out, seed=settings.seed,
-    )  # fmt: skip
-    if settings.episodes < 3:
-        raise InputError(f"--episodes {settings.episodes}: give 3 or more, for training, validation and test")
-    if settings.exit_threshold is not None:
-        check_fraction("exit threshold", settings.exit_threshold)
-    if settings.num_runners < 1:
-        raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
+    training = choose(settings)
     checkpoint = load_checkpoint(settings.checkpoint)
     check_calibratable(checkpoint)
     statistics = checkpoint.statistics_of(settings.unnorm_key)
@@ -115,9 +107,8 @@ def main(settings: Settings) -> None:
         "tasks": settings.tasks, "render": settings.render, "max_steps": settings.max_steps,
         "exit_threshold": settings.exit_threshold, "seed": settings.seed,
     }  # fmt: skip
-    check_output(settings.output, identity, settings.resume)
-
     recipe = {**asdict(training), "post": settings.post, "episodes": settings.episodes}
+    check_output(settings.output, identity, settings.resume)
 
     from actors.calibration import collect
     from actors.cluster import connect
@@ -136,11 +127,13 @@ def main(settings: Settings) -> None:
         tags={"checkpoint": checkpoint.digest},
     ) as tracked:  # fmt: skip
         with Progress(len(starts), "playing", "episodes", done=len(starts) - len(todo)) as progress:
+            won: list[bool] = []
 
             def finished(played: PlayedEpisode, described: dict[str, object]) -> None:
                 note_simulator(folder, described)
                 folder.add(played)
-                progress.advance(decisions=len(played.states), success=int(played.success))
+                won.append(played.success)
+                progress.advance(success=sum(won) / len(won))
 
             lost = collect(
                 Agent(checkpoint.policy, statistics), simulator, todo, settings.num_runners, finished,
@@ -155,6 +148,23 @@ def main(settings: Settings) -> None:
             calibrated, checkpoint, training, settings.output, tracked,
             post=settings.post, lost=lost, described=described,
         )  # fmt: skip
+
+
+def choose(settings: Settings) -> GateSettings:
+    """How the gate is trained; refuses numbers that make no sense."""
+    from avavla_ray.errors import InputError, check_fraction
+    from avavla_ray.training.gate_training import GateSettings
+
+    if settings.episodes < 3:
+        raise InputError(f"--episodes {settings.episodes}: give 3 or more, for training, validation and test")
+    if settings.num_runners < 1:
+        raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
+    if settings.exit_threshold is not None:
+        check_fraction("exit threshold", settings.exit_threshold)
+    return GateSettings(
+        settings.delta, settings.lookahead, settings.steps, settings.batch, settings.learning_rate,
+        settings.weight_decay, settings.keep, settings.held_out, seed=settings.seed,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
