@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import ray
 import torch
-from ray.exceptions import GetTimeoutError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.evaluation_queue import ATTEMPTS, Play
 from actors.placement import PolicyServerLost
@@ -81,12 +82,14 @@ class ServedAgent:
         """See `Agent.decide`.
 
         Raises:
-            PolicyServerLost: no answer, though the server was started again.
+            PolicyServerLost: no answer, though the server was started again; or it can't be.
         """
         for _ in range(ATTEMPTS):
             answer = self._server.decide.remote(observations, belief, options)
             try:
                 decided = ray.get(answer, timeout=self._patience)
+            except RayActorError as error:
+                raise PolicyServerLost(f"a policy server can't be started: {error}", "crash") from error
             except GetTimeoutError:
                 print(f"a policy server has not answered for {self._patience:.0f} s: it is started again", flush=True)
                 ray.kill(self._server, no_restart=False)
@@ -116,15 +119,27 @@ class Evaluator:
         self._agent = agent
         self._make = functools.partial(factory, config)
         self._simulator: Simulator | None = None
+        self._cold = True
 
     def _ready(self) -> Simulator:
         if self._simulator is None:
             self._simulator = self._make()
         return self._simulator
 
+    def _warm_up(self, simulator: Simulator) -> None:
+        """The first decision of a process allocates and chooses kernels: no robot's latency."""
+        if self._cold and self._agent is not None:
+            spec, size = simulator.spec, simulator.config.image_size
+            black = np.zeros((spec.num_cameras, size, size, 3), np.uint8)
+            observation = Observation(black, np.zeros(spec.proprio_dim, np.float32), spec.instructions[0])
+            with torch.no_grad():
+                self._agent.decide([observation], self._agent.initial_belief())
+        self._cold = False
+
     def play(self, play: Play, attempt: int) -> tuple[Any, Film | None]:
         """See `Play.play`."""
         simulator = self._ready()
+        self._warm_up(simulator)
         try:
             return play.play(simulator, self._agent, attempt)
         except SimulatorFailure:

@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors.evaluation_actors import RemoteEvaluator, ServedAgent, SimulatorFactory, start_servers
 from actors.evaluation_queue import ATTEMPTS, EvaluationQueue, Finished, Play
+from actors.placement import PolicyServerLost
 from actors.watchdog import Watchdog
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, Film
@@ -108,6 +109,7 @@ class EvaluationPool:
         Raises:
             InputError: from the simulator's own checks.
             SimulatorFailure, RayActorError: no simulator could be constructed in ATTEMPTS attempts.
+            PolicyServerLost: no server answers.
         """
         queue = EvaluationQueue(episodes, self._loaded, self._watchdog, finished)
         if not queue:
@@ -129,6 +131,8 @@ class EvaluationPool:
                 actor, episode = running.pop(reference)
                 try:
                     record, film = _unwrapped(reference)
+                except PolicyServerLost:  # no task's fault
+                    raise
                 except SimulatorFailure as failure:
                     queue.abort(episode, failure.kind, str(failure))
                 except RayActorError as error:
