@@ -44,6 +44,7 @@ PLOT = "success_against_latent_steps.png"
 
 
 def main(settings: Settings) -> None:
+    from avavla_ray.compare_view import of_runs, of_sweep, prepare_view
     from avavla_ray.errors import InputError
     from avavla_ray.evaluation.comparison import Selection, by_label, load_results, newest, over_suites, paired_table
     from avavla_ray.evaluation.plots import plot_success_against_cost
@@ -58,10 +59,8 @@ def main(settings: Settings) -> None:
     for suite in settings.suite:
         entry_of(suite)
     uri = settings.tracking_uri or default_uri()
-    if settings.sweep is None:
-        found = find_runs(uri=uri, kind="evaluation")
-    else:
-        found = children_of(find_sweep(settings.sweep, uri=uri).info.run_id, uri=uri)[::-1]
+    sweep = None if settings.sweep is None else find_sweep(settings.sweep, uri=uri).info.run_id
+    found = find_runs(uri=uri, kind="evaluation") if sweep is None else children_of(sweep, uri=uri)[::-1]
     chosen = newest(found, Selection(settings.suite, settings.labels, settings.run_ids))
     if not chosen:
         raise InputError(
@@ -98,7 +97,11 @@ def main(settings: Settings) -> None:
         print(f"written: {path}")
     print(f"MLflow: mlflow ui --backend-store-uri {without_password(uri)}")
     ids = [run.info.run_id for run in chosen]
-    print(f"compare page: {compare_link(ids, chosen[0].info.experiment_id, settings.server)}")
+    experiment = chosen[0].info.experiment_id
+    search = of_runs(ids) if sweep is None or settings.labels or settings.suite else of_sweep(sweep)
+    view = prepare_view(uri, experiment, search, settings.server)
+    print(f"success over latent steps: {view or 'too many runs for a prepared view: choose fewer, or a --sweep'}")
+    print(f"compare page: {compare_link(ids, experiment, settings.server)}")
 
 
 if __name__ == "__main__":

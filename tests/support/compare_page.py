@@ -52,7 +52,7 @@ def mlflow_server(uri: str, folder: Path) -> Iterator[str]:
             env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, cwd=folder,
         )  # fmt: skip
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not _answers(address):
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"mlflow server does not answer:\n{log.read_text(errors='replace')[-3000:]}")
@@ -109,7 +109,7 @@ class ScatterPlot:
 def open_scatter(page: Any, link: str, x: str, y: str, picture: Path) -> ScatterPlot:
     """Open a compare page's scatter tab and choose its axes."""
     page.goto(link)
-    page.get_by_role("tab", name="Scatter Plot").click(timeout=30_000)
+    page.get_by_role("tab", name="Scatter Plot").click(timeout=90_000)
     for place, key in enumerate((x, y)):
         page.get_by_role("combobox").nth(place).click()
         page.get_by_role("option", name=key, exact=True).last.click()
@@ -117,16 +117,36 @@ def open_scatter(page: Any, link: str, x: str, y: str, picture: Path) -> Scatter
     page.wait_for_function(
         "axes => [...document.querySelectorAll('.js-plotly-plot')].some(plot => plot.offsetParent && plot._fullLayout"
         " && plot._fullLayout.xaxis.title.text === axes[0] && plot._fullLayout.yaxis.title.text === axes[1])",
-        arg=[x, y], timeout=15_000,
+        arg=[x, y], timeout=30_000,
     )  # fmt: skip
-    page.wait_for_timeout(500)  # the browser draws the points after it has been told of them
     told = plot.evaluate(
         "plot => ({x: [...plot.data[0].x], y: [...plot.data[0].y], text: [...plot.data[0].text],"
         " axes: [plot._fullLayout.xaxis.title.text, plot._fullLayout.yaxis.title.text]})"
     )
-    page.screenshot(path=str(picture))
+    _take_picture(page, picture)
     points = [(float(a), float(b)) for a, b in zip(told["x"], told["y"], strict=True)]
     return ScatterPlot(points, told["text"], tuple(told["axes"]), _coloured(picture))
+
+
+def open_view(page: Any, link: str, picture: Path) -> list[ScatterPlot]:
+    """Open a prepared view of the chart page: its plots, whose axes nobody has to choose. `drawn` is not counted."""
+    page.goto(link)
+    plots = page.locator(".js-plotly-plot")
+    plots.nth(1).wait_for(timeout=90_000)
+    told = plots.evaluate_all(
+        "plots => plots.map(plot => ({x: [...plot.data[0].x], y: [...plot.data[0].y],"
+        " axes: [plot._fullLayout.xaxis.title.text, plot._fullLayout.yaxis.title.text]}))"
+    )
+    _take_picture(page, picture)
+    return [ScatterPlot(list(zip(each["x"], each["y"], strict=True)), [], tuple(each["axes"]), 0) for each in told]
+
+
+def _take_picture(page: Any, picture: Path) -> None:
+    """Of the page, without the assistant that may stand at its right."""
+    page.wait_for_timeout(500)  # the browser draws the points after it has been told of them
+    assistant = page.get_by_text("MLflow Assistant", exact=True)
+    width = assistant.bounding_box()["x"] - 24 if assistant.count() and assistant.is_visible() else VIEW["width"]
+    page.screenshot(path=str(picture), clip={"x": 0, "y": 0, "width": width, "height": VIEW["height"]})
 
 
 def _coloured(picture: Path) -> int:
