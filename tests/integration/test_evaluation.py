@@ -109,7 +109,7 @@ def test_the_job_writes_results_video_and_runs_and_resumes(ray_cluster, agent, t
     )  # fmt: skip
     main(settings)
     ledger = (tmp_path / "out" / "episodes.jsonl").read_text()
-    main(dataclasses.replace(settings, episodes=2, resume=True))
+    main(dataclasses.replace(settings, episodes=2, resume=True, placement="server"))
     assert (tmp_path / "out" / "episodes.jsonl").read_text().startswith(ledger)
 
     result = json.loads((tmp_path / "out" / "threshold_0.40.json").read_text())
