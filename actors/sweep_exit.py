@@ -33,16 +33,16 @@ class Sweep:
     """Use it in a `with` block.
 
     Args:
-        settings: of jobs/sweep_exit.py.
+        settings: of jobs/sweep_exit.py. servers: see `EvaluationPool`.
     """
 
-    def __init__(self, subject: Subject, settings: Any, report: Report) -> None:
+    def __init__(self, subject: Subject, settings: Any, report: Report, servers: int) -> None:
         self.subject, self.folder = subject, settings.output / subject.name
         self._settings, self._report = settings, report
         self._listed: dict[str, ExitSetting] = {}
         self._standings: dict[str, Standing] = {}
         self._results: dict[str, dict[str, Any]] = {}
-        pool = subject.pool(settings.num_runners, settings.isolate, settings.servers, settings.server_gpus)
+        pool = subject.pool(settings.num_runners, settings.isolate, servers, settings.server_gpus)
         self._arena = start_arena(pool, settings.num_runners)
 
     def __enter__(self) -> Sweep:
@@ -269,7 +269,7 @@ def advise(
     """Tables, picture, recommendation and preset; with `sweep` the recommended setting is confirmed first."""
     suites = list(dict.fromkeys(result["suite"] for result in results))
     label, cost = results[0]["label"], STEPS if budget is None else budget.cost
-    rows = report.finish(results, f"{label} on {', '.join(suites)}: what thinking less costs")
+    rows = report.finish(results, f"{label} on {', '.join(suites)}: what thinking less costs", budget)
     by_title = {setting_of(result).title: setting_of(result) for result in results}
     best = choose(rows, cost, budget, settings.give_up)
     chosen = None if best is None else by_title[best.title]

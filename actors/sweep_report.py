@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.sweep_subject import Subject
-from avavla_ray.evaluation.choice import prices
+from avavla_ray.evaluation.budget import Budget
+from avavla_ray.evaluation.choice import COLUMNS, prices
+from avavla_ray.evaluation.comparison import by_label, over_suites
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
 from avavla_ray.evaluation.plots import plot_success_against_cost
@@ -53,7 +55,7 @@ class Report:
             run_key=f"{self._key}/{subject.name}/{setting.label}", resume=self._resume,
             # The scatter tab of MLflow's compare page opens on the first parameter by name: keep it the threshold's.
             params={
-                "exit_setting": setting.title, "suite": subject.suite, "tasks": ",".join(map(str, subject.tasks)),
+                "exit_setting": setting.title, "suite": subject.spec.name, "tasks": ",".join(map(str, subject.tasks)),
                 **({"exit_threshold": setting.exit_threshold} if setting.exit_threshold is not None else {}),
                 **({"fixed_depth": setting.fixed_depth} if setting.fixed_depth is not None else {}),
             },
@@ -69,17 +71,12 @@ class Report:
             run.log_file(path)
         return result
 
-    def finish(self, results: Sequence[dict[str, Any]], title: str) -> list[Row]:
-        """Tables and picture of all settings that were played to the end."""
+    def finish(self, results: Sequence[dict[str, Any]], title: str, budget: Budget | None) -> list[Row]:
+        """Tables and picture of all settings that were played to the end; of several suites, their means."""
         results = sorted(results, key=order)
         paths = write_threshold_tables(self._output, results, title)
-        suites = list(dict.fromkeys(result["suite"] for result in results))
-        label = results[0]["label"]
-        groups = {
-            label if len(suites) == 1 else f"{label}, {suite}": [each for each in results if each["suite"] == suite]
-            for suite in suites
-        }
-        plot_success_against_cost(self._output / PLOT, groups, title)
+        drawn = {} if budget is None else {COLUMNS[budget.cost]: budget.limit}
+        plot_success_against_cost(self._output / PLOT, over_suites(by_label(results)), title, drawn)
         for path in (*paths, self._output / PLOT):
             self._parent.log_file(path)
         return threshold_rows(results)

@@ -11,6 +11,7 @@ from typing import Any
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.budget import Key, episode_order
+from avavla_ray.evaluation.deviations import episode_deviations
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.results import summarise
@@ -122,19 +123,11 @@ def subject_of(
         "suite": suite, "checkpoint": checkpoint.digest, "statistics": statistics.name, **data, "render": render,
         "max_steps": max_steps or spec.max_steps, "seed": seed,
     }  # fmt: skip
-    differs = [
-        *([spec.deviation] if spec.deviation else []),
-        *([f"render {render} instead of reference"] if render != "reference" else []),
-        *([f"assets {assets} instead of official"] if data.get("assets", "official") != "official" else []),
-        *([f"{max_steps} steps instead of {spec.max_steps}"] if max_steps not in (None, spec.max_steps) else []),
-        *([f"{count} initial states a task instead of {found}"] if count < found else []),
-        *([f"tasks {list(tasks)} only"] if tasks else []),
-    ]
     return Subject(
         path=path, checkpoint=checkpoint, unnorm_key=unnorm_key, label=label or checkpoint.stage, suite=suite,
         spec=spec, tasks=tasks or tuple(range(len(spec.instructions))), states=count,
         further=min(count if confirm is None else confirm, found - count), config=config, identity=identity,
-        deviations=tuple(differs), seed=seed,
+        deviations=tuple(episode_deviations(spec, config, data, count)), seed=seed,
     )  # fmt: skip
 
 

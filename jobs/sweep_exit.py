@@ -82,10 +82,11 @@ class Settings:
     """Actors that play side by side."""
     isolate: bool = True
     """Simulators in processes of their own, which die instead of the actor."""
-    servers: int = 0
-    """Policy servers that decide for all actors; 0: each has a copy of the policy."""
+    placement: Literal["copy", "server"] = "copy"
+    """Whether each actor decides with a copy of the policy, on the CPU, or asks a policy server."""
+    num_servers: int = 1
     server_gpus: float = 0.0
-    """Of each server."""
+    """Of each server; 0 decides on the CPU."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -117,7 +118,7 @@ def main(settings: Settings) -> None:
     from actors.sweep_exit import Sweep, advise
     from actors.sweep_report import Report
 
-    connect(cpus=settings.num_runners + settings.servers + 1)
+    connect(cpus=settings.num_runners + _servers(settings) + 1)
     key = settings.run_id or settings.output.name
     with track(
         f"sweep {settings.output.name}", kind="sweep", uri=uri, run_key=key, resume=settings.resume,
@@ -130,7 +131,7 @@ def main(settings: Settings) -> None:
         report = Report(settings.output, uri, parent, key, settings.resume)
         results: list[dict[str, Any]] = []
         for subject in subjects:
-            with Sweep(subject, settings, report) as sweep:
+            with Sweep(subject, settings, report, _servers(settings)) as sweep:
                 sweep.play(listed)
                 if settings.proposed:
                     sweep.play(sweep.propose(settings.proposed))
@@ -152,6 +153,11 @@ def _budget(settings: Settings) -> Budget | None:
     if settings.max_steps_mean is not None:
         return Budget(STEPS, settings.max_steps_mean)
     return None if settings.max_ms is None else Budget(MILLISECONDS, settings.max_ms)
+
+
+def _servers(settings: Settings) -> int:
+    """Policy servers to start."""
+    return settings.num_servers if settings.placement == "server" else 0
 
 
 def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:

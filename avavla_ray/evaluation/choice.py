@@ -5,31 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avavla_ray.evaluation.budget import MILLISECONDS, STEPS, Budget
+from avavla_ray.evaluation.pareto import pareto_front
 from avavla_ray.evaluation.tables import aligned
-from avavla_ray.evaluation.threshold_table import Row
+from avavla_ray.evaluation.threshold_table import COSTS, Row
 
-_PLACE = {STEPS: 0, MILLISECONDS: 1}  # in Row.costs
+COLUMNS = {STEPS: "mean_latent_steps", MILLISECONDS: "ms_mean"}  # in results and tables
 
 
 def known(rows: Sequence[Row], cost: str) -> list[tuple[float, float, Row]]:
     """(success, cost, row) of the rows that have both, over all suites."""
     found = []
     for row in rows:
-        spent = row.costs[_PLACE[cost]]
+        spent = row.costs[list(COSTS).index(COLUMNS[cost])]
         if row.mean is not None and spent is not None:
             found.append((row.mean.rate, spent, row))
     return found
 
 
 def front(rows: Sequence[Row], cost: str) -> list[Row]:
-    """Those that no other matches at less cost, or beats at the same: the Pareto front, from cheap to dear."""
-    best: list[Row] = []
-    highest = float("-inf")
-    for rate, _, row in sorted(known(rows, cost), key=lambda each: (each[1], -each[0])):
-        if rate > highest:
-            best.append(row)
-            highest = rate
-    return best
+    """The Pareto front, from cheap to dear."""
+    points = known(rows, cost)
+    return [points[index][2] for index in pareto_front([(spent, rate) for rate, spent, _ in points])]
 
 
 def choose(rows: Sequence[Row], cost: str, budget: Budget | None, give_up: float = 0.0) -> Row | None:

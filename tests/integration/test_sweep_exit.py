@@ -50,6 +50,11 @@ def episodes_of(folder: Path) -> list[tuple[str, int, int]]:
     return [(each["setting"], each["task"], each["initial_state"]) for each in map(json.loads, lines)]
 
 
+def judged(settings: Settings) -> list[str]:
+    path = settings.output / SUITE.replace(":", ".") / "trials.jsonl"
+    return [json.loads(line)["setting"] for line in path.read_text().splitlines()[1:]] if path.exists() else []
+
+
 def test_a_grid_leaves_the_table_the_picture_a_preset_and_runs_below_one(
     ray_cluster: object, settings: Settings
 ) -> None:
@@ -106,6 +111,30 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
     assert not settings.output.exists()
 
 
+def test_a_search_keeps_within_its_budget_and_goes_on_with_more_trials(ray_cluster: object, settings: Settings) -> None:
+    search = dataclasses.replace(
+        settings, search="tpe", by="family", max_steps_mean=3.0, trials=2, confirm=0, num_runners=1
+    )
+    main(search)
+    assert len(judged(settings)) == 2
+    played = episodes_of(settings.output)
+    assert NOTE in next(settings.output.rglob("proposal.md")).read_text()
+    with pytest.raises(InputError, match="--resume"):
+        main(search)
+    main(dataclasses.replace(search, search="gp", trials=3, resume=True))
+    assert len(judged(settings)) == len(set(judged(settings))) == 3
+    again = episodes_of(settings.output)
+    assert len(again) == len(set(again))
+    assert set(played) < set(again)
+
+    preset = load_exit_preset(settings.output / "exit_preset.json")
+    assert preset.fixed_depth is None, "full depth is over the budget"
+    assert [name for name, _ in preset.families] == ["reach"]
+    found = json.loads((settings.output / "exit_preset.json").read_text())["found"]
+    assert found["mean_latent_steps"] <= 3
+    assert "Not confirmed" in (settings.output / "recommendation.md").read_text()
+
+
 def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
@@ -116,11 +145,8 @@ def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def judged(settings: Settings) -> list[str]:
-    path = settings.output / SUITE.replace(":", ".") / "trials.jsonl"
-    return [json.loads(line)["setting"] for line in path.read_text().splitlines()[1:]] if path.exists() else []
-
-
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_a_search_that_was_killed_goes_on_and_plays_nothing_twice(settings: Settings) -> None:
     first = job(settings)
     end = time.monotonic() + 200

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def settings(checkpoint: Path, tmp_path: Path) -> Settings:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_trials_are_runs_below_the_sweep_and_the_best_is_a_recipe(ray_cluster: object, settings: Settings) -> None:
     main(settings)
     (parent,) = find_runs(uri=settings.tracking_uri, kind="sweep")
@@ -64,3 +66,81 @@ def test_trials_are_runs_below_the_sweep_and_the_best_is_a_recipe(ray_cluster: o
     assert 0 <= found["success_rate"] <= 1
     assert found["env_steps"] >= 600
     assert (settings.output / "trials.md").read_text().count("\n") == 4
+
+
+def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -> None:
+    for changes, message in (
+        ({"trials": 0}, "--trials 0"),
+        ({"scheduler": "pbt"}, "at least 4"),
+        ({"over": ("gae_lamda",)}, "did you mean 'gae_lambda'"),
+        ({"recipe": "papre"}, "did you mean 'paper'"),
+        ({"recipe": "absent.json"}, "can't be read"),
+        ({"suite": "libero_objekt"}, "did you mean 'libero_object'"),
+        ({"resume": True}, "holds no run to resume"),
+    ):
+        with pytest.raises(InputError, match=message):
+            main(dataclasses.replace(settings, **changes))
+    assert not settings.output.exists()
+
+
+def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "jobs/sweep_gae.py", "--checkpoint", str(settings.checkpoint), "--suite", SUITE,
+         "--recipe", "tiny", "--train-gate", "False", "--env-steps", "3000", "--num-runners", "1", "--no-isolate",
+         "--save-updates", "1", "--over", "gae_lambda", "clip", "--output", str(settings.output),
+         "--tracking-uri", str(settings.tracking_uri), *words],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def rows_of(settings: Settings) -> list[dict]:
+    path = settings.output / "results.jsonl"
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Settings) -> None:
+    first = job(settings, "--trials", "2")
+    end = time.monotonic() + 250
+    while not (rows := rows_of(settings)) or rows[-1]["env_steps"] < 1000:
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(6)  # Tune notes the state of the sweep every 5 seconds
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = rows_of(settings)
+
+    second = job(settings, "--trials", "2", "--resume")
+    said, _ = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    after = rows_of(settings)[len(before) :]
+    trial = before[-1]["trial"]
+    again = [row["env_steps"] for row in after if row["trial"] == trial]
+    finished = before[-1]["env_steps"] >= 3000
+    assert finished or again, "the interrupted trial goes on"
+    assert finished or again[0] > before[0]["env_steps"], "from its checkpoint, not from the beginning"
+    assert len({row["trial"] for row in before + after}) == 2
+    (parent,) = find_runs(uri=settings.tracking_uri, kind="sweep")
+    children = children_of(parent.info.run_id, uri=settings.tracking_uri)
+    assert [run.info.status for run in children] == ["FINISHED"] * 2
+    assert (settings.output / "best_recipe.json").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_population_takes_turns_on_a_small_machine(settings: Settings) -> None:
+    """Four trials where one fits: from checkpoint to checkpoint, the worst going on from a copy of the best."""
+    run = job(settings, "--trials", "4", "--scheduler", "pbt")
+    said, _ = run.communicate(timeout=800)
+    assert run.returncode == 0, said
+    assert "so they take turns" in said
+    rows = rows_of(settings)
+    order = [row["trial"] for row in rows]
+    assert len(set(order)) == 4
+    assert sum(a != b for a, b in pairwise(order)) > 3, "each was interrupted for others"
+    assert {row["trial"] for row in rows if row["env_steps"] >= 3000} == set(order)
+    points = {trial: {json.dumps(row["config"]) for row in rows if row["trial"] == trial} for trial in set(order)}
+    assert any(len(each) > 1 for each in points.values()), "some trial went on at another point"
