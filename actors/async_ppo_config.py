@@ -40,7 +40,8 @@ class AsyncPPOConfig(AlgorithmConfig):
         checkpoint: folder of the policy to start from. unnorm_key: data set whose units are meant, where it knows
             several.
         simulator: what the runners play. make_simulator: how they make it; a module-level function.
-        exit_threshold: of the gate in rollouts; None takes the policy's own.
+        exit_threshold: of the gate in rollouts, one for all latent steps or one for each of 1 to K - 1; None takes the
+            policy's own.
         demonstrations: folder for the behaviour-cloning loss, readable by every learner rank; None for none.
         engine: DeepSpeed engine of the learner ranks.
         snapshot_every: versions between snapshots of the engine, which lost ranks start again from.
@@ -77,7 +78,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.unnorm_key: str | None = None
         self.simulator = SimulatorConfig()
         self.make_simulator: Callable[[SimulatorConfig], Simulator] = make_simulator
-        self.exit_threshold: float | None = None
+        self.exit_threshold: float | tuple[float, ...] | None = None
         self.demonstrations: str | None = None
         self.engine = EngineSettings()
         self.snapshot_every = 1
@@ -139,8 +140,10 @@ class AsyncPPOConfig(AlgorithmConfig):
         if self.in_evaluation:  # RLlib's derived copy for evaluation runners, of which there are none
             return
         PPOSettings.of(self)
-        if self.exit_threshold is not None:
-            check_fraction("exit threshold", self.exit_threshold)
+        thresholds = self.exit_threshold if isinstance(self.exit_threshold, tuple) else (self.exit_threshold,)
+        for threshold in thresholds:
+            if threshold is not None:
+                check_fraction("exit threshold", threshold)
         if self.engine.precision != "float32":
             raise InputError(f"PPO compares likelihoods in float32: it can't be trained in {self.engine.precision}")
         check_known("policy placement", self.policy_placement, PLACEMENTS)

@@ -18,6 +18,7 @@ from torch import Tensor
 from actors.weights import WeightHandle, pull_if_newer
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.thresholds import Threshold
 from avavla_ray.policy.translation import InputArrays, Translation
 from avavla_ray.policy.types import Belief, DecisionBatch, Draws, PolicyInputs
 from avavla_ray.simulators.base import SimulatorFailure
@@ -129,14 +130,19 @@ class PolicyCopy:
     """A policy in this process, in evaluation mode.
 
     Args:
-        exit_threshold: of the gate; None takes the policy's own.
+        exit_threshold: of the gate, as `AvaVlaPolicy.decide` takes it; None takes the policy's own.
         version: of the weights that it has.
     """
 
     woken: int | None = None
 
     def __init__(
-        self, policy: AvaVlaPolicy, statistics: Statistics, *, exit_threshold: float | None = None, version: int = -1
+        self,
+        policy: AvaVlaPolicy,
+        statistics: Statistics,
+        *,
+        exit_threshold: Threshold | None = None,
+        version: int = -1,
     ) -> None:
         self.policy, self.version = policy, version
         self.translation = Translation(policy.config, statistics)
@@ -156,7 +162,7 @@ class PolicyCopy:
 
 
 def answer_together(
-    policy: AvaVlaPolicy, questions: list[Question], version: int, exit_threshold: float | None, batch: int = 0
+    policy: AvaVlaPolicy, questions: list[Question], version: int, exit_threshold: Threshold | None, batch: int = 0
 ) -> list[Answer]:
     """One forward pass over all that is to be decided, and one over what only z_0 is wanted of."""
     counts = [question.decided for question in questions]

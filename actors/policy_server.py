@@ -20,6 +20,7 @@ from actors.weights import WeightHandle
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
+from avavla_ray.policy.thresholds import Threshold
 from avavla_ray.policy.translation import Translation
 from avavla_ray.policy.weights import WeightBuffer, load_flat
 from avavla_ray.timing import span, switch, take_seconds
@@ -36,7 +37,7 @@ class PolicyServer:
 
     Args:
         batch: observations that are decided together at most; a question is never divided.
-        exit_threshold: of the gate; None takes the policy's own.
+        exit_threshold: of the gate, as `AvaVlaPolicy.decide` takes it; None takes the policy's own.
         threads: of the processor. profile: time what it does, see avavla_ray/timing.py.
     """
 
@@ -45,7 +46,7 @@ class PolicyServer:
         config: PolicyConfig,
         *,
         batch: int = 64,
-        exit_threshold: float | None = None,
+        exit_threshold: Threshold | None = None,
         threads: int = 1,
         profile: bool = False,
         precision: str = "float32",
@@ -128,7 +129,7 @@ def start_policy_servers(
     config: PolicyConfig,
     *,
     batch: int,
-    exit_threshold: float | None = None,
+    exit_threshold: Threshold | None = None,
     num_cpus: float = 1,
     num_gpus: float = 0,
     profile: bool = False,

@@ -74,6 +74,8 @@ class Settings:
     """Train the exit gate too; the paper does it afterwards, and so does the recipe named after it."""
     exit_threshold: float | None = None
     """Of the gate in rollouts; the policy's own when left out."""
+    exit_preset: Path | None = None
+    """Thresholds of the gate in rollouts, as jobs/sweep_exit.py found them best."""
     num_runners: int = max(1, default_workers() - 1)
     """Rollout processes; one core is left to the learner."""
     min_runners: int | None = None
@@ -227,8 +229,12 @@ def check(settings: Settings, ppo: PPOSettings) -> None:
         raise InputError("--num-runners, --simulators and --learners need to be at least 1 each")
     if settings.exit_threshold is not None:
         check_fraction("exit threshold", settings.exit_threshold)
+        if settings.exit_preset is not None:
+            raise InputError("--exit-preset says when to leave: give no --exit-threshold beside it")
     check_source(settings.spot)
     metadata = None if settings.demos is None else read_metadata(settings.demos)
+    if settings.exit_preset is not None:
+        check_thresholds(settings)
     if settings.checkpoint is not None:
         given = load_checkpoint(settings.checkpoint)
         check_trainable(given.policy.config, settings.checkpoint, ppo)
@@ -239,6 +245,29 @@ def check(settings: Settings, ppo: PPOSettings) -> None:
         raise InputError("--demos goes with the --checkpoint that was cloned from them: give that too")
     elif settings.unnorm_key is not None:
         raise InputError("--unnorm-key names a data set of the --checkpoint: give that too")
+
+
+def check_thresholds(settings: Settings) -> None:
+    """Refuse an exit preset that rollouts can't leave by."""
+    from avavla_ray.evaluation.exit_setting import load_exit_preset
+    from avavla_ray.policy.checkpoint import read_config
+    from avavla_ray.policy.config import preset
+    from avavla_ray.policy.folder import open_folder
+
+    assert settings.exit_preset is not None
+    start = settings.checkpoint
+    config = preset(settings.preset) if start is None else read_config(open_folder(start, verify=False))
+    if load_exit_preset(settings.exit_preset, config, families=False).exit_threshold is None:
+        raise InputError(f"{settings.exit_preset} is a fixed depth: PPO's rollouts leave by thresholds, give some")
+
+
+def exit_threshold_of(settings: Settings) -> Any:
+    """One for all latent steps, one for each, or None for the policy's own."""
+    from avavla_ray.evaluation.exit_setting import load_exit_preset
+
+    if settings.exit_preset is None:
+        return settings.exit_threshold
+    return load_exit_preset(settings.exit_preset).exit_threshold
 
 
 def configure(
@@ -263,7 +292,7 @@ def configure(
         .training(
             **asdict(ppo), checkpoint=None if checkpoint is None else str(checkpoint.absolute()),
             unnorm_key=settings.unnorm_key, demonstrations=demos and absolute(demos), simulator=simulator,
-            exit_threshold=settings.exit_threshold, run_name=settings.run_id or settings.output.name,
+            exit_threshold=exit_threshold_of(settings), run_name=settings.run_id or settings.output.name,
             engine=EngineSettings(zero_stage=stage), min_env_runners=settings.min_runners,
             buffers=settings.buffers, policy_placement=settings.placement, num_policy_servers=settings.num_servers,
             num_gpus_per_server=settings.server_gpus, rollout_precision=settings.rollout_precision,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from avavla_ray.command_line import run_job
 
@@ -27,6 +27,8 @@ class Settings:
     """auto takes GPUs where the cluster has enough."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Of the backbone; the checkpoint's own when left out."""
+    exit_preset: Path | None = None
+    """How long to think, as jobs/sweep_exit.py found it best."""
     exit_threshold: float | None = None
     """Stop thinking when the exit gate exceeds it; the checkpoint's own when left out."""
     depth: int | None = None
@@ -73,6 +75,7 @@ def main(settings: Settings) -> None:
         remote_decide,
     )
     from avavla_ray.errors import InputError
+    from avavla_ray.evaluation.exit_setting import load_exit_preset
 
     connect(cpus=settings.replicas * settings.threads)
     interrupted_by_sigterm()
@@ -82,7 +85,10 @@ def main(settings: Settings) -> None:
             f"--device cuda --replicas {settings.replicas}: needs {wanted:g} GPUs, the cluster has {gpus:g}"
         )
     device = "cuda" if settings.device != "cpu" and gpus >= wanted else "cpu"
-    options = {"exit_threshold": settings.exit_threshold, "depth": settings.depth, "keep_ratio": settings.keep_ratio}
+    options: dict[str, Any] = {"exit_threshold": settings.exit_threshold, "depth": settings.depth}
+    if settings.exit_preset is not None:
+        options = load_exit_preset(settings.exit_preset).decide_options()
+    options["keep_ratio"] = settings.keep_ratio
     plan = PolicyPlan(
         str(settings.checkpoint.resolve()), digest, device, settings.precision, settings.threads,
         {name: value for name, value in options.items() if value is not None},
@@ -131,9 +137,12 @@ def _checked(settings: Settings) -> str:
         raise InputError(f"--gpu-share {settings.gpu_share}: expected more than 0, at most 1")
     if settings.exit_threshold is not None and settings.depth is not None:
         raise InputError("--exit-threshold and --depth exclude each other: give one of them")
+    if settings.exit_preset is not None and (settings.exit_threshold is not None or settings.depth is not None):
+        raise InputError("--exit-preset says how long to think: give no --exit-threshold and no --depth beside it")
     if settings.compile and not settings.depth:
         raise InputError(f"--compile needs a fixed --depth of at least 1, got {settings.depth}")
 
+    from avavla_ray.evaluation.exit_setting import load_exit_preset
     from avavla_ray.normalisation import read_statistics
     from avavla_ray.policy.checkpoint import read_config
     from avavla_ray.policy.config import BackboneConfig, check_depth
@@ -146,6 +155,8 @@ def _checked(settings: Settings) -> str:
         statistics = read_statistics(opened.statistics, STATISTICS)
         check_known("--unnorm-key", settings.unnorm_key, statistics)
         check_widths(config, statistics[settings.unnorm_key])
+    if settings.exit_preset is not None:
+        load_exit_preset(settings.exit_preset, config, families=False)
     if settings.exit_threshold is not None:
         check_fraction("--exit-threshold", settings.exit_threshold)
         if not (config.latent.enabled and config.latent.early_exit):

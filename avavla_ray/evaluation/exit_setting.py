@@ -140,11 +140,14 @@ def save_exit_preset(path: Path, setting: ExitSetting, **found: Any) -> None:
     )  # fmt: skip
 
 
-def load_exit_preset(path: Path) -> ExitSetting:
+def load_exit_preset(path: Path, policy: PolicyConfig | None = None, *, families: bool = True) -> ExitSetting:
     """Read it back.
 
+    Args:
+        policy: that it has to fit. families: thresholds of task families can be used.
+
     Raises:
-        InputError: the file does not exist or is something else.
+        InputError: the file does not exist or is something else, or it has what can't be used.
     """
     try:
         preset = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -153,7 +156,12 @@ def load_exit_preset(path: Path) -> ExitSetting:
     if not isinstance(preset, dict) or preset.get("format") != FORMAT:
         raise InputError(f"{path} is no exit preset: give a file of jobs/sweep_exit.py")
     own = tuple((name, _frozen(threshold)) for name, threshold in preset["families"].items())
-    return ExitSetting(_frozen(preset["exit_threshold"]), preset["fixed_depth"], own)
+    if own and not families:
+        raise InputError(f"{path} has thresholds of task families, which only jobs/evaluate.py tells apart")
+    setting = ExitSetting(_frozen(preset["exit_threshold"]), preset["fixed_depth"], own)
+    if policy is not None:
+        setting.check(policy)
+    return setting
 
 
 def _each(threshold: Threshold) -> tuple[float, ...]:

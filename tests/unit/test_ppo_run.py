@@ -14,14 +14,16 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from actors.batch import deal
 from actors.metrics import EPISODE_WINDOW, TASK_WINDOW, RolloutWindow, flat, log_rollout, log_update
+from actors.ppo_job import Settings, check_thresholds, choose, configure
 from actors.ppo_run import CHECKPOINTS, CURVE, Budget, _restore, _tidy
 from actors.report import Report
 from actors.stopping import Stopped, Stopping
 from avavla_ray.errors import InputError
+from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
 from avavla_ray.evaluation.lag_plot import plot_lag
 from avavla_ray.evaluation.learning_curve import plot_learning_curve
 from avavla_ray.evaluation.timing_tree import REST, describe, kinds, plot_timings, shares
-from avavla_ray.simulators.base import EpisodeSummary
+from avavla_ray.simulators.base import EpisodeSummary, SimulatorConfig
 
 
 def test_the_first_limit_that_is_reached_ends_the_run() -> None:
@@ -206,3 +208,26 @@ def test_the_learning_curve_is_drawn_from_incomplete_points(tmp_path: Path) -> N
     path = tmp_path / "curve.png"
     plot_learning_curve(path, points, "a title")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        (ExitSetting(fixed_depth=2), "is a fixed depth: PPO's rollouts leave by thresholds"),
+        (ExitSetting(0.5, families=(("open", 0.6),)), "thresholds of task families"),
+        (ExitSetting((0.5,)), "asks its gate after 4 latent steps"),
+    ],
+)
+def test_rollouts_leave_by_an_exit_preset_that_fits(tmp_path: Path, setting: ExitSetting, complaint: str) -> None:
+    path = tmp_path / "exit.json"
+    save_exit_preset(path, ExitSetting((0.3, 0.4, 0.5, 0.6)))
+    job = Settings(preset="tiny", exit_preset=path)
+    check_thresholds(job)
+    config = configure(job, choose(job), SimulatorConfig(suite="tabletop"))
+    assert config.exit_threshold == (0.3, 0.4, 0.5, 0.6)
+    config.training(exit_threshold=(0.3, 1.4))
+    with pytest.raises(InputError, match=r"1.4 is outside \[0, 1\]"):
+        config.validate()
+    save_exit_preset(path, setting)
+    with pytest.raises(InputError, match=complaint):
+        check_thresholds(job)

@@ -10,6 +10,7 @@ import pytest
 from actors.serving.replica import PolicyReplica
 from actors.serving.start import bind
 from avavla_ray.errors import InputError
+from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
 from avavla_ray.policy.checkpoint import save_checkpoint
 from jobs.serve import Settings, main
 from tests.support.policies import some_statistics, stirred_policy, tiny
@@ -47,6 +48,21 @@ def checkpoint(tmp_path_factory):
 def test_settings_out_of_range_are_refused_before_anything_starts(checkpoint, changes, complaint):
     with pytest.raises(InputError, match=complaint):
         main(dataclasses.replace(Settings(checkpoint, port=0), **changes))
+
+
+@pytest.mark.parametrize(
+    ("setting", "changes", "complaint"),
+    [
+        (ExitSetting(0.5), {"depth": 2}, "--exit-preset says how long to think"),
+        (ExitSetting(0.5, families=(("open", 0.6),)), {}, "thresholds of task families, which only jobs/evaluate.py"),
+        (ExitSetting((0.5, 0.6)), {}, "asks its gate after 4 latent steps"),
+        (ExitSetting(fixed_depth=9), {}, "latent depth 9 is outside 0..5"),
+    ],
+)
+def test_exit_presets_that_do_not_fit_are_refused(tmp_path, checkpoint, setting, changes, complaint):
+    save_exit_preset(tmp_path / "exit.json", setting)
+    with pytest.raises(InputError, match=complaint):
+        main(dataclasses.replace(Settings(checkpoint, port=0, exit_preset=tmp_path / "exit.json"), **changes))
 
 
 @pytest.mark.parametrize(
