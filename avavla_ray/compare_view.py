@@ -68,7 +68,7 @@ def _state(search: str) -> dict[str, Any]:
         "compareRunSections": [
             {
                 "uuid": section, "name": "What thinking less costs", "display": True, "isReordered": False,
-                "deleted": False, "isGenerated": False,
+                "deleted": False, "isGenerated": False, "columns": 2, "cardHeight": 440,
             }
         ],
         "isAccordionReordered": False, "useGroupedValuesInCharts": False, "autoRefreshEnabled": False,

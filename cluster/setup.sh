@@ -3,6 +3,7 @@
 # Usage: cluster/setup.sh [VENV]        (default: .venv in the checkout)
 #   PYTHON            interpreter to build the environment with (default: python3)
 #   TORCH_INDEX_URL   where pip finds torch, for a CPU or CUDA build other than the default index's
+#   NO_BROWSER        set it where nobody runs tests (a cluster's nodes): leaves out Chromium
 # Safe to repeat: it does nothing when pyproject.toml, constraints.txt and this folder's package list are unchanged.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,6 +39,18 @@ if ! has_gl; then
             fail "apt-get could not install $gl_packages: install them by hand, then repeat"
     else
         fail "no headless OpenGL: ask an administrator for 'apt-get install $gl_packages', then repeat"
+    fi
+fi
+
+# --- a browser, for the test that opens MLflow's compare page; the test says so where there is none ------------
+if [ -z "${NO_BROWSER:-}" ] && ! command -v chromium >/dev/null; then
+    if [ "$(id -u)" = 0 ] && grep -qs '^ID=debian' /etc/os-release; then
+        echo "setup: installing Chromium (about two minutes, at most 480 MB)"
+        apt-get update -qq &&
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null ||
+            echo "setup: apt-get could not install chromium; the test of MLflow's compare page will be skipped" >&2
+    else
+        echo "setup: no chromium here; the test of MLflow's compare page will be skipped" >&2
     fi
 fi
 

@@ -144,8 +144,11 @@ def open_view(page: Any, link: str, picture: Path) -> list[ScatterPlot]:
 def _take_picture(page: Any, picture: Path) -> None:
     """Of the page, without the assistant that may stand at its right."""
     page.wait_for_timeout(500)  # the browser draws the points after it has been told of them
-    assistant = page.get_by_text("MLflow Assistant", exact=True)
-    width = assistant.bounding_box()["x"] - 24 if assistant.count() and assistant.is_visible() else VIEW["width"]
+    page.mouse.move(0, 0)  # over a plot it would show the plot's tools
+    assistant = page.get_by_text("MLflow Assistant")
+    width = VIEW["width"]
+    if assistant.count() and (box := assistant.last.bounding_box()) is not None:
+        width = int(box["x"]) - 50
     page.screenshot(path=str(picture), clip={"x": 0, "y": 0, "width": width, "height": VIEW["height"]})
 
 
