@@ -65,10 +65,11 @@ class Turns:
     """What a side played.
 
     Attributes:
-        seconds: of each turn.
+        seconds: of each turn. cpu_s: processor time of all processes in all turns.
     """
 
     seconds: list[float] = field(default_factory=list)
+    cpu_s: float = 0.0
     records: dict[Episode, EpisodeRecord] = field(default_factory=dict)
 
     @property
@@ -108,20 +109,26 @@ def play_alone(process: Any, episodes: Sequence[Episode], turns: Turns) -> None:
     """A turn of the one process."""
     import ray
 
+    from benchmarks.rollout_cost.processor import processor_seconds, spent
+
+    before = processor_seconds(())
     seconds, records = ray.get(process.turn.remote(episodes))
     turns.seconds.append(seconds)
+    turns.cpu_s += spent(before, processor_seconds(())).total()
     turns.records.update(zip(episodes, records, strict=True))
 
 
 def play_together(pool: EvaluationPool, episodes: Sequence[Episode], turns: Turns) -> None:
     """A turn of the pool."""
+    from benchmarks.rollout_cost.processor import processor_seconds, spent
 
     def finished(episode: Episode, record: EpisodeRecord, _: object) -> None:
         turns.records[episode] = record
 
-    begun = time.perf_counter()
+    before, begun = processor_seconds(()), time.perf_counter()
     pool.play(episodes, finished)
     turns.seconds.append(time.perf_counter() - begun)
+    turns.cpu_s += spent(before, processor_seconds(())).total()
 
 
 def measure(settings: Settings) -> dict[str, Any]:
@@ -180,6 +187,8 @@ def numbers_of(one: Turns, many: Turns) -> dict[str, Any]:
         "episodes_per_hour_one_process": one.episodes_per_hour,
         "env_steps_per_s": many.env_steps_per_s,
         "env_steps_per_s_one_process": one.env_steps_per_s,
+        "cpu_s_per_episode": many.cpu_s / len(many.records),
+        "cpu_s_per_episode_one_process": one.cpu_s / len(one.records),
         "episodes_compared": len(shared),
         "episodes_that_differ": sum(untimed(one.records[each]) != untimed(many.records[each]) for each in shared),
     }

@@ -11,7 +11,7 @@ SETTING = ExitSetting(fixed_depth=0)
 
 
 def turns(seconds, tasks, states, latent_steps=5):
-    turns = Turns(list(seconds))
+    turns = Turns(list(seconds), cpu_s=3.0 * tasks)
     for task in range(tasks):
         for state in range(states):
             record = EpisodeRecord(SETTING.label, task, state, False, 280, [latent_steps], [7.0 * task + state])
@@ -25,6 +25,7 @@ def test_the_speedup_is_of_episodes_and_of_the_middle_turn():
     assert numbers["speedup_vs_one_process_worst"] == pytest.approx(1.5)
     assert numbers["episodes_per_hour"] == pytest.approx(6 / 26 * 3600)
     assert numbers["minutes_for_500_episodes"] == pytest.approx(500 * 26 / 6 / 60)
+    assert numbers["cpu_s_per_episode"] == pytest.approx(1.0)
     assert numbers["env_steps_per_s_one_process"] == pytest.approx(3 * 280 / 24)
 
 
