@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from avavla_ray.evaluation.heat_map import draw_weights
 from avavla_ray.files import atomic_path
 
 SCALE_TO = 384
-LINE, BAR, GAP = 16, 12, 4  # pixels
+LINE, LETTER, BAR, GAP = 16, 7, 12, 4  # pixels
 
 
 def annotate(frame: np.ndarray, lines: list[str], size: int = SCALE_TO) -> np.ndarray:
@@ -60,7 +61,8 @@ def picture_of(film: Film, index: int, title: str, outcome: str = "", size: int 
         scaled = [draw_weights(each, grid, film.crop) for each, grid in zip(scaled, grids, strict=True)]
     thought = outcome or f"step {index + 1:3d}   latent steps {film.steps[index]}"
     gate = "gate " + "  ".join(f"{score:.2f}" for score in scores) if scores else "gate not asked"
-    canvas = Image.fromarray(annotate(np.concatenate(scaled, axis=1), [title, thought, gate], size))
+    named = textwrap.wrap(title, len(scaled) * size // LETTER)
+    canvas = Image.fromarray(annotate(np.concatenate(scaled, axis=1), [*named, thought, gate], size))
     if scores:
         _draw_bars(canvas, film, scores, size)
     return np.asarray(canvas)

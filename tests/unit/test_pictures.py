@@ -126,5 +126,8 @@ def test_frames_show_the_other_cameras_the_weights_and_the_scores():
     blue = np.argwhere((shown[384:] == [70, 130, 180]).all(-1))
     assert np.ptp(orange[:, 0]) > np.ptp(blue[:, 0]) > 0  # the step that it left after scored highest
     assert picture_of(film, 1, "a task").shape[1] == 384
+    assert len(picture_of(film, 1, "pick up " + 8 * "the black bowl and " + "stop")) > len(
+        picture_of(film, 1, "a task")
+    )
     with pytest.raises(InputError, match="1 gate scores of 2 latent steps"):
         film.add([frame], 2, [0.5])
