@@ -73,6 +73,7 @@ def _draw_front(axis: Any, results: Sequence[dict[str, Any]], key: str) -> None:
     front = pareto_front([(result[key], result["success_rate"]) for result in results])
     if front:
         corners = [(results[index][key], results[index]["success_rate"]) for index in front]
+        corners.append((max(result[key] for result in results), corners[-1][1]))
         axis.step(
             *zip(*corners, strict=True), where="post", color="0.8", linewidth=6, solid_capstyle="round", zorder=0,
             label="Pareto front",

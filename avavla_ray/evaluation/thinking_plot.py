@@ -15,8 +15,8 @@ def plot_thinking(path: str | Path, results: Sequence[dict[str, Any]], title: st
     """Draw as PNG: of each exit threshold the shares of its decisions by latent steps taken; and its mean latent steps
     in each tenth of an episode, and at each task.
 
-    Fixed depths are left out, since they think everywhere alike, and so are settings without a finished episode. With
-    nothing left, nothing is drawn and no file written.
+    Fixed depths are left out, since they think everywhere alike, and so are settings without a finished episode and
+    results of older versions, which do not say when. With nothing left, nothing is drawn and no file written.
 
     Args:
         results: of one checkpoint on one suite (evaluation/results.py).
@@ -30,7 +30,10 @@ def plot_thinking(path: str | Path, results: Sequence[dict[str, Any]], title: st
     import matplotlib.pyplot as plt
     import numpy as np
 
-    gated = [r for r in sorted(results, key=order) if setting_of(r).fixed_depth is None and r["decisions"]]
+    gated = [
+        result for result in sorted(results, key=order)
+        if setting_of(result).fixed_depth is None and result["decisions"] and "steps_by_phase" in result
+    ]  # fmt: skip
     if not gated:
         return False
     tasks = {task["task"]: task["instruction"] for result in gated for task in result["tasks"]}

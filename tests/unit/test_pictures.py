@@ -90,6 +90,8 @@ def test_thinking_is_drawn_for_gated_settings_only(tmp_path):
     ]
     gated, fixed = (summarise(s, records, {0: "x"}) for s in (ExitSetting(0.5), ExitSetting(fixed_depth=5)))
     assert not plot_thinking(tmp_path / "none.png", [fixed, summarise(ExitSetting(0.3), [], {})], "title")
+    old = {name: value for name, value in gated.items() if name != "steps_by_phase"}
+    assert not plot_thinking(tmp_path / "none.png", [old], "title")
     assert not (tmp_path / "none.png").exists()
     assert plot_thinking(tmp_path / "some.png", [gated, fixed], "title")
     picture = imageio.imread(tmp_path / "some.png")[..., :3].astype(int)
