@@ -30,26 +30,35 @@ class DecisionServer:
 
     One question at a time: a decision's numbers then depend on nobody who asks beside it, not even by rounding, and its
     milliseconds are those of a single robot. It has no state: one that Ray has started again answers as the one before.
+
+    The policy comes with the questions, as a reference, in a list so that it is not read at every one: Ray warns of
+    constructors that a restart needs something large for.
     """
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self) -> None:
         torch.set_num_threads(1)
-        self._agent = agent
-        if torch.cuda.is_available() and ray.get_gpu_ids():
-            agent.policy.to("cuda")
+        self._agent: Agent | None = None
+
+    def _ready(self, held: list[ray.ObjectRef]) -> Agent:
+        if self._agent is None:
+            self._agent = ray.get(held[0])
+            if torch.cuda.is_available() and ray.get_gpu_ids():
+                self._agent.policy.to("cuda")
+        return self._agent
 
     def decide(
-        self, observations: list[Observation], belief: Belief, options: dict[str, Any]
+        self, held: list[ray.ObjectRef], observations: list[Observation], belief: Belief, options: dict[str, Any]
     ) -> tuple[DecisionBatch, Any, float]:
         """See `Agent.decide`; tensors come back on the CPU."""
-        here = Belief(*(part.to(self._agent.device) for part in belief))
+        agent = self._ready(held)
+        here = Belief(*(part.to(agent.device) for part in belief))
         with torch.no_grad():
-            decision, actions, milliseconds = self._agent.decide(observations, here, **options)
+            decision, actions, milliseconds = agent.decide(observations, here, **options)
         return _on_cpu(decision), actions, milliseconds
 
-    def device(self) -> str:
+    def device(self, held: list[ray.ObjectRef]) -> str:
         """What decides, for people."""
-        return torch.cuda.get_device_name() if self._agent.device.type == "cuda" else "cpu"
+        return torch.cuda.get_device_name() if self._ready(held).device.type == "cuda" else "cpu"
 
 
 def _on_cpu(parts: Any) -> Any:
@@ -65,11 +74,13 @@ class ServedAgent:
     A server that dies is started again by Ray, which asks it again; one that is silent for too long is ended for that.
 
     Args:
-        server: handle of a `DecisionServer`. config: of its policy. beginning: the belief that an episode starts with.
+        server: handle of a `DecisionServer`. held: a reference to the agent that it decides with, in a list.
+        config: of its policy. beginning: the belief that an episode starts with.
     """
 
-    def __init__(self, server: Any, config: PolicyConfig, beginning: Belief) -> None:
-        self._server, self.config, self._beginning = server, config, beginning
+    def __init__(self, server: Any, held: list[ray.ObjectRef], config: PolicyConfig, beginning: Belief) -> None:
+        self._server, self._held = server, held
+        self.config, self._beginning = config, beginning
         self._patience = START_S
 
     def initial_belief(self) -> Belief:
@@ -85,7 +96,7 @@ class ServedAgent:
             PolicyServerLost: no answer, though the server was started again; or it can't be.
         """
         for _ in range(ATTEMPTS):
-            answer = self._server.decide.remote(observations, belief, options)
+            answer = self._server.decide.remote(self._held, observations, belief, options)
             try:
                 decided = ray.get(answer, timeout=self._patience)
             except RayActorError as error:
@@ -100,11 +111,11 @@ class ServedAgent:
         raise PolicyServerLost(f"no policy server has answered, {ATTEMPTS} times", "hang")
 
 
-def start_servers(agent: ray.ObjectRef, count: int, gpus: float) -> list[Any]:
+def start_servers(count: int, gpus: float) -> list[Any]:
     """Servers that come back by themselves when they die, and are then asked again. They end with whoever starts
     them."""
     actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(DecisionServer)
-    return [actor.remote(agent) for _ in range(count)]
+    return [actor.remote() for _ in range(count)]
 
 
 class Evaluator:

@@ -86,8 +86,8 @@ class EvaluationPool:
         self._config, self._num_actors = config, max(1, num_actors)
         self._factory: Any = functools.partial(IsolatedSimulator, factory) if isolate else factory
         self._agent = None if agent is None else ray.put(agent)
-        self._served = () if agent is None else (agent.config, agent.initial_belief())
-        self._servers = start_servers(self._agent, servers, server_gpus) if self._agent is not None else []
+        self._served = () if agent is None else ([self._agent], agent.config, agent.initial_belief())
+        self._servers = start_servers(servers, server_gpus)
         self._actors: list[Any] = []
         self._ready: list[ray.ObjectRef] = []  # what the simulator of each says of itself, once it is there
         self._loaded: dict[int, int] = {}
@@ -196,7 +196,7 @@ class EvaluationPool:
                 self._restart(0)
                 attempt += 1
             else:
-                device = _unwrapped(self._servers[0].device.remote()) if self._servers else "cpu"
+                device = _unwrapped(self._servers[0].device.remote([self._agent])) if self._servers else "cpu"
                 self._described = {**described, "decided_on": device} if self._agent is not None else described
         return self._described
 
