@@ -10,7 +10,7 @@ import ray
 from ray import tune
 
 from actors.sweep_arena import COMPLETE, Rules, Standing, asked, start_arena
-from actors.sweep_report import Report
+from actors.sweep_report import Report, against, search_table
 from actors.sweep_search import TRIALS, Trials, reported, search
 from actors.sweep_subject import Subject
 from avavla_ray.errors import InputError
@@ -18,10 +18,9 @@ from avavla_ray.evaluation.budget import MILLISECONDS, STEPS, Budget
 from avavla_ray.evaluation.choice import choose
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, family
-from avavla_ray.evaluation.paired import Paired, mcnemar
 from avavla_ray.evaluation.proposal import NOTE, fill_gaps, proposal_table, recorded_scores, threshold_for
 from avavla_ray.evaluation.results import setting_of
-from avavla_ray.evaluation.tables import aligned, cell
+from avavla_ray.evaluation.tables import cell
 from avavla_ray.files import write_text
 from avavla_ray.provenance import provenance
 from tune_spaces.exit_thresholds import ExitSpace
@@ -121,7 +120,7 @@ class Sweep:
         )  # fmt: skip
         for standing in trials.records.values():
             self.finished(standing, space)
-        text = _search_table(trials.records.values(), space, cost)
+        text = search_table(trials.records.values(), space, cost)
         write_text(self.folder / SEARCH, text)
         print(f"\n{text}", flush=True)
 
@@ -167,7 +166,7 @@ class Sweep:
                 f"{cell(result['ms_mean'], '.1f')} ms a decision."
             )
         fresh = [record for record in records if record.initial_state in states]
-        return [*lines, *([_against(setting, full, fresh, "there")] if len(both) > 1 else [])]
+        return [*lines, *([against(setting, full, fresh, "there")] if len(both) > 1 else [])]
 
     def compare(self, setting: ExitSetting) -> list[str]:
         """Against full depth on the states of the sweep, where that was played."""
@@ -175,7 +174,7 @@ class Sweep:
         if full.label not in self._listed or setting.label == full.label:
             return []
         seen = [record for record in self.records() if record.initial_state < self.subject.states]
-        return [_against(setting, full, seen, "on the states of the sweep")]
+        return [against(setting, full, seen, "on the states of the sweep")]
 
     @property
     def ended_early(self) -> int:
@@ -227,6 +226,9 @@ class _Finished(tune.Callback):
     def __init__(self, sweep: Sweep, space: ExitSpace) -> None:
         self._sweep, self._space = sweep, space
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune keeps a copy of everything to restore a search from, which is not how ours is resumed
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         standing = reported(trial.last_result)
         rate = cell(standing.success, ".1%")
@@ -239,28 +241,6 @@ class _Finished(tune.Callback):
             self._sweep.finished(standing, self._space)
         except InputError as error:  # the tracking store, most likely: written again at the end of the search
             print(f"not written yet: {error}", flush=True)
-
-
-def _search_table(standings: Iterable[Standing], space: ExitSpace, cost: str) -> str:
-    rows = [
-        [space.setting(each.config).title, each.verdict, str(each.episodes), cell(each.success, ".1%"),
-         cell(each.cost, ".2f")]
-        for each in sorted(standings, key=lambda each: -(each.success or 0.0))
-    ]  # fmt: skip
-    return aligned(["exit threshold", "verdict", "episodes", "success (estimated if ended early)", cost], rows)
-
-
-def _against(setting: ExitSetting, full: ExitSetting, records: Sequence[EpisodeRecord], where: str) -> str:
-    def of(each: ExitSetting) -> list[EpisodeRecord]:
-        return [record for record in records if record.setting == each.label]
-
-    paired: Paired = mcnemar(of(setting), of(full))
-    low, high = paired.ci95
-    return (
-        f"Against {full.title} {where}, from the same initial states: {100 * (paired.difference or 0):+.1f} points of "
-        f"success (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, McNemar p = {paired.p_value:.2g}, "
-        f"{paired.pairs} pairs)."
-    )
 
 
 def advise(
@@ -276,6 +256,8 @@ def advise(
     notes = [f"Chosen among {len(rows)} settings: the best of many looks better than it is."]
     if sweep is not None and chosen is not None:
         notes += [*sweep.compare(chosen), *sweep.confirm(chosen)]
+    if sweep is None:
+        notes.append("Not confirmed on further initial states: that goes with a sweep of one suite.")
     if sweep is not None and sweep.ended_early:
         notes.append(
             f"{sweep.ended_early} settings were ended early, each wrongly with probability at most "

@@ -6,18 +6,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.sweep_arena import Standing
 from actors.sweep_subject import Subject
 from avavla_ray.evaluation.budget import Budget
 from avavla_ray.evaluation.choice import COLUMNS, prices
 from avavla_ray.evaluation.comparison import by_label, over_suites
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
+from avavla_ray.evaluation.paired import mcnemar
 from avavla_ray.evaluation.plots import plot_success_against_cost
 from avavla_ray.evaluation.results import order
+from avavla_ray.evaluation.tables import aligned, cell
 from avavla_ray.evaluation.threshold_table import Row, markdown, threshold_rows, write_threshold_tables
 from avavla_ray.files import write_json, write_text
 from avavla_ray.tracked_run import Run
 from avavla_ray.tracking import track
+from tune_spaces.exit_thresholds import ExitSpace
 
 PLOT, ADVICE, PRESET = "pareto.png", "recommendation.md", "exit_preset.json"
 CURVE_POINTS = 20
@@ -30,7 +34,7 @@ class Report:
 
     Args:
         parent: MLflow run of the sweep. key: the sweep's --run-id. resume: settings that were logged before are not
-            logged as others.
+            logged as others. What a tracking server does not take waits in `output`.
     """
 
     def __init__(self, output: Path, uri: str, parent: Run, key: str, resume: bool) -> None:
@@ -60,6 +64,7 @@ class Report:
                 **({"fixed_depth": setting.fixed_depth} if setting.fixed_depth is not None else {}),
             },
             tags={"checkpoint": subject.checkpoint.digest, "label": subject.label, **described, **tags},
+            output=self._output / "mlflow" / subject.name / kind / setting.label,
         ) as run:  # fmt: skip
             mine = [each for each in records if each.setting == setting.label and each.initial_state in states]
             for step, numbers in curve(mine):
@@ -128,3 +133,28 @@ def curve(records: Sequence[EpisodeRecord]) -> list[tuple[int, dict[str, float]]
                 numbers |= {"mean_latent_steps": latent / decisions, "ms_per_decision": spent / decisions}
             points.append((count, numbers))
     return points
+
+
+def search_table(standings: Iterable[Standing], space: ExitSpace, cost: str) -> str:
+    """All settings of a search, the best first, as Markdown."""
+    rows = [
+        [space.setting(each.config).title, each.verdict, str(each.episodes), cell(each.success, ".1%"),
+         cell(each.cost, ".2f")]
+        for each in sorted(standings, key=lambda each: -(each.success or 0.0))
+    ]  # fmt: skip
+    return aligned(["exit threshold", "verdict", "episodes", "success (estimated if ended early)", cost], rows)
+
+
+def against(setting: ExitSetting, full: ExitSetting, records: Sequence[EpisodeRecord], where: str) -> str:
+    """A setting against full depth from the same initial states, for people."""
+
+    def of(each: ExitSetting) -> list[EpisodeRecord]:
+        return [record for record in records if record.setting == each.label]
+
+    paired = mcnemar(of(setting), of(full))
+    low, high = paired.ci95
+    return (
+        f"Against {full.title} {where}, from the same initial states: {100 * (paired.difference or 0):+.1f} points of "
+        f"success (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, McNemar p = {paired.p_value:.2g}, "
+        f"{paired.pairs} pairs)."
+    )

@@ -54,8 +54,9 @@ class Subject:
 
     @property
     def depth(self) -> int:
-        """K."""
-        return self.checkpoint.policy.config.latent.max_steps
+        """K; 0 of a policy without a latent loop."""
+        latent = self.checkpoint.policy.config.latent
+        return latent.max_steps if latent.enabled else 0
 
     @property
     def longest(self) -> int:

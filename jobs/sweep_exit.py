@@ -126,7 +126,7 @@ def main(settings: Settings) -> None:
             "search": settings.search, "by": settings.by, "budget": str(budget), "suite": ",".join(settings.suite),
             "episodes": subjects[0].states, "trials": settings.trials, "error_rate": settings.error_rate,
         },
-        tags={"checkpoint": subjects[0].checkpoint.digest, "label": subjects[0].label},
+        tags={"checkpoint": subjects[0].checkpoint.digest, "label": subjects[0].label}, output=settings.output,
     ) as parent:  # fmt: skip
         report = Report(settings.output, uri, parent, key, settings.resume)
         results: list[dict[str, Any]] = []
@@ -168,12 +168,16 @@ def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:
     policy = subject.checkpoint.policy.config
     grid, thinks = settings.search == "grid", policy.latent.enabled
     thresholds = settings.thresholds if settings.thresholds is not None else PAPER if grid and thinks else ()
-    full = (subject.depth,) if thinks else (0,)
+    full = (subject.depth,)
     depths = settings.depths
     if depths is None:
         depths = tuple(depth for depth in DEPTHS if depth <= full[0]) if grid else full
     if settings.proposed or not grid:
         depths = tuple(dict.fromkeys((*depths, *full)))
+    if settings.proposed < 0:
+        raise InputError(f"--proposed {settings.proposed}: give 0 or more")
+    if settings.proposed and not thinks:
+        raise InputError("--proposed: this policy has no latent loop, and so no gate to replay: leave it out")
     if settings.episodes_budget is not None and grid:
         raise InputError("--episodes-budget goes with a search: a grid plays what is listed")
     return exit_settings(thresholds, depths, policy)
@@ -192,8 +196,7 @@ def _check_search(settings: Settings, subject: Subject) -> None:
         raise InputError(f"--trials {settings.trials}: give at least 1")
     if not 0 < settings.error_rate < 1:
         raise InputError(f"--error-rate {settings.error_rate}: give a number between 0 and 1")
-    latent = subject.checkpoint.policy.config.latent
-    ExitSpace.of(settings.by, latent.max_steps if latent.enabled else 0, subject.spec.instructions)
+    ExitSpace.of(settings.by, subject.depth, subject.spec.instructions)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,12 @@ def test_a_grid_leaves_the_table_the_picture_a_preset_and_runs_below_one(
     assert full.data.metrics["mean_latent_steps"] == 5
     assert {"success_rate", "ms_per_decision", "env_steps", "success_rate_low"} <= set(full.data.metrics)
 
+    from jobs import compare
+
+    compare.main(compare.Settings(sweep="sweep", output=output / "compare", tracking_uri=settings.tracking_uri))
+    again = (output / "compare" / "threshold_table.csv").read_text()
+    assert again == (output / "threshold_table.csv").read_text(), "the same settings, none of the confirmation's"
+
 
 def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -> None:
     for changes, message in (
