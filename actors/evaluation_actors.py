@@ -114,6 +114,13 @@ class ServedAgent:
 def start_servers(count: int, gpus: float) -> list[Any]:
     """Servers that come back by themselves when they die, and are then asked again. They end with whoever starts
     them."""
+    there = ray.cluster_resources().get("GPU", 0)
+    if there < count * gpus:
+        print(
+            f"the cluster has {there:g} GPUs and the policy servers reserve {count * gpus:g}: they wait until there "
+            "are more; without an autoscaler, stop and lower --num-servers or --server-gpus (0 decides on the CPU)",
+            flush=True,
+        )
     actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(DecisionServer)
     return [actor.remote() for _ in range(count)]
 

@@ -97,6 +97,7 @@ class ChainEvaluation:
             "suite": suite, "actor": plan.checkpoint.stage, "checkpoint": plan.checkpoint.digest,
             "statistics": plan.statistics.name, **identify(self._config), "render": plan.render,
             "max_steps": plan.max_steps or MAX_STEPS, "sequences_sha256": SHA256, "seed": plan.seed,
+            **plan.decided_on(),
         }  # fmt: skip
         self._ledger = ChainLedger(output / "chains.jsonl", self._identity, plan.resume)
 

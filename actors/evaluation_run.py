@@ -69,6 +69,10 @@ class EvaluationPlan:
             image_size=self.checkpoint.policy.config.backbone.camera_size, max_steps=self.max_steps,
         )  # fmt: skip
 
+    def decided_on(self) -> dict[str, str]:
+        """A GPU rounds other than a CPU: what one has played, the other does not go on with."""
+        return {"decided_on": "gpu"} if self.servers and self.server_gpus else {}
+
     def pool(self, config: SimulatorConfig, **options: Any) -> EvaluationPool:
         """Of the simulators of a suite."""
         agent = Agent(self.checkpoint.policy, self.statistics)
@@ -133,6 +137,7 @@ class EpisodeEvaluation:
         self._identity = {
             "suite": suite, "checkpoint": plan.checkpoint.digest, "statistics": plan.statistics.name, **self._data,
             "render": plan.render, "max_steps": plan.max_steps or self._suite.max_steps, "seed": plan.seed,
+            **plan.decided_on(),
         }  # fmt: skip
         self._ledger = Ledger(output / "episodes.jsonl", self._identity, plan.resume)
         self._filmed = plan.exits[0]

@@ -52,6 +52,14 @@ def test_what_cannot_be_evaluated_is_refused_at_once(plan, tmp_path, changes, su
         evaluations(replace(plan, **changes), suites, tmp_path)
 
 
+def test_what_a_cpu_has_begun_no_gpu_goes_on_with(plan, tmp_path):
+    (evaluation,) = evaluations(plan, ("tabletop",), tmp_path)
+    evaluation._ledger.add(evaluation._todo()[0].lost("for the ledger", 1, quarantined=False))
+    evaluations(replace(plan, resume=True, servers=2), ("tabletop",), tmp_path)  # servers on the CPU decide alike
+    with pytest.raises(InputError, match="another evaluation"):
+        evaluations(replace(plan, resume=True, servers=2, server_gpus=0.5), ("tabletop",), tmp_path)
+
+
 def test_what_is_finished_is_not_played_again_and_its_video_only_if_it_is_gone(plan, tmp_path):
     (evaluation,) = evaluations(replace(plan, tasks=(0, 3)), ("tabletop",), tmp_path)
     first, second, *_ = todo = evaluation._todo()
