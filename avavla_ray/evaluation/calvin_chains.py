@@ -1,4 +1,6 @@
-"""Play CALVIN's evaluation: chains of five tasks, with a checkpoint or with the scripted experts.
+"""Play CALVIN's evaluation, chains of five tasks, in one simulator: with a checkpoint or with the scripted experts.
+
+`jobs/evaluate.py --suite calvin_d_chains` plays them with a checkpoint on all cores, at several exit settings.
 
 Example: python -m avavla_ray.evaluation.calvin_chains --sequences 100 --output runs/chains
 """
