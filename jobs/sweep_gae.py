@@ -114,7 +114,7 @@ def main(settings: Settings) -> None:
     from tune_spaces.gae import METRIC, defaults, scheduler, space
 
     quiet()
-    swept = space(settings.over)
+    swept = space(settings.over, settings.scheduler)
     start = load_checkpoint(settings.checkpoint)
     simulator = replace(simulator, image_size=start.policy.config.backbone.camera_size)
     config = ppo_job.configure(job, ppo, simulator, settings.checkpoint, settings.demos)

@@ -6,7 +6,7 @@ fragments may be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,13 +36,24 @@ def domains() -> dict[str, Any]:
     }
 
 
-def space(names: Sequence[str]) -> dict[str, Any]:
-    """The parameters to sweep, by name.
+# What PBT steps along, to a neighbour at a time: its usual factors of 0.8 and 1.2 would carry a discount out of [0, 1].
+LADDERS: dict[str, list[float]] = {
+    "gae_lambda": [0.80, 0.85, 0.90, 0.93, 0.95, 0.97, 0.99, 1.0],
+    "gamma": [0.95, 0.97, 0.98, 0.99, 0.995, 0.999],
+    "lambda_entropy": [0.001, 0.003, 0.01, 0.03, 0.1],
+    "lambda_delta": [0.01, 0.03, 0.1, 0.3, 1.0],
+    "clip": [0.1, 0.15, 0.2, 0.25, 0.3],
+    "max_lag": [1, 2, 4, 8],
+}
+
+
+def space(names: Sequence[str], scheduler: str) -> dict[str, Any]:
+    """What trials draw from, by name: for PBT the rungs of LADDERS, else `domains`.
 
     Raises:
-        InputError: none, or an unknown one.
+        InputError: no name, or an unknown one.
     """
-    every = domains()
+    every = domains() if scheduler != "pbt" else {name: tune.choice(rungs) for name, rungs in LADDERS.items()}
     if not names:
         raise InputError("nothing to sweep: name parameters with --over")
     for name in names:
@@ -76,7 +87,7 @@ class RememberingASHA(AsyncHyperBandScheduler):
         super().on_trial_add(tune_controller, trial)
 
 
-def scheduler(name: str, env_steps: int, rows: Path, swept: Mapping[str, Any], seed: int) -> Any:
+def scheduler(name: str, env_steps: int, rows: Path, swept: Iterable[str], seed: int) -> Any:
     """ASHA or PBT over runs of so many environment steps.
 
     ASHA looks first after a ninth of them, then after a third. PBT (Jaderberg et al., 2017) lets the worst quarter go
@@ -97,5 +108,5 @@ def scheduler(name: str, env_steps: int, rows: Path, swept: Mapping[str, Any], s
     random.seed(seed)  # which copies it makes; Ray's PBT has no seed of its own
     return PopulationBasedTraining(
         time_attr=TIME, metric=METRIC, mode="max", perturbation_interval=max(1, env_steps // PERTURBATIONS),
-        hyperparam_mutations=dict(swept), quantile_fraction=0.25,
+        hyperparam_mutations={name: LADDERS[name] for name in swept}, quantile_fraction=0.25,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The space of PPO's credit assignment, schedulers that outlive their driver, and recipes in files."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from actors.settings import PPOSettings, recipe, save_recipe
 from actors.sweep_gae import last_rows, trials_table
 from avavla_ray.errors import InputError
-from tune_spaces.gae import METRIC, TIME, defaults, domains, scheduler, space
+from tune_spaces.gae import LADDERS, METRIC, TIME, defaults, domains, scheduler, space
 
 NAMES = tuple(domains())
 
@@ -18,14 +19,29 @@ def test_every_point_is_a_setting_of_ppo():
     for _ in range(50):
         PPOSettings(**{name: domain.sample() for name, domain in domains().items()})
     assert PPOSettings(**defaults(NAMES, PPOSettings())) == PPOSettings()
-    assert list(space(("clip",))) == ["clip"]
+    assert list(space(("clip",), "asha")) == ["clip"]
+
+
+def test_pbt_steps_along_ladders_that_hold_the_papers_values():
+    assert LADDERS.keys() == domains().keys()
+    for name, value in defaults(NAMES, PPOSettings()).items():
+        assert value in LADDERS[name]
+        assert LADDERS[name] == sorted(LADDERS[name])
+        for rung in LADDERS[name]:
+            PPOSettings(**{name: rung})
+    rungs = space(NAMES, "pbt")
+    pbt = scheduler("pbt", 400, Path("rows"), rungs, seed=0)
+    point = defaults(NAMES, PPOSettings())
+    for _ in range(200):
+        point, _ = pbt._get_new_config(None, SimpleNamespace(config=point))
+        assert all(point[name] in LADDERS[name] for name in NAMES)
 
 
 def test_what_can_not_be_swept_is_refused():
     with pytest.raises(InputError, match="did you mean 'gae_lambda'"):
-        space(("gae_lamda",))
+        space(("gae_lamda",), "asha")
     with pytest.raises(InputError, match="--over"):
-        space(())
+        space((), "pbt")
 
 
 def row(trial, steps, success, latent=2.0):
