@@ -87,7 +87,7 @@ def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "jobs/sweep_gae.py", "--checkpoint", str(settings.checkpoint), "--suite", SUITE,
-         "--recipe", "tiny", "--train-gate", "False", "--env-steps", "2000", "--num-runners", "1", "--no-isolate",
+         "--recipe", "tiny", "--train-gate", "False", "--num-runners", "1", "--no-isolate",
          "--save-updates", "1", "--over", "gae_lambda", "clip", "--output", str(settings.output),
          "--tracking-uri", str(settings.tracking_uri), *words],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -102,7 +102,7 @@ def rows_of(settings: Settings) -> list[dict]:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Settings) -> None:
-    first = job(settings, "--trials", "2")
+    first = job(settings, "--trials", "2", "--env-steps", "2000")
     end = time.monotonic() + 250
     while not (rows := rows_of(settings)) or rows[-1]["env_steps"] < 1000:
         assert first.poll() is None, first.communicate()[0]
@@ -113,7 +113,7 @@ def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Setting
     first.communicate()
     before = rows_of(settings)
 
-    second = job(settings, "--trials", "2", "--resume")
+    second = job(settings, "--trials", "2", "--env-steps", "2000", "--resume")
     said, _ = second.communicate(timeout=300)
     assert second.returncode == 0, said
     after = rows_of(settings)[len(before) :]
@@ -133,7 +133,7 @@ def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Setting
 @pytest.mark.timeout(900)
 def test_a_population_takes_turns_on_a_small_machine(settings: Settings) -> None:
     """Four trials where one fits: from checkpoint to checkpoint, the worst going on from a copy of the best."""
-    run = job(settings, "--trials", "4", "--scheduler", "pbt")
+    run = job(settings, "--trials", "4", "--scheduler", "pbt", "--env-steps", "1200")
     said, _ = run.communicate(timeout=800)
     assert run.returncode == 0, said
     assert "so they take turns" in said
@@ -141,6 +141,6 @@ def test_a_population_takes_turns_on_a_small_machine(settings: Settings) -> None
     order = [row["trial"] for row in rows]
     assert len(set(order)) == 4
     assert sum(a != b for a, b in pairwise(order)) > 3, "each was interrupted for others"
-    assert {row["trial"] for row in rows if row["env_steps"] >= 2000} == set(order)
+    assert {row["trial"] for row in rows if row["env_steps"] > 900} == set(order)
     points = {trial: {json.dumps(row["config"]) for row in rows if row["trial"] == trial} for trial in set(order)}
     assert any(len(each) > 1 for each in points.values()), "some trial went on at another point"
