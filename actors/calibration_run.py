@@ -179,7 +179,7 @@ def finish(
         lost: starts that could not be played, and why. described: provenance.
     """
     threshold = checkpoint.policy.config.latent.exit_threshold
-    title, roles, gates = f"Exit calibration of {checkpoint.path}", calibrated.roles, calibrated.gates
+    title, roles, gates = f"Exit calibration, {output.name}", calibrated.roles, calibrated.gates
     table = markdown(title, roles, gates, threshold, calibrated.auc)
     summary = {
         "checkpoint": str(output / "checkpoint"), "threshold": threshold, "kept_step": calibrated.kept,

@@ -111,9 +111,10 @@ def _diagram(axis: Any, series: Sequence[tuple[str, Reliability, Any]], threshol
         x, y = [one.score for one in each.bins], [one.share for one in each.bins]
         low = [one.share - one.interval[0] for one in each.bins]
         high = [one.interval[1] - one.share for one in each.bins]
+        axis.plot(x, y, color=colour, linewidth=0.9, alpha=0.45)
         axis.errorbar(
-            x, y, yerr=[low, high], marker=MARKERS[index % len(MARKERS)], color=colour, linewidth=1.1, elinewidth=0.8,
-            capsize=3, markersize=5, alpha=0.9, label=f"{name}: ECE {each.ece:.3f}, Brier {each.brier:.3f}",
+            x, y, yerr=[low, high], marker=MARKERS[index % len(MARKERS)], color=colour, linestyle="none",
+            elinewidth=0.8, capsize=3, markersize=5, label=f"{name}: ECE {each.ece:.3f}, Brier {each.brier:.3f}",
         )  # fmt: skip
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.03, 1.03)
