@@ -94,6 +94,16 @@ def test_a_registered_checkpoint_can_be_loaded_by_its_name(uri, tmp_path):
     assert load_checkpoint(copy).digest == checkpoint.digest
 
 
+def test_a_checkpoint_is_registered_through_the_file_of_what_waits_too(uri, tmp_path):
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, stirred_policy(tiny()), some_statistics(), stage="ppo", provenance={})
+    with track("training", kind="ppo", uri=uri, output=tmp_path / "run") as run:
+        run.register_checkpoint(folder, "waiting-policy")
+    assert run.waiting == 0
+    (version,) = client_of(uri).search_model_versions("name = 'waiting-policy'")
+    assert (version.run_id, version.tags["stage"]) == (run.run_id, "ppo")
+
+
 def test_what_is_no_checkpoint_is_not_registered(uri, tmp_path):
     with track("training", kind="bc", uri=uri) as run:
         with pytest.raises(InputError, match="there is no checkpoint"):
