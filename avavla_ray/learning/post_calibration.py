@@ -51,7 +51,7 @@ def fit_isotonic(logits: np.ndarray, labels: np.ndarray) -> GateMap:
     """Isotonic regression (Zadrozny and Elkan, 2002): (M,), (M,).
 
     Its blocks' means are the knots and lines join them, where the regression itself has steps: the map must rise
-    strictly. A block of equal labels counts half a decision of the other kind, since no logit is infinite.
+    strictly. No share is nearer to 0 or 1 than half a decision of all, since no logit is infinite.
     """
     from sklearn.isotonic import IsotonicRegression
 
