@@ -21,7 +21,6 @@ from avavla_ray.evaluation.exit_setting import ExitSetting, family
 from avavla_ray.evaluation.proposal import NOTE, fill_gaps, proposal_table, recorded_scores, threshold_for
 from avavla_ray.evaluation.results import setting_of
 from avavla_ray.evaluation.tables import cell
-from avavla_ray.files import write_text
 from avavla_ray.provenance import provenance
 from tune_spaces.exit_thresholds import ExitSpace
 
@@ -94,7 +93,7 @@ class Sweep:
         scores = recorded_scores(records, self.subject.depth)
         listed = [each.exit_threshold for each in self._listed.values() if isinstance(each.exit_threshold, float)]
         found = fill_gaps(scores, [0.0, *listed, 1.0], count)
-        self._show(proposal_table(scores, [*listed, *found]))
+        self._show(PROPOSAL, proposal_table(scores, [*listed, *found]))
         return tuple(ExitSetting(exit_threshold=value) for value in found)
 
     def search(self, budget: Budget | None) -> None:
@@ -121,8 +120,7 @@ class Sweep:
         for standing in trials.records.values():
             self.finished(standing, space)
         text = search_table(trials.records.values(), space, cost)
-        write_text(self.folder / SEARCH, text)
-        print(f"\n{text}", flush=True)
+        self._show(SEARCH, text)
 
     def finished(self, standing: Standing, space: ExitSpace) -> None:
         """A setting of the search has been judged: its result is written, once."""
@@ -198,11 +196,11 @@ class Sweep:
         scores = recorded_scores(records, depth)
         if budget is None or budget.cost == MILLISECONDS:  # milliseconds can't be replayed
             found = fill_gaps(scores, (0.0, 1.0), 3)
-            self._show(proposal_table(scores, found))
+            self._show(PROPOSAL, proposal_table(scores, found))
             return [space.spread(value) for value in found]
         targets = [budget.limit, 0.8 * budget.limit]
         found = tuple(threshold_for(scores, target) for target in targets)
-        self._show(proposal_table(scores, found))
+        self._show(PROPOSAL, proposal_table(scores, found))
         points = [space.spread(value) for value in found]
         if space.by == "family":
             of_task = {task: family(self.subject.spec.instructions[task]) for task in self.subject.tasks}
@@ -215,8 +213,8 @@ class Sweep:
             points.insert(0, own)
         return points
 
-    def _show(self, table: str) -> None:
-        write_text(self.folder / PROPOSAL, table)
+    def _show(self, name: str, table: str) -> None:
+        self._report.keep(self.folder / name, table)
         print(f"\n{table}", flush=True)
 
 

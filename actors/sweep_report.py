@@ -76,6 +76,11 @@ class Report:
             run.log_file(path)
         return result
 
+    def keep(self, path: Path, text: str) -> None:
+        """Write a file, and keep a copy with the sweep's run."""
+        write_text(path, text)
+        self._parent.log_file(path, None if path.parent == self._output else path.parent.name)
+
     def finish(self, results: Sequence[dict[str, Any]], title: str, budget: Budget | None) -> list[Row]:
         """Tables and picture of all settings that were played to the end; of several suites, their means."""
         results = sorted(results, key=order)
@@ -110,8 +115,7 @@ class Report:
             f"What success costs along the front of the {len(rows)} settings that were played to the end:", "",
             prices(rows, cost), *(f"- {note}" for note in notes), "",
         ]  # fmt: skip
-        write_text(self._output / ADVICE, "\n".join(lines))
-        self._parent.log_file(self._output / ADVICE)
+        self.keep(self._output / ADVICE, "\n".join(lines))
 
 
 def curve(records: Sequence[EpisodeRecord]) -> list[tuple[int, dict[str, float]]]:
