@@ -74,6 +74,8 @@ class Settings:
     resume: bool = False
     """Continue the run in the output folder from its newest checkpoint, on any number of workers."""
     seed: int | None = None
+    register: str | None = None
+    """Name of a model in MLflow's registry: the checkpoint becomes its newest version."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -92,6 +94,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
         InputError: something given is wrong.
     """
     from actors.cluster import connect
+    from avavla_ray.model_registry import check_name
     from avavla_ray.provenance import provenance
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.behaviour_cloning import carry_out, plan
@@ -103,6 +106,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     check_suites(mixture, calvin)
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
+    check_name(settings.register)
     connect(cpus=round(chosen.workers * chosen.threads + chosen.data_cpus + 0.5))
     described = provenance(seed=chosen.seed, precision=chosen.precision)
     for data, held_out in zip(mixture.datasets, planned.held_out, strict=True):
@@ -123,6 +127,8 @@ def run(settings: Settings, *, calvin: bool) -> None:
         tags={**described, "demonstrations": [data.manifest.get("provenance", {}) for data in mixture.datasets]},
     ) as tracked:  # fmt: skip
         result = carry_out(planned, provenance=described, tracking=(uri, tracked.run_id))
+        if settings.register is not None:
+            tracked.register_checkpoint(result.checkpoint, settings.register)
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items() if name.startswith("val"))
     print(
         f"\n{result.metrics['step']} steps in {result.metrics['elapsed'] / 60:.1f} minutes"

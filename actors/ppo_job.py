@@ -122,6 +122,8 @@ class Settings:
     resume: bool = False
     """Continue the run in the output folder from its newest checkpoint."""
     seed: int = 0
+    register: str | None = None
+    """Name of a model in MLflow's registry: the checkpoint becomes its newest version."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -134,7 +136,8 @@ SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
 # May change from one --resume to the next.
 OPEN_ENDED = (
     "env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",
-    "num_servers", "server_gpus", "rollout_precision", "spot", "profile", "output", "run_id", "resume", "tracking_uri",
+    "num_servers", "server_gpus", "rollout_precision", "spot", "profile", "output", "run_id", "resume", "register",
+    "tracking_uri",
 )  # fmt: skip
 
 
@@ -146,6 +149,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
         SystemExit: the process was told to end (SIGTERM).
     """
     from avavla_ray.demonstrations.place import Place
+    from avavla_ray.model_registry import check_name
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify
@@ -164,6 +168,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     check(settings, ppo)  # everything that can be wrong is looked at before anything slow starts
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
+    check_name(settings.register)
 
     from actors.cluster import connect
     from actors.ppo_run import CURVES, PROFILES, Budget, finish, quiet, train
@@ -207,6 +212,8 @@ def run(settings: Settings, *, calvin: bool) -> None:
         for name in ("summary.json", *CURVES, *PROFILES):
             if (settings.output / name).is_file():
                 tracked.log_file(settings.output / name)
+        if settings.register is not None:
+            tracked.register_checkpoint(settings.output / "checkpoint", settings.register)
 
 
 def choose(settings: Settings) -> PPOSettings:

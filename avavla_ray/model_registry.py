@@ -9,6 +9,16 @@ from typing import Any
 from avavla_ray.errors import InputError
 
 
+def check_name(name: str | None) -> None:
+    """Refuse a name that MLflow's addresses can't hold; None is none.
+
+    Raises:
+        InputError: says what it may be made of.
+    """
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"registered model {name!r}: give letters, digits, '.', '_' and '-', no blank, slash or colon")
+
+
 def check_checkpoint(folder: str | Path, name: str) -> None:
     """Refuse what can't be registered, before anything is sent.
 
@@ -17,8 +27,7 @@ def check_checkpoint(folder: str | Path, name: str) -> None:
     """
     from avavla_ray.policy.folder import open_folder
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"registered model {name!r}: give letters, digits, '.', '_' and '-', no blank, slash or colon")
+    check_name(name)
     open_folder(folder, verify=False)
 
 

@@ -65,6 +65,8 @@ class Settings:
     """Actors that play side by side."""
     isolate: bool = True
     """Simulators in processes of their own, which die instead of the actor."""
+    register: str | None = None
+    """Name of a model in MLflow's registry: the checkpoint becomes its newest version."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -80,6 +82,7 @@ def main(settings: Settings) -> None:
         note_simulator,
         noted_simulator,
     )
+    from avavla_ray.model_registry import check_name
     from avavla_ray.policy.agent import Agent
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.progress import Progress
@@ -102,6 +105,7 @@ def main(settings: Settings) -> None:
     data = identify(simulator)
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
+    check_name(settings.register)
     identity = {
         "checkpoint": checkpoint.digest, "statistics": statistics.name, "suite": settings.suite, **data,
         "tasks": settings.tasks, "render": settings.render, "max_steps": settings.max_steps,
@@ -148,6 +152,8 @@ def main(settings: Settings) -> None:
             calibrated, checkpoint, training, settings.output, tracked,
             post=settings.post, lost=lost, described=described,
         )  # fmt: skip
+        if settings.register is not None:
+            tracked.register_checkpoint(settings.output / "checkpoint", settings.register)
 
 
 def choose(settings: Settings) -> GateSettings:
