@@ -166,7 +166,11 @@ def test_a_search_that_was_killed_goes_on_and_plays_nothing_twice(settings: Sett
     assert len(before) >= 10
 
     second = job(settings, "--resume")
-    said, _ = second.communicate(timeout=250)
+    try:
+        said, _ = second.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        second.kill()
+        raise
     assert second.returncode == 0, said
     after = episodes_of(settings.output)
     assert len(after) == len(set(after)), "an episode was played twice"

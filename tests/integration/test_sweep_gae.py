@@ -94,13 +94,22 @@ def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def ended(process: subprocess.Popen[str], seconds: float) -> str:
+    """What it has said; one that takes longer is killed."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 def rows_of(settings: Settings) -> list[dict]:
     path = settings.output / "results.jsonl"
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(800)
 def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Settings) -> None:
     first = job(settings, "--trials", "2", "--env-steps", "2000")
     end = time.monotonic() + 250
@@ -114,7 +123,7 @@ def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Setting
     before = rows_of(settings)
 
     second = job(settings, "--trials", "2", "--env-steps", "2000", "--resume")
-    said, _ = second.communicate(timeout=300)
+    said = ended(second, 400)
     assert second.returncode == 0, said
     after = rows_of(settings)[len(before) :]
     trial = before[-1]["trial"]
@@ -130,17 +139,17 @@ def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Setting
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1600)
 def test_a_population_takes_turns_on_a_small_machine(settings: Settings) -> None:
     """Four trials where one fits: from checkpoint to checkpoint, the worst going on from a copy of the best."""
-    run = job(settings, "--trials", "4", "--scheduler", "pbt", "--env-steps", "1200")
-    said, _ = run.communicate(timeout=800)
+    run = job(settings, "--trials", "4", "--scheduler", "pbt", "--env-steps", "600")
+    said = ended(run, 1500)
     assert run.returncode == 0, said
     assert "so they take turns" in said
     rows = rows_of(settings)
     order = [row["trial"] for row in rows]
     assert len(set(order)) == 4
     assert sum(a != b for a, b in pairwise(order)) > 3, "each was interrupted for others"
-    assert {row["trial"] for row in rows if row["env_steps"] > 900} == set(order)
+    assert {row["trial"] for row in rows if row["env_steps"] >= 450} == set(order)
     points = {trial: {json.dumps(row["config"]) for row in rows if row["trial"] == trial} for trial in set(order)}
     assert any(len(each) > 1 for each in points.values()), "some trial went on at another point"
