@@ -137,13 +137,15 @@ def processors(config: AsyncPPOConfig) -> float:
 
 def sweep(
     config: AsyncPPOConfig, swept: Mapping[str, Any], first: Mapping[str, Any], scheduler: Any, callback: TrialRuns, *,
-    output: Path, trials: int, at_once: int, env_steps: int, save_updates: int, seed: int, resume: bool,
+    output: Path, trials: int, at_once: int, env_steps: int, save_updates: int | None, seed: int, resume: bool,
 ) -> None:  # fmt: skip
     """Run all trials, or go on with those of a sweep that was killed: finished ones stay as they are, each other one
     goes on from its last checkpoint.
 
     Args:
         first: the first trial's point. at_once: trials side by side.
+        save_updates: between checkpoints, of which the newest two are kept. None leaves saving to the scheduler, and
+            keeps all: PBT may let a trial that waits go on from one that its owner has long left behind.
 
     Raises:
         RuntimeError: a trial failed.
@@ -166,9 +168,8 @@ def sweep(
             ),
             run_config=tune.RunConfig(
                 name=EXPERIMENT, storage_path=str(folder), verbose=0, callbacks=[callback], stop={TIME: env_steps},
-                checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=2, checkpoint_frequency=save_updates, checkpoint_at_end=True
-                ),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True) if save_updates is None
+                else tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=save_updates, checkpoint_at_end=True),
             ),
         )  # fmt: skip
     failed = [result.error for result in tuner.fit() if result.error is not None]

@@ -58,7 +58,7 @@ class Settings:
     max_steps: int | None = None
     """Step limit of an episode; the suite's published one when left out."""
     save_updates: int = 5
-    """Updates between checkpoints of a trial, which --resume goes on from."""
+    """Updates between checkpoints of a trial, which --resume goes on from; pbt has its own, four a run."""
     output: Path = Path("runs/sweep_gae")
     run_id: str | None = None
     """Identity of this sweep in MLflow; the output folder's name when left out."""
@@ -150,7 +150,8 @@ def main(settings: Settings) -> None:
             config, swept, defaults(settings.over, ppo),
             scheduler(settings.scheduler, settings.env_steps, rows.absolute(), swept, settings.seed), told,
             output=settings.output, trials=settings.trials, at_once=at_once, env_steps=settings.env_steps,
-            save_updates=settings.save_updates, seed=settings.seed, resume=settings.resume,
+            save_updates=None if settings.scheduler == "pbt" else settings.save_updates,
+            seed=settings.seed, resume=settings.resume,
         )  # fmt: skip
         ranked = last_rows(rows)
         table = trials_table(ranked)
