@@ -28,8 +28,9 @@ class Delivery:
 
     @property
     def ready(self) -> bool:
-        """A fragment is complete, or an episode of a group has ended, which is told of at once too."""
-        return bool(self._complete) or (self.groups is not None and bool(self.report.finished))
+        """A fragment is complete, or an episode has ended: that is told of at once, though its last value may still be
+        asked for, or its group be incomplete."""
+        return bool(self._complete) or bool(self.report.finished)
 
     def add(self, rows: Rows, group: Group | None) -> None:
         """These rows are a fragment, or an episode of a group."""

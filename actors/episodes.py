@@ -89,8 +89,11 @@ class Episodes:
         begin_reset(slot.simulator, task, seed)
         slot.flying = RESET
 
-    def land(self, buffer: Buffer) -> None:
+    def land(self, buffer: Buffer, *, all_of_them: bool = True) -> None:
         """What came of the chunks and resets that are flying; the next episodes begin.
+
+        Args:
+            all_of_them: wait for those that are late, too.
 
         Raises:
             NoTaskLeft: there is nothing to play. SimulatorFailure: a simulator that never starts.
@@ -99,7 +102,8 @@ class Episodes:
         try:
             with span("simulators"):
                 for slot in buffer.flying:
-                    if not (self.draining and slot.flying == RESET):
+                    if (all_of_them or not slot.late) and not (self.draining and slot.flying == RESET):
+                        slot.late = False
                         self._landed(slot, buffer)
         finally:
             self.delivery.report.simulator_seconds += time.perf_counter() - begun

@@ -6,6 +6,8 @@ another, and they go on stepping between orders:
     chunks of a buffer executed -> rows, next episodes begun -> question to the policy
     its answer -> next chunks begun -> fragments that are complete
 
+One that takes much longer than the others of its buffer, or has hung, joins them again when it is ready or replaced.
+
 What a simulator is to play and the noise of its decisions are its own, so that neither depends on which buffer was
 faster. Plain Python without Ray: `actors/env_runner.py` puts it on a cluster. Letters: E simulators, T decisions a
 fragment, K latent steps, Z latent width.
@@ -31,10 +33,11 @@ from actors.slots import CHUNK, Buffer, Slot
 from actors.watchdog import Watchdog
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
-from avavla_ray.simulators.isolated.side_by_side import wait_for
+from avavla_ray.simulators.isolated.side_by_side import is_stuck, wait_for
 from avavla_ray.timing import span
 
-PATIENCE_S = 10.0  # after which what a buffer waits for is looked after, which ends it when it has hung
+PATIENCE_S = 10.0  # after which an answer of the policy is looked after
+STRAGGLER_S = 1.0  # after which the simulators of a buffer go on without those of them that are not ready
 
 
 class Rollout:
@@ -79,6 +82,7 @@ class Rollout:
         self._failure: SimulatorFailure | None = None
         self._left: str | None = None
         self._idle_since: float | None = None
+        self._looked = 0.0  # for simulators that have hung
         self._slots: list[Slot] = []
         policy = placement.translation.config
         belief = (
@@ -193,9 +197,23 @@ class Rollout:
 
     def _hold(self) -> None:
         """Land what is flying and go no further. A buffer that the policy is asked for has nothing in the air."""
+        end = time.monotonic() + STRAGGLER_S
+        waiting = self._waited_for()
+        while waiting and time.monotonic() < end:
+            waiting -= wait_for([slot.simulator for slot in self._slots if id(slot.simulator) in waiting], None, 0.1)
         for buffer in self._buffers:
             if buffer.ticket is None:
-                self._episodes.land(buffer)
+                self._land(buffer, waiting)
+
+    def _waited_for(self) -> set[int]:
+        """Simulators that are at something, by id."""
+        return {id(slot.simulator) for buffer in self._buffers for slot in buffer.flying}
+
+    def _land(self, buffer: Buffer, waiting: set[int]) -> None:
+        """Its simulators that are not waited for any more."""
+        for slot in buffer.flying:
+            slot.late = id(slot.simulator) in waiting
+        self._episodes.land(buffer, all_of_them=False)
 
     def _next(self, order: Order) -> Buffer | None:
         """The buffer to look after: in turn, unless another one is ready first; None when a lockstep order is done."""
@@ -216,15 +234,13 @@ class Rollout:
 
     def _first_ready(self) -> Buffer:
         begun = time.perf_counter()
-        waiting = {id(slot.simulator) for buffer in self._buffers for slot in buffer.flying}
+        waiting = self._waited_for()
         with span("waiting"):
             while True:
                 for buffer in self._buffers:
-                    if buffer.ticket is None:
-                        ready = not any(id(slot.simulator) in waiting for slot in buffer.flying)
-                    else:
-                        ready = buffer.ticket.done
-                    if ready or time.monotonic() - buffer.since > PATIENCE_S:
+                    if self._is_ready(buffer, waiting):
+                        for slot in buffer.flying:
+                            slot.late = id(slot.simulator) in waiting
                         waited = time.perf_counter() - begun
                         if buffer.ticket is None:
                             self._delivery.report.simulator_seconds += waited
@@ -232,12 +248,38 @@ class Rollout:
                             self._delivery.report.policy_seconds += waited
                         return buffer
                 simulators = [slot.simulator for slot in self._slots if id(slot.simulator) in waiting]
-                waiting -= wait_for(simulators, self.placement.woken, 1.0)
+                waiting -= wait_for(simulators, self.placement.woken, STRAGGLER_S)
+                waiting -= self._hung(waiting)
                 self.placement.heard()
+
+    @staticmethod
+    def _is_ready(buffer: Buffer, waiting: set[int]) -> bool:
+        """Whether there is something to do for it: an answer, or simulators that have landed, all or after a while."""
+        since = time.monotonic() - buffer.since
+        if buffer.ticket is not None:
+            return buffer.ticket.done or since > PATIENCE_S
+        away = [slot for slot in buffer.flying if id(slot.simulator) in waiting]
+        if not away:
+            return True
+        landed = any(slot.flying and id(slot.simulator) not in waiting for slot in buffer.slots)
+        return landed and (since > STRAGGLER_S or all(slot.late for slot in away))
+
+    def _hung(self, waiting: set[int]) -> set[int]:
+        """Those among the ones that are waited for: to land them says so. Looks about every second."""
+        now = time.monotonic()
+        if now - self._looked < STRAGGLER_S:
+            return set()
+        self._looked = now
+        return {
+            id(slot.simulator)
+            for buffer in self._buffers for slot in buffer.flying
+            if id(slot.simulator) in waiting and (slot.late or now - buffer.since > STRAGGLER_S)
+            and is_stuck(slot.simulator)
+        }  # fmt: skip
 
     def _advance(self, buffer: Buffer) -> None:
         if buffer.ticket is None:
-            self._episodes.land(buffer)
+            self._episodes.land(buffer, all_of_them=self._episodes.lockstep)
             self._deciding.ask(buffer)
             if buffer.ticket is None or not buffer.ticket.done:
                 return

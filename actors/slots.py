@@ -47,7 +47,8 @@ class Slot:
     Attributes:
         starts, noise: its own randomness, for where episodes begin and for what is decided in them, so that neither
             depends on what other simulators do.
-        flying: what its simulator is at, CHUNK or RESET. actions: (C, A), of that chunk.
+        flying: what its simulator is at, CHUNK or RESET. late: the others of its buffer have gone on without it.
+        actions: (C, A), of that chunk.
         observation: what is to be decided on; None while there is none.
         hidden (M, D), history (Z,): belief. latent_steps: of the decision whose chunk is flying.
         rows: of the fragment in the making.
@@ -63,6 +64,7 @@ class Slot:
     history: np.ndarray
     name: str
     flying: str | None = None
+    late: bool = False
     actions: np.ndarray | None = None
     observation: Observation | None = None
     episode: Episode | None = None

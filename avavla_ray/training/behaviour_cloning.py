@@ -141,7 +141,9 @@ def plan(
     for world in {settings.min_workers or settings.workers, settings.workers}:
         engine_settings(settings, world)
     start = None if initial is None else check_start(initial, policy)
-    check_stages(settings, latent_loop=policy.latent.enabled, valued=start is not None and start.stage in ("ppo", "calibrated"))
+    check_stages(
+        settings, latent_loop=policy.latent.enabled, valued=start is not None and start.stage in ("ppo", "calibrated")
+    )
     identity = {
         **{name: value for name, value in asdict(settings).items() if name not in FREE},
         "policy": policy.preset, "lora": policy.lora and asdict(policy.lora), "initial": start and start.digest,

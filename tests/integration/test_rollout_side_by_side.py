@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ from actors.orders import Order
 from actors.weights import WeightHandle
 from avavla_ray.policy.weights import flatten
 from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.isolated.limits import Limits
 from avavla_ray.simulators.isolated.side_by_side import wait_for
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from tests.support.fragments import POINT, order, point_rollout
@@ -62,6 +65,30 @@ def test_a_slow_start_holds_up_its_own_buffer_only() -> None:
             for fragment in rollout.deliver(order(4))[0]:
                 played[int(fragment.task[0])] += len(fragment)
         assert played[1] > 4 * played[0] > 0
+    finally:
+        rollout.close()
+
+
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_a_simulator_that_hangs_keeps_nobody_waiting_and_is_replaced(buffers: int, capfd) -> None:
+    make = functools.partial(IsolatedSimulator, make_point_simulator, limits=Limits(silence_s=5.0))
+    rollout = point_rollout(stirred_policy(tiny()).eval(), make, simulators=4, buffers=buffers)
+    try:
+        rollout.deliver(order(2))
+        hung = rollout._slots[0]
+        pid, finished, decisions, deliveries = hung.simulator.pid, list[str](), 0, 0
+        os.kill(pid, signal.SIGSTOP)
+        while hung.simulator.pid == pid:
+            _, report = rollout.deliver(order(2))
+            finished += [episode.episode_id for episode in report.finished]
+            decisions, deliveries = decisions + report.decisions, deliveries + 1
+        assert decisions > 20, "the others of its buffer go on without it"
+        assert len(finished) > 3
+        assert not any(name.startswith(f"{hung.name}-") for name in finished[2:])
+        assert "hang" in capfd.readouterr().out
+        begun = hung.begun
+        while hung.begun < begun + 2:
+            rollout.deliver(order(2))
     finally:
         rollout.close()
 

@@ -52,9 +52,9 @@ def test_what_is_not_taken_is_on_disk_when_put_returns_and_goes_out_later(tmp_pa
     assert outbox.close(0.3) == 5
     assert time.monotonic() - begun < 2.0
 
-    store.up.set()
     again = Outbox(path, store.deliver, "the store")
     assert again.waiting == 5
+    store.up.set()
     again.put(*entries(5))
     assert again.close(30.0) == 0
     assert store.taken == [0, 1, 2, 3, 4, 5]

@@ -58,6 +58,7 @@ class SimulatorProcess:
         self._asked: deque[tuple[str, float]] = deque()
         self._since = 0.0  # when the oldest unanswered command could begin
         self._dead_before = ""
+        self._pulse: Pulse | None = None  # felt while an answer is awaited
         try:
             with theirs:
                 ends = [theirs.fileno(), self._seen.descriptor, self._films.descriptor]
@@ -85,6 +86,16 @@ class SimulatorProcess:
         except (BrokenPipeError, ConnectionResetError):
             self._dead_before = command
 
+    @property
+    def stuck(self) -> bool:
+        """Whether `answer` would give the process up at once. Ask again and again, about every second."""
+        if not self._asked or self._line.poll(0):
+            return False
+        pulse = self._pulse = self._pulse or Pulse(self.pid, self._seen)
+        pulse.feel()
+        late = time.monotonic() >= self._since + self._asked[0][1]
+        return late or pulse.dead or pulse.silence > self._limits.silence_s
+
     def answer(self) -> tuple[Any, ...]:
         """What came of the oldest unanswered command.
 
@@ -93,7 +104,8 @@ class SimulatorProcess:
             Exception: whatever the simulator raised; SimulatorFailure and InputError among it.
         """
         command, seconds = self._asked.popleft()
-        deadline, pulse = self._since + seconds, Pulse(self.pid, self._seen)
+        deadline, pulse = self._since + seconds, self._pulse or Pulse(self.pid, self._seen)
+        self._pulse = None
         while not self._line.poll(min(TICK_S, max(0.0, deadline - time.monotonic()))):
             pulse.feel()
             if pulse.dead and not self._line.poll(0):

@@ -41,6 +41,12 @@ def finish_chunk(simulator: Simulator, actions: np.ndarray) -> ChunkResult:
     return simulator.run_chunk(actions)
 
 
+def is_stuck(simulator: Simulator) -> bool:
+    """Whether it has hung, so that `finish_*` would say so at once; to be asked about every second."""
+    process = simulator._process if isinstance(simulator, IsolatedSimulator) else None
+    return process is not None and process.stuck
+
+
 def wait_for(simulators: Iterable[Simulator], also: int | None, seconds: float) -> set[int]:
     """Wait until one of these has an answer, or a file descriptor can be read, at most so long.
 
