@@ -7,7 +7,7 @@ the full policy's exit gate, and plays all of them from the same initial states.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class Settings:
     """Fixed depth at which the variants are compared."""
     depths: tuple[int, ...] = (0, 1, 3, 5, 10)
     """Fixed depths of the full policy."""
+    delta: float = 0.05
+    """Gain of value that thinking on is worth it for, in the calibration of the gate."""
     threshold: float = 0.55
     """Exit threshold of the adaptive row."""
     max_steps: int | None = None
@@ -56,15 +58,22 @@ class Settings:
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
+# From one --resume to the next: what is played of the trained policies, and how.
+MAY_CHANGE = ("episodes", "depth", "depths", "threshold", "num_runners", "output", "resume", "tracking_uri")
+
+
 def main(settings: Settings) -> None:
     from avavla_ray.evaluation.ablation import ablation_table, play_list, plot_ablation, read_rows, variants
     from avavla_ray.files import write_text
     from avavla_ray.policy.config import preset
     from avavla_ray.tracking import check_store, default_uri, track
+    from avavla_ray.training.output import check_output
 
     uri = settings.tracking_uri or default_uri()
     check_store(uri)
     check(settings)
+    trained = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    check_output(settings.output, trained, settings.resume)
     family = variants(with_ppo=settings.ppo_minutes > 0)
     demos = settings.demos or str(settings.output / "demos")
     if settings.demos is None:
@@ -89,7 +98,7 @@ def main(settings: Settings) -> None:
     plot_ablation(picture, found, f"{settings.suite}: does thinking pay?")
     with track(
         f"ablation {settings.output.name}", kind="ablation", uri=uri, run_key=settings.output.name,
-        resume=settings.resume, params={"suite": settings.suite, "preset": settings.preset},
+        resume=settings.resume, params={"suite": settings.suite, "preset": settings.preset}, output=settings.output,
     ) as run:  # fmt: skip
         run.log_file(settings.output / "ablation.md")
         run.log_file(picture)
@@ -98,21 +107,36 @@ def main(settings: Settings) -> None:
 
 def check(settings: Settings) -> None:
     """Refuse what can't work, before anything slow starts."""
+    from actors.settings import recipe
+    from avavla_ray.demonstrations.reader import read_metadata
     from avavla_ray.errors import InputError
     from avavla_ray.evaluation.exit_setting import exit_settings
     from avavla_ray.policy.config import preset
     from avavla_ray.simulators.base import SimulatorConfig
-    from avavla_ray.simulators.registry import identify
+    from avavla_ray.simulators.registry import CHAINS, identify, suite_spec
+    from avavla_ray.training.output import check_unused
 
+    if settings.suite.endswith(CHAINS):
+        raise InputError(f"--suite {settings.suite}: an ablation plays single tasks; take one of them")
+    spec = suite_spec(settings.suite)
+    if not 1 <= settings.episodes <= spec.num_initial_states:
+        raise InputError(f"--episodes {settings.episodes}: {settings.suite} has 1 to {spec.num_initial_states} a task")
+    if settings.bc_minutes <= 0 or settings.ppo_minutes < 0:
+        raise InputError("--bc-minutes needs to be more than 0, and --ppo-minutes at least 0")
+    recipe(settings.ppo_recipe)
+    if settings.demos is not None:
+        read_metadata(settings.demos)
     deepest = max((settings.depth, *settings.depths))
     if settings.max_depth < deepest:
         raise InputError(f"--max-depth {settings.max_depth}: the deepest of --depth and --depths is {deepest}")
     exit_settings((settings.threshold,), (), preset(settings.preset))
     identify(
-        SimulatorConfig(suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render)
-    )
-    if settings.output.exists() and not settings.resume:
-        raise InputError(f"{settings.output} exists: add --resume to go on there, or give another --output")
+        SimulatorConfig(
+            suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
+            max_steps=settings.max_steps,
+        )
+    )  # fmt: skip
+    check_unused(settings.output, settings.resume)
 
 
 def train(settings: Settings, variant: Variant, demos: str, uri: str) -> None:
@@ -133,7 +157,8 @@ def train(settings: Settings, variant: Variant, demos: str, uri: str) -> None:
         ])  # fmt: skip
     else:
         stage(settings, f"exit calibration: {variant.name}", "calibrate_exit", folder, [
-            *simulator(settings), "--checkpoint", settings.output / variant.start, *tracked,
+            *simulator(settings), *limit(settings), "--checkpoint", settings.output / variant.start,
+            "--delta", settings.delta, *tracked,
         ])  # fmt: skip
 
 

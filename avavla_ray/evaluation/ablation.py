@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting
-from avavla_ray.evaluation.paired import Paired, mcnemar
+from avavla_ray.evaluation.paired import Paired, compare_outcomes
+from avavla_ray.evaluation.results import outcomes_of
 from avavla_ray.evaluation.tables import aligned, cell
 from avavla_ray.files import atomic_path
 
@@ -109,28 +109,20 @@ def play_list(family: Sequence[Variant], depth: int, depths: Sequence[int], thre
 def read_rows(folder: Path, plays: Sequence[Play], depth: int) -> list[Row]:
     """From the evaluations' folders, named by their variants' keys: the reference (full, at `depth`) first."""
     results: dict[str, dict[str, Any]] = {}
-    records: dict[str, list[EpisodeRecord]] = {}
     for play in plays:
-        played = read_records(folder / play.variant.key / "episodes.jsonl")
         for setting in play.settings:
             title = f"{play.variant.name}, {'adaptive ' if setting.fixed_depth is None else ''}{setting.title}"
             path = folder / play.variant.key / f"{setting.label}.json"
             results[title] = json.loads(path.read_text(encoding="utf-8"))
-            records[title] = [record for record in played if record.setting == setting.label]
     reference, bare = f"full, fixed depth {depth}", f"no RL, fixed depth {depth}"
     rows = [Row(reference, results[reference])]
     for title, result in results.items():
         if title == reference:
             continue
         against = bare if title.startswith("no RL, no ") and bare in results else reference
-        rows.append(Row(title, result, (against, mcnemar(records[title], records[against]))))
+        paired = compare_outcomes(outcomes_of(result), outcomes_of(results[against]))
+        rows.append(Row(title, result, (against, paired)))
     return rows
-
-
-def read_records(path: Path) -> list[EpisodeRecord]:
-    """Of an evaluation's ledger."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    return [EpisodeRecord(**json.loads(line)) for line in lines]
 
 
 def ablation_table(rows: Sequence[Row]) -> str:

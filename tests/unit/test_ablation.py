@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -14,7 +14,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.evaluation.ablation import Play, ablation_table, play_list, plot_ablation, read_rows, variants
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.results import summarise
-from jobs.ablate import Settings, check
+from jobs.ablate import Settings, check, main
 
 
 @pytest.mark.parametrize("with_ppo", [True, False])
@@ -43,9 +43,9 @@ def played(folder: Path, plays: list[Play], success: dict[str, float]) -> None:
         here = folder / play.variant.key
         here.mkdir(parents=True)
         for setting in play.settings:
-            (here / f"{setting.label}.json").write_text(json.dumps(summarise(setting, records, {0: "reach"})))
-        lines = [json.dumps({"evaluates": {}}), *(json.dumps(asdict(record)) for record in records)]
-        (here / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+            (here / f"{setting.label}.json").write_text(
+                json.dumps(summarise(setting, records, {0: "reach"}, suite="tabletop"))
+            )
 
 
 def test_rows_are_compared_pair_by_pair_with_the_full_policy(tmp_path: Path) -> None:
@@ -69,8 +69,35 @@ def test_rows_are_compared_pair_by_pair_with_the_full_policy(tmp_path: Path) -> 
     assert np.ptp(imageio.imread(tmp_path / "ablation.png")) > 0
 
 
-def test_what_can_not_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--max-depth 4: the deepest of --depth and --depths is 10"):
-        check(Settings(max_depth=4, suite="tabletop", preset="tiny", output=tmp_path / "new"))
-    with pytest.raises(InputError, match="exists: add --resume"):
-        check(Settings(suite="tabletop", preset="tiny", output=tmp_path))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_depth": 4}, "--max-depth 4: the deepest of --depth and --depths is 10"),
+        ({"episodes": 1000}, "--episodes 1000: tabletop has 1 to"),
+        ({"ppo_recipe": "paprika"}, "paprika"),
+        ({"bc_minutes": 0.0}, "--bc-minutes needs to be more than 0"),
+        ({"demos": "nowhere"}, "no demonstrations at nowhere"),
+        ({"max_steps": 0}, "max_steps|step"),
+        ({"suite": "calvin_d_chains"}, "an ablation plays single tasks"),
+    ],
+)
+def test_what_can_not_work_is_refused_before_anything_starts(tmp_path: Path, changes: dict, message: str) -> None:
+    settings = Settings(suite="tabletop", preset="tiny", output=tmp_path / "new")
+    check(settings)
+    with pytest.raises(InputError, match=message):
+        check(replace(settings, **changes))
+
+
+def test_what_was_trained_with_other_settings_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("avavla_ray.job_chain.run_stage", lambda title, job, words: asked.append(job) or 1 / 0)
+    settings = Settings(
+        suite="tabletop", preset="tiny", output=tmp_path / "new", tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"
+    )
+    with pytest.raises(ZeroDivisionError):
+        main(settings)
+    assert asked == ["collect_demos"]
+    with pytest.raises(InputError, match="seed 0 -> 1"):
+        main(replace(settings, resume=True, seed=1))
+    with pytest.raises(ZeroDivisionError):
+        main(replace(settings, resume=True, episodes=10))
