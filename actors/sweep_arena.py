@@ -161,18 +161,22 @@ class Arena:
         return len(now) == len(todo)
 
     def compete(self, setting: ExitSetting, rules: Rules) -> Standing:
-        """Play one setting until all is played, or the rest need not be."""
+        """Play one setting until all is played, or the rest need not be.
+
+        What has been played whole is complete, whatever the tests say of it: they end what is still to be played.
+        """
         judge = rules.judge(rules.best(self._points(rules, other_than=setting.label)))
+        known = all((setting.label, *key) in self._ledger for key in rules.planned)
         seen: list[EpisodeRecord] = []
 
         def look(_: EpisodeRecord | None) -> bool:
-            while judge.verdict is None and len(seen) < len(rules.planned):
+            while (known or judge.verdict is None) and len(seen) < len(rules.planned):
                 record = self._ledger.records.get((setting.label, *rules.planned[len(seen)]))
                 if record is None:
                     break
                 seen.append(record)
                 judge.see(record)
-            return judge.verdict is not None
+            return judge.verdict is not None and not known
 
         while not look(None) and len(seen) < len(rules.planned):
             todo = [key for key in rules.planned if (setting.label, *key) not in self._ledger]
@@ -181,12 +185,13 @@ class Arena:
             if not count:
                 break
             self._hand_out([(setting, *key) for key in todo[:count]], look)
-        verdict = judge.verdict or (COMPLETE if len(seen) == len(rules.planned) else UNFINISHED)
         whole = [record for record in seen if record.error is None]
-        return Standing(
-            setting.label, verdict, len(whole), sum(record.success for record in whole), judge.estimate(seen),
-            mean_cost(whole, rules.cost),
-        )  # fmt: skip
+        successes, all_seen = sum(record.success for record in whole), len(seen) == len(rules.planned)
+        verdict = COMPLETE if all_seen else judge.verdict or UNFINISHED
+        success = judge.estimate(seen)
+        if all_seen and whole:
+            success = successes / len(whole)  # nothing is left to estimate
+        return Standing(setting.label, verdict, len(whole), successes, success, mean_cost(whole, rules.cost))
 
     def close(self) -> None:
         """End the simulators."""
