@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.evaluation_log import Written
 from actors.evaluation_run import EvaluationPlan
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.calvin_chains import ChainActor, ExpertActor, PolicyActor, play_tasks
@@ -14,7 +15,7 @@ from avavla_ray.evaluation.chain_results import ChainLedger, ChainRecord, chain_
 from avavla_ray.evaluation.deviations import chain_deviations
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.protocol import Decider
-from avavla_ray.files import write_text
+from avavla_ray.files import write_json, write_text
 from avavla_ray.progress import Progress
 from avavla_ray.simulators.calvin.adapter import MAX_STEPS
 from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
@@ -86,7 +87,7 @@ class ChainEvaluation:
     """
 
     def __init__(self, plan: EvaluationPlan, suite: str, output: Path, run_key: str) -> None:
-        self._plan, self.output, self._run_key, self._suite = plan, output, run_key, suite
+        self._plan, self.output, self._suite = plan, output, suite
         if plan.tasks:
             raise InputError(f"--tasks: {suite} plays chains of tasks; give --episodes for the first so many of them")
         self._config = plan.simulator(suite.removesuffix(CHAINS))
@@ -99,10 +100,16 @@ class ChainEvaluation:
             "max_steps": plan.max_steps or MAX_STEPS, "sequences_sha256": SHA256, "seed": plan.seed,
             **plan.decided_on(),
         }  # fmt: skip
+        self._log = plan.log(output, kind="chains", run_key=run_key, params={"suite": suite})
+        self._log.check(plan.exits)
         self._ledger = ChainLedger(output / "chains.jsonl", self._identity, plan.resume)
 
-    def run(self) -> str:
-        """Play what is not in the ledger yet, and write the results; their tables, for people."""
+    def run(self) -> tuple[str, str | None]:
+        """Play what is not in the ledger yet, write the results, and then log them.
+
+        Returns:
+            The tables of the results, for people; and why MLflow has not all of them, None where it has.
+        """
         sequences = published_sequences()[: self._count]
         chains = [
             Chain(setting, number, sequence)
@@ -121,16 +128,17 @@ class ChainEvaluation:
 
             pool.play(todo, finished)
             simulator = pool.provenance
-        return self._write(simulator)
+        table, written = self._write(simulator)
+        return table, self._log.log(written)
 
     def _factory(self) -> Any:
         # Not isolated by the pool, since chains need more of a simulator than others do.
         return IsolatedCalvin if self._plan.isolate else CalvinWithExpert
 
-    def _write(self, simulator: Mapping[str, object]) -> str:
+    def _write(self, simulator: Mapping[str, object]) -> tuple[str, list[Written]]:
         plan = self._plan
         described = plan.described(simulator, chain_deviations(self._config, self._count))
-        tables = []
+        tables, written = [], []
         for setting in plan.exits:
             records = [
                 record for record in self._ledger.records.values()
@@ -146,12 +154,10 @@ class ChainEvaluation:
                 f"success_{row['tasks']}_in_a_row": row["success_rate"] for row in result["in_a_row"]
             }
             low, high = result["average_length_ci95"]
-            plan.record(
-                setting, result, metrics | {"average_length_low": low, "average_length_high": high},
-                self.output / f"{setting.label}.json", kind="chains", run_key=f"{self._run_key}/{setting.label}",
-                params={"suite": self._suite},
-            )  # fmt: skip
+            metrics |= {"average_length_low": low, "average_length_high": high}
+            written.append(Written(setting, result, metrics, self.output / f"{setting.label}.json"))
+            write_json(written[-1].path, result)
             tables.append(f"{setting.title}\n\n{chain_table(result)}")
         table = "\n".join(tables)
         write_text(self.output / "table.md", table)
-        return f"{plan.label} on {self._count} chains of {self._suite}\n\n{table}"
+        return f"{plan.label} on {self._count} chains of {self._suite}\n\n{table}", written

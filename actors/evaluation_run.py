@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.evaluation_log import EvaluationLog, Written
 from actors.evaluation_pool import Episode, EvaluationPool
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.deviations import episode_deviations
@@ -22,7 +23,6 @@ from avavla_ray.progress import Progress
 from avavla_ray.provenance import provenance
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.registry import identify, suite_spec
-from avavla_ray.tracking import track
 
 FIXED_STATES = 50
 METRICS = (
@@ -87,29 +87,11 @@ class EvaluationPlan:
             seed=self.seed, simulator=simulator, trained=self.checkpoint.provenance, deviations=list(deviations)
         )
 
-    def record(
-        self, setting: ExitSetting, result: Mapping[str, Any], metrics: Mapping[str, Any], path: Path, *,
-        kind: str, run_key: str, params: Mapping[str, Any], videos: Sequence[Path] = (),
-    ) -> None:  # fmt: skip
-        """The result's file and its MLflow run."""
-        write_json(path, result)
-        with track(
-            f"{self.label} {setting.title}", kind=kind, uri=self.uri, run_key=run_key, resume=self.resume,
-            # The scatter tab of MLflow's compare page opens on the first parameter by name: keep it the threshold's.
-            params={
-                "exit_setting": setting.title, **params,
-                **({"exit_threshold": setting.exit_threshold} if setting.exit_threshold is not None else {}),
-                **({"fixed_depth": setting.fixed_depth} if setting.fixed_depth is not None else {}),
-            },
-            tags={"checkpoint": self.checkpoint.digest, "label": self.label, **result["provenance"]},
-        ) as run:  # fmt: skip
-            run.log_metrics({name: value for name, value in metrics.items() if value is not None})
-            for tenth, steps in enumerate(result.get("steps_by_phase", ())):
-                if steps is not None:
-                    run.log_metrics({"latent_steps_by_phase": steps}, step=tenth)
-            run.log_file(path)
-            for video in videos:
-                run.log_file(video, "videos")
+    def log(self, output: Path, *, kind: str, run_key: str, params: Mapping[str, Any]) -> EvaluationLog:
+        """Of the results in `output`."""
+        return EvaluationLog(
+            output, self.uri, kind, run_key, self.resume, self.label, self.checkpoint.digest, params
+        )  # fmt: skip
 
 
 class EpisodeEvaluation:
@@ -126,7 +108,7 @@ class EpisodeEvaluation:
     """
 
     def __init__(self, plan: EvaluationPlan, suite: str, output: Path, run_key: str) -> None:
-        self._plan, self.output, self._run_key = plan, output, run_key
+        self._plan, self.output = plan, output
         self._config = plan.simulator(suite)
         self._data = identify(self._config)
         self._suite = suite_spec(suite)
@@ -139,14 +121,23 @@ class EpisodeEvaluation:
             "render": plan.render, "max_steps": plan.max_steps or self._suite.max_steps, "seed": plan.seed,
             **plan.decided_on(),
         }  # fmt: skip
+        self._log = plan.log(
+            output, kind="evaluation", run_key=run_key,
+            params={"suite": self._suite.name, "tasks": ",".join(map(str, self._tasks))},
+        )  # fmt: skip
+        self._log.check(plan.exits)
         self._ledger = Ledger(output / "episodes.jsonl", self._identity, plan.resume)
         self._filmed = plan.exits[0]
         self._videos = {
             task: output / "videos" / f"{plan.label}_task{task}_{self._filmed.label}.mp4" for task in self._tasks
         }
 
-    def run(self) -> str:
-        """Play what is not in the ledger yet, and write the results; their table, for people."""
+    def run(self) -> tuple[str, str | None]:
+        """Play what is not in the ledger yet, write the results, and then log them.
+
+        Returns:
+            The table of the results, for people; and why MLflow has not all of them, None where it has.
+        """
         todo = self._todo()
         total = len(self._tasks) * self._episodes * len(self._plan.exits)
         title = f"evaluate {self._plan.label}"
@@ -165,7 +156,8 @@ class EpisodeEvaluation:
 
             pool.play(todo, finished)
             simulator = pool.provenance
-        return self._write(simulator)
+        table, written = self._write(simulator)
+        return table, self._log.log(written)
 
     def _todo(self) -> list[Episode]:
         """With a video that is absent, also of an episode that was played before."""
@@ -184,8 +176,8 @@ class EpisodeEvaluation:
         title = f"{self._plan.label}: {self._suite.instructions[task]}"
         write_video(self._videos[task], film, title=title, outcome=outcome)
 
-    def _write(self, simulator: Mapping[str, object]) -> str:
-        plan, tasks = self._plan, ",".join(map(str, self._tasks))
+    def _write(self, simulator: Mapping[str, object]) -> tuple[str, list[Written]]:
+        plan = self._plan
         described = plan.described(
             simulator, episode_deviations(self._suite, self._config, self._data, self._episodes)
         )  # fmt: skip
@@ -194,23 +186,20 @@ class EpisodeEvaluation:
             record for record in self._ledger.records.values()
             if record.task in self._tasks and record.initial_state < self._episodes
         ]  # fmt: skip
-        results = []
+        written = []
         for setting in plan.exits:
             result = summarise(
                 setting, asked, instructions,
                 label=plan.label, stage=plan.checkpoint.stage, checkpoint_path=str(plan.checkpoint.path),
                 **self._identity, provenance=described,
             )  # fmt: skip
-            results.append(result)
             metrics = {name: result[name] for name in METRICS} | {
                 "quarantined_tasks": len(result["quarantined_tasks"]),
                 "success_rate_low": result["ci95"][0], "success_rate_high": result["ci95"][1],
             }  # fmt: skip
-            plan.record(
-                setting, result, metrics, self.output / f"{setting.label}.json", kind="evaluation",
-                run_key=f"{self._run_key}/{setting.label}", params={"suite": self._suite.name, "tasks": tasks},
-                videos=[video for video in self._videos.values() if setting == self._filmed and video.exists()],
-            )  # fmt: skip
-        table = markdown_table(results)
+            videos = [video for video in self._videos.values() if setting == self._filmed and video.exists()]
+            written.append(Written(setting, result, metrics, self.output / f"{setting.label}.json", videos))
+            write_json(written[-1].path, result)
+        table = markdown_table([each.result for each in written])
         write_text(self.output / "table.md", table)
-        return f"{plan.label} on {self._suite.name}, task(s) {tasks.replace(',', ', ')}\n\n{table}"
+        return f"{plan.label} on {self._suite.name}, task(s) {', '.join(map(str, self._tasks))}\n\n{table}", written

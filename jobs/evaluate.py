@@ -151,6 +151,7 @@ def _play(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, 
     from actors.cluster import connect
     from actors.evaluation_run import EvaluationPlan
     from actors.evaluation_suites import evaluations
+    from avavla_ray.errors import InputError
 
     plan = EvaluationPlan(
         checkpoint, checkpoint.statistics_of(settings.unnorm_key), exits, settings.label or checkpoint.stage,
@@ -161,8 +162,13 @@ def _play(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, 
     )  # fmt: skip
     to_do = evaluations(plan, settings.suite, settings.output)
     connect(cpus=plan.num_runners + plan.servers)
+    unlogged = []
     for evaluation in to_do:
-        print(f"\n{evaluation.run()}\nresults in {evaluation.output}", flush=True)
+        table, why = evaluation.run()
+        print(f"\n{table}\nresults in {evaluation.output}", flush=True)
+        unlogged += [why] if why else []
+    if unlogged:
+        raise InputError("; ".join(unlogged))
 
 
 if __name__ == "__main__":
