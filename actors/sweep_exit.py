@@ -235,10 +235,7 @@ class _Finished(tune.Callback):
             f"success {rate}, cost {cell(standing.cost, '.2f')}",
             flush=True,
         )
-        try:
-            self._sweep.finished(standing, self._space)
-        except InputError as error:  # the tracking store, most likely: written again at the end of the search
-            print(f"not written yet: {error}", flush=True)
+        self._sweep.finished(standing, self._space)
 
 
 def advise(

@@ -11,8 +11,10 @@ OUTPUT/
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,15 +26,17 @@ from actors.async_ppo_config import AsyncPPOConfig
 from actors.fragment_queue import Lot
 from actors.ledger import cut_torn_line, read_ledger
 from actors.metrics import EPISODE_WINDOW, flat
+from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.evaluation.intervals import wilson
 from avavla_ray.evaluation.tables import aligned
 from avavla_ray.files import append_line
 from avavla_ray.tracked_run import Run
-from avavla_ray.tracking import track
+from avavla_ray.tracking import noted_run, track
 from tune_spaces.gae import METRIC, TIME
 
 EXPERIMENT, ROWS = "ppo", "results.jsonl"
 RESTARTS = ("runner_restarts", "server_restarts", "learner_restarts", "simulator_failures")
+PATIENCE = 60.0  # seconds between two questions to a tracking store that is away: each takes long
 Row = dict[str, Any]
 
 
@@ -73,8 +77,9 @@ STEPWISE = (METRIC, "mean_latent_steps", "ms_per_decision", TIME, "lag", "restar
 class TrialRuns(tune.Callback):
     """An MLflow run a trial, below the sweep's, and a line a result in a file.
 
-    What a tracking server does not take waits in `output` and is sent later. Numbers are logged by environment steps;
-    parameters too, since PBT changes them.
+    The file comes first: no tracking server ends a sweep. What it does not take waits in `output` and is sent later;
+    where it does not even open a trial's run, that is tried again, and then the trial's lines are logged. Numbers are
+    logged by environment steps; parameters too, since PBT changes them.
 
     Args:
         swept: names of the parameters. tags: of each run.
@@ -86,18 +91,22 @@ class TrialRuns(tune.Callback):
         self._output, self._uri, self._parent, self._key = output, uri, parent, key
         self._swept, self._tags = tuple(swept), dict(tags)
         self._open: dict[str, tuple[ExitStack, Run]] = {}
+        self._again_at = -math.inf  # when to ask a store that was away again
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}  # a run that is open belongs to this process
+        # A run that is open belongs to this process, as does its clock.
+        return {**self.__dict__, "_open": {}, "_again_at": -math.inf}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Row, **info: Any) -> None:
         point = {name: trial.config[name] for name in self._swept}
-        row = {"trial": trial.trial_id, **{name: result[name] for name in (*STEPWISE, "window")}, "config": point}
+        more = {name: float(value) for name, value in flat(result).items() if name.startswith(("learner/", "rollout/"))}
+        told = {name: result[name] for name in (*STEPWISE, "window")}
+        row = {"trial": trial.trial_id, **told, "config": point, "more": more}
         append_line(self._output / ROWS, json.dumps(row))
-        run = self._run(trial, point)
-        hyper = {f"hyper/{name}": float(value) for name, value in point.items()}
-        more = {name: value for name, value in flat(result).items() if name.startswith(("learner/", "rollout/"))}
-        run.log_metrics({**{name: float(row[name]) for name in STEPWISE}, **hyper, **more}, step=row[TIME])
+        if trial.trial_id in self._open:
+            self._log(trial.trial_id, [row])
+        elif noted_run(self._folder(trial.trial_id)) is not None or time.monotonic() >= self._again_at:
+            self._begin(trial.trial_id, row)
         print(
             f"trial {trial.trial_id}: {row[TIME]} environment steps, success {row[METRIC]:.2f} over the last "
             f"{row['window']} episodes, {row['mean_latent_steps']:.2f} latent steps",
@@ -110,19 +119,44 @@ class TrialRuns(tune.Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         for trial in list(self._open):
             self._close(trial)
+        known = {trial.trial_id for trial in trials}
+        for row in last_rows(self._output / ROWS, known):
+            if noted_run(self._folder(row["trial"])) is None and not self._begin(row["trial"], row):
+                break
+            self._close(row["trial"])
 
-    def _run(self, trial: Any, point: Mapping[str, Any]) -> Run:
-        if trial.trial_id not in self._open:
-            stack = ExitStack()
+    def _begin(self, trial: str, row: Row) -> bool:
+        """Open a trial's run and log the row to it; all its rows, where it never was open. False where the store is
+        away."""
+        fresh = noted_run(self._folder(trial)) is None
+        rows = [each for each in read_ledger(self._output / ROWS) if each["trial"] == trial] if fresh else [row]
+        stack = ExitStack()
+        try:
             run = stack.enter_context(
                 track(
-                    f"trial {trial.trial_id}", kind="ppo_trial", uri=self._uri, parent=self._parent,
-                    run_key=f"{self._key}/{trial.trial_id}", resume=True, params=point, tags=self._tags,
-                    output=self._output / "mlflow" / trial.trial_id,
+                    f"trial {trial}", kind="ppo_trial", uri=self._uri, parent=self._parent,
+                    run_key=f"{self._key}/{trial}", resume=True, params=rows[0]["config"], tags=self._tags,
+                    output=self._folder(trial),
                 )
             )  # fmt: skip
-            self._open[trial.trial_id] = stack, run
-        return self._open[trial.trial_id][1]
+        except InputError as error:
+            if isinstance(error, DiskFull) or not fresh:
+                raise
+            self._again_at = time.monotonic() + PATIENCE
+            print(f"trial {trial} is in {self._output / ROWS} and logged to MLflow later: {error}", flush=True)
+            return False
+        self._open[trial] = stack, run
+        self._log(trial, rows)
+        return True
+
+    def _log(self, trial: str, rows: Sequence[Row]) -> None:
+        for row in rows:
+            hyper = {f"hyper/{name}": float(value) for name, value in row["config"].items()}
+            numbers = {name: float(row[name]) for name in STEPWISE}
+            self._open[trial][1].log_metrics({**numbers, **hyper, **row.get("more", {})}, step=row[TIME])
+
+    def _folder(self, trial: str) -> Path:
+        return self._output / "mlflow" / trial
 
     def _close(self, trial: str) -> None:
         if trial in self._open:
@@ -138,7 +172,7 @@ def processors(config: AsyncPPOConfig) -> float:
 def sweep(
     config: AsyncPPOConfig, swept: Mapping[str, Any], first: Mapping[str, Any], scheduler: Any, callback: TrialRuns, *,
     output: Path, trials: int, at_once: int, env_steps: int, save_updates: int | None, seed: int, resume: bool,
-) -> None:  # fmt: skip
+) -> tuple[set[str], list[str]]:  # fmt: skip
     """Run all trials, or go on with those of a sweep that was killed: finished ones stay as they are, each other one
     goes on from its last checkpoint.
 
@@ -147,8 +181,9 @@ def sweep(
         save_updates: between checkpoints, of which the newest two are kept. None leaves saving to the scheduler, and
             keeps all: PBT may let a trial that waits go on from one that its owner has long left behind.
 
-    Raises:
-        RuntimeError: a trial failed.
+    Returns:
+        The ids of the trials that did not fail, and why the others did. A driver that was killed may have written rows
+        of trials that are neither: Tune notes its state every few seconds alone.
     """
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -172,15 +207,21 @@ def sweep(
                 else tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=save_updates, checkpoint_at_end=True),
             ),
         )  # fmt: skip
-    failed = [result.error for result in tuner.fit() if result.error is not None]
-    if failed:
-        raise RuntimeError(f"{len(failed)} trial(s) of the sweep failed, the first of {failed[0]}")
+    results = list(tuner.fit())
+    whole = [result.metrics for result in results if result.error is None and result.metrics]
+    failed = [str(result.error) for result in results if result.error is not None]
+    return {metrics["trial_id"] for metrics in whole if "trial_id" in metrics}, failed
 
 
-def last_rows(path: Path) -> list[Row]:
+def last_rows(path: Path, trials: Collection[str] | None = None) -> list[Row]:
     """Where each trial stood last, the best first: most environment steps (to a tenth), then success, then fewer
-    latent steps. What was stopped early has lost to what went on."""
-    rows = {row["trial"]: row for row in read_ledger(path)}
+    latent steps. What was stopped early has lost to what went on.
+
+    Args:
+        trials: ids of those that count; all when None.
+    """
+    every = read_ledger(path) if path.exists() else []
+    rows = {row["trial"]: row for row in every if trials is None or row["trial"] in trials}
     most = max((row[TIME] for row in rows.values()), default=0)
     return sorted(rows.values(), key=lambda row: (row[TIME] < 0.9 * most, -row[METRIC], row["mean_latent_steps"]))
 

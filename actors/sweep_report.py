@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from actors.sweep_arena import Standing
 from actors.sweep_subject import Subject
+from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.evaluation.budget import Budget
 from avavla_ray.evaluation.choice import COLUMNS, prices
 from avavla_ray.evaluation.comparison import by_label, over_suites
@@ -19,7 +22,7 @@ from avavla_ray.evaluation.results import order
 from avavla_ray.evaluation.tables import aligned, cell
 from avavla_ray.evaluation.threshold_table import Row, markdown, threshold_rows, write_threshold_tables
 from avavla_ray.files import write_json, write_text
-from avavla_ray.tracked_run import Run
+from avavla_ray.tracked_run import Run, without_password
 from avavla_ray.tracking import track
 from tune_spaces.exit_thresholds import ExitSpace
 
@@ -34,11 +37,13 @@ class Report:
 
     Args:
         parent: MLflow run of the sweep. key: the sweep's --run-id. resume: settings that were logged before are not
-            logged as others. What a tracking server does not take waits in `output`.
+            logged as others. What a tracking server does not take waits in `output`; a run that it does not open waits
+        in this object, see `log_rest`.
     """
 
     def __init__(self, output: Path, uri: str, parent: Run, key: str, resume: bool) -> None:
         self._output, self._uri, self._parent, self._key, self._resume = output, uri, parent, key, resume
+        self._waiting: list[Callable[[], None]] = []
 
     def write(
         self, subject: Subject, setting: ExitSetting, records: Sequence[EpisodeRecord], states: Iterable[int],
@@ -54,7 +59,39 @@ class Report:
         folder = self._output / subject.name / ("" if kind == "evaluation" else kind)
         path = folder / f"{setting.label}.json"
         write_json(path, result)
-        with track(
+        mine = [each for each in records if each.setting == setting.label and each.initial_state in states]
+        log = functools.partial(self._log, subject, setting, mine, result, path, kind, {**described, **tags})
+        if self._waiting:  # each try takes long while the store is away
+            self._waiting.append(log)
+            return result
+        try:
+            log()
+        except _NotOpened as error:
+            print(f"{setting.title} is logged at the end of the sweep: {error}", flush=True)
+            self._waiting.append(log)
+        return result
+
+    def log_rest(self) -> None:
+        """Log what the store did not open a run for before.
+
+        Raises:
+            InputError: it still does not. All files are written then.
+        """
+        try:
+            while self._waiting:
+                self._waiting[0]()
+                del self._waiting[0]
+        except _NotOpened as error:
+            raise InputError(
+                f"the sweep is done and its files are in {self._output}, but MLflow at {without_password(self._uri)} "
+                f"lacks {len(self._waiting)} of its settings: they are logged with --resume when it answers; {error}"
+            ) from error
+
+    def _log(
+        self, subject: Subject, setting: ExitSetting, mine: Sequence[EpisodeRecord], result: dict[str, Any],
+        path: Path, kind: str, tags: dict[str, Any],
+    ) -> None:  # fmt: skip
+        opening = track(
             f"{subject.label} {setting.title}", kind=kind, uri=self._uri, parent=self._parent.run_id,
             run_key=f"{self._key}/{subject.name}/{setting.label}", resume=self._resume,
             # The scatter tab of MLflow's compare page opens on the first parameter by name: keep it the threshold's.
@@ -63,10 +100,16 @@ class Report:
                 **({"exit_threshold": setting.exit_threshold} if setting.exit_threshold is not None else {}),
                 **({"fixed_depth": setting.fixed_depth} if setting.fixed_depth is not None else {}),
             },
-            tags={"checkpoint": subject.checkpoint.digest, "label": subject.label, **described, **tags},
+            tags={"checkpoint": subject.checkpoint.digest, "label": subject.label, **tags},
             output=self._output / "mlflow" / subject.name / kind / setting.label,
-        ) as run:  # fmt: skip
-            mine = [each for each in records if each.setting == setting.label and each.initial_state in states]
+        )  # fmt: skip
+        with ExitStack() as stack:
+            try:
+                run = stack.enter_context(opening)
+            except DiskFull:
+                raise
+            except InputError as error:
+                raise _NotOpened(str(error).splitlines()[0]) from error
             for step, numbers in curve(mine):
                 run.log_metrics(numbers, step=step)
             last = int(result["episodes"])
@@ -74,7 +117,6 @@ class Report:
             run.log_metrics({"success_rate_low": result["ci95"][0], "success_rate_high": result["ci95"][1]}, step=last)
             run.log_metrics({"quarantined_tasks": len(result["quarantined_tasks"])}, step=last)
             run.log_file(path)
-        return result
 
     def keep(self, path: Path, text: str) -> None:
         """Write a file, and keep a copy with the sweep's run."""
@@ -116,6 +158,10 @@ class Report:
             prices(rows, cost), *(f"- {note}" for note in notes), "",
         ]  # fmt: skip
         self.keep(self._output / ADVICE, "\n".join(lines))
+
+
+class _NotOpened(Exception):
+    """The tracking store did not open a run."""
 
 
 def curve(records: Sequence[EpisodeRecord]) -> list[tuple[int, dict[str, float]]]:

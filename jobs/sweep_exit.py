@@ -142,6 +142,7 @@ def main(settings: Settings) -> None:
                     advise(settings, report, results, budget, sweep)
         if len(subjects) > 1:
             advise(settings, report, results, budget)
+        report.log_rest()
 
 
 def _budget(settings: Settings) -> Budget | None:

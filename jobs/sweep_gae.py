@@ -69,7 +69,7 @@ class Settings:
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
-MAY_CHANGE = ("output", "run_id", "resume", "tracking_uri", "save_updates")
+MAY_CHANGE = ("resume", "tracking_uri")  # whatever else Tune keeps from the first start
 
 
 def main(settings: Settings) -> None:
@@ -146,17 +146,19 @@ def main(settings: Settings) -> None:
     ):  # fmt: skip
         rows = settings.output / ROWS
         told = TrialRuns(settings.output.absolute(), uri, parent.run_id, key, tuple(swept), tags)
-        sweep(
+        trials, failed = sweep(
             config, swept, defaults(settings.over, ppo),
             scheduler(settings.scheduler, settings.env_steps, rows.absolute(), swept, settings.seed), told,
             output=settings.output, trials=settings.trials, at_once=at_once, env_steps=settings.env_steps,
             save_updates=None if settings.scheduler == "pbt" else settings.save_updates,
             seed=settings.seed, resume=settings.resume,
         )  # fmt: skip
-        ranked = last_rows(rows)
+        ranked = last_rows(rows, trials)
+        if not ranked:
+            raise RuntimeError(f"no trial came to a result: {failed[0] if failed else 'all were interrupted'}")
         table = trials_table(ranked)
         best: dict[str, Any] = ranked[0]
-        found = {name: value for name, value in best.items() if name != "config"}
+        found = {name: value for name, value in best.items() if name not in ("config", "more")}
         save_recipe(
             settings.output / "best_recipe.json", replace(ppo, **best["config"]), trained_from=start.digest,
             suite=settings.suite, scheduler=settings.scheduler, **found,
@@ -166,6 +168,8 @@ def main(settings: Settings) -> None:
             parent.log_file(settings.output / name)
         parent.log_metrics({METRIC: best[METRIC], "mean_latent_steps": best["mean_latent_steps"]})
         print(f"\n{table}\nbest: --recipe {settings.output / 'best_recipe.json'}", flush=True)
+        if failed:
+            raise RuntimeError(f"{len(failed)} trial(s) failed and are not in it: --resume tries again; {failed[0]}")
 
 
 if __name__ == "__main__":
