@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.evaluation_queue import ATTEMPTS, Play
 from actors.placement import PolicyServerLost
+from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import Film
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import PolicyConfig
@@ -41,8 +42,14 @@ class DecisionServer:
 
     def _ready(self, held: list[ray.ObjectRef]) -> Agent:
         if self._agent is None:
+            gpus = ray.get_gpu_ids()
+            if gpus and not torch.cuda.is_available():  # the CPU would decide, and the results would say the GPU had
+                raise InputError(
+                    f"a policy server was given GPU {', '.join(map(str, gpus))}, but torch {torch.__version__} there "
+                    "has no CUDA: install a build that does, or leave out --server-gpus to decide on the CPU"
+                )
             self._agent = ray.get(held[0])
-            if torch.cuda.is_available() and ray.get_gpu_ids():
+            if gpus:
                 self._agent.policy.to("cuda")
         return self._agent
 
@@ -57,7 +64,11 @@ class DecisionServer:
         return _on_cpu(decision), actions, milliseconds
 
     def device(self, held: list[ray.ObjectRef]) -> str:
-        """What decides, for people."""
+        """What decides, for people.
+
+        Raises:
+            InputError: it was given a GPU that torch can't use.
+        """
         return torch.cuda.get_device_name() if self._ready(held).device.type == "cuda" else "cpu"
 
 
