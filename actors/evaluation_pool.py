@@ -56,9 +56,10 @@ class Episode:
 class EvaluationPool:
     """Actors that each own a simulator of one suite, and decide with one checkpoint or have servers decide for them.
 
-    Who plays what, how many they are and who of them dies changes no record but its milliseconds: an episode begins in
-    a state of its own, draws nothing at random and is decided for alone, by a copy of the policy in the actor's process
-    or by a server. (A GPU rounds other than a CPU: between these two, episodes differ.)
+    Who plays what, how many they are and who of them dies changes no record of an episode that was played but its
+    milliseconds: it begins in a state of its own, draws nothing at random and is decided for alone, by a copy of the
+    policy in the actor's process or by a server. (A GPU rounds other than a CPU: between these two, episodes differ.)
+    Which ones are given up because their simulators died may depend on how many there are.
 
     Actors are started when there is something for them to play, and keep their simulators until `close`.
 
@@ -91,16 +92,17 @@ class EvaluationPool:
         self._actors: list[Any] = []
         self._ready: list[ray.ObjectRef] = []  # what the simulator of each says of itself, once it is there
         self._loaded: dict[int, int] = {}
-        self._watchdog = Watchdog(())
+        self._watchdog = Watchdog((), witnesses=min(2, self._num_actors))
         self._described: dict[str, object] | None = None
 
     def play(self, episodes: Iterable[Play], finished: Finished) -> None:
         """Play them all, as many at a time as there are actors, and call `finished` for each as it ends.
 
         One whose simulator or actor dies is aborted: neither failed nor a success. It is played again, at most ATTEMPTS
-        times in all; then it is handed to `finished` with its error. A task that kills one simulator after the other is
-        quarantined: what is left of it, in later calls too, is handed over so without being played. An actor prefers
-        what is of the task that it has loaded.
+        times in all, by another actor where there is one; then it is handed to `finished` with its error. A task that
+        kills one simulator after the other, of two actors if there are two, is quarantined: what is left of it, in
+        later calls too, is handed over so without being played. An actor prefers what is of the task that it has
+        loaded.
 
         Args:
             finished: takes each with its record, and its pictures if they were wanted. Once it returns True nothing
@@ -115,17 +117,20 @@ class EvaluationPool:
         if not queue:
             return
         self._start(len(queue))
+        queue.actors = len(self._actors)
         self._describe()
         running: dict[ray.ObjectRef, tuple[int, Play]] = {}
 
-        def hand_out(actor: int) -> None:
-            taken = queue.take(actor)
-            if taken is not None:
-                running[self._actors[actor].play.remote(*taken)] = (actor, taken[0])
+        def hand_out() -> None:
+            """To all that have nothing to play: what died on one may be for another that had found nothing left."""
+            busy = {actor for actor, _ in running.values()}
+            for actor in range(len(self._actors)):
+                taken = None if actor in busy else queue.take(actor)
+                if taken is not None:
+                    running[self._actors[actor].play.remote(*taken)] = (actor, taken[0])
 
         try:
-            for actor in range(len(self._actors)):
-                hand_out(actor)
+            hand_out()
             while running:
                 (reference,), _ = ray.wait(list(running), num_returns=1)
                 actor, episode = running.pop(reference)
@@ -134,13 +139,13 @@ class EvaluationPool:
                 except PolicyServerLost:  # no task's fault
                     raise
                 except SimulatorFailure as failure:
-                    queue.abort(episode, failure.kind, str(failure))
+                    queue.abort(episode, failure.kind, str(failure), actor)
                 except RayActorError as error:
                     self._restart(actor)
-                    queue.abort(episode, "crash", _reason(error))
+                    queue.abort(episode, "crash", _reason(error), actor)
                 else:
-                    queue.settle(episode, record, film)
-                hand_out(actor)
+                    queue.settle(episode, record, film, actor)
+                hand_out()
         finally:
             for actor, _ in running.values():  # interrupted: nobody waits for what they play
                 self._restart(actor)

@@ -45,28 +45,37 @@ class EvaluationQueue:
         finished: takes each with its record; returning True it ends the rest.
 
     Attributes:
-        loaded: the task of each actor, which outlasts the call.
+        loaded: the task of each actor, which outlasts the call. actors: how many there are: what died on one is kept
+            for another that it has not died on, since it may be the machine that is sick.
     """
 
     def __init__(
         self, plays: Iterable[Play], loaded: dict[int, int], watchdog: Watchdog, finished: Finished
     ) -> None:  # fmt: skip
-        self.loaded = loaded
+        self.loaded, self.actors = loaded, 1
         self._waiting: dict[int, deque[Play]] = {}
         for play in plays:
             self._waiting.setdefault(play.task, deque()).append(play)
         self._watchdog, self._finished = watchdog, finished
         self._attempts: Counter[Play] = Counter()
+        self._died_on: dict[Play, set[int]] = {}
+        self._for_others: list[Play] = []  # than those that they died on
         self._ended = False
         for task in [task for task in self._waiting if task in watchdog.quarantined]:
             self._quarantine(task)
 
     def __len__(self) -> int:
-        return sum(map(len, self._waiting.values()))
+        return len(self._for_others) + sum(map(len, self._waiting.values()))
 
     def take(self, actor: int) -> tuple[Play, int] | None:
-        """The next for this actor, and the number of the attempt at it: of the task that it has loaded, else of one
-        that no other has, else of the one that is longest from its end."""
+        """The next for this actor, and the number of the attempt at it: one that died on others, else of the task that
+        it has loaded, else of one that no other has, else of the one that is longest from its end."""
+        again = [play for play in self._for_others if actor not in self._died_on[play]]
+        if again:
+            play = next((play for play in again if play.task == self.loaded.get(actor)), again[0])
+            self._for_others.remove(play)
+            self.loaded[actor] = play.task
+            return play, self._attempts[play] + 1
         if not self._waiting:
             return None
         task = self.loaded.get(actor)
@@ -82,15 +91,16 @@ class EvaluationQueue:
         self.loaded[actor] = task
         return play, self._attempts[play] + 1
 
-    def settle(self, play: Play, record: Any, film: Film | None) -> None:
-        """It was played to its end."""
-        self._watchdog.saw(Outcome(play.task))
+    def settle(self, play: Play, record: Any, film: Film | None, actor: int = 0) -> None:
+        """It was played to its end on this actor."""
+        self._watchdog.saw(Outcome(play.task), actor)
         self._hand_over(play, record, film)
 
-    def abort(self, play: Play, kind: str, reason: str) -> None:
-        """Play it again, or give it up; so with all others of its task once that is quarantined."""
+    def abort(self, play: Play, kind: str, reason: str, actor: int = 0) -> None:
+        """It died on this actor: play it again, or give it up; so with all others of its task once that is
+        quarantined."""
         self._attempts[play] += 1
-        if self._watchdog.saw(Outcome(play.task, kind, reason, aborted=True)):
+        if self._watchdog.saw(Outcome(play.task, kind, reason, aborted=True), actor):
             print(f"{self._watchdog.quarantined[play.task]}; the others go on", flush=True)
         if self._ended:
             return  # nobody waits for it
@@ -100,13 +110,20 @@ class EvaluationQueue:
             self._quarantine(play.task)
         elif self._attempts[play] < ATTEMPTS:
             print(f"{title}; playing it again", flush=True)
-            self._waiting.setdefault(play.task, deque()).append(play)
+            died_on = self._died_on.setdefault(play, set())
+            died_on.add(actor)
+            if len(died_on) < self.actors:
+                self._for_others.append(play)
+            else:
+                self._waiting.setdefault(play.task, deque()).append(play)
         else:
             print(f"{title}; given up after {ATTEMPTS} attempts", flush=True)
             self._give_up(play, f"{kind}: {reason}")
 
     def _quarantine(self, task: int) -> None:
-        for lost in self._waiting.pop(task, ()):
+        again = [play for play in self._for_others if play.task == task]
+        self._for_others = [play for play in self._for_others if play.task != task]
+        for lost in [*again, *self._waiting.pop(task, ())]:
             self._give_up(lost, self._watchdog.quarantined[task], quarantined=True)
 
     def _give_up(self, play: Play, error: str, quarantined: bool = False) -> None:
@@ -116,3 +133,4 @@ class EvaluationQueue:
         if self._finished(play, record, film) is True:
             self._ended = True
             self._waiting.clear()
+            self._for_others.clear()

@@ -78,6 +78,39 @@ def test_a_task_that_only_dies_is_given_up_with_all_that_is_left_of_it():
     assert len(later.records) == 2
 
 
+def test_a_sick_machine_quarantines_nothing_and_what_died_on_it_is_played_elsewhere():
+    """All that actor 0 plays dies, while actor 1 is at its first episode, which it and all others end well."""
+    handed, watchdog = Handed(), Watchdog((), witnesses=2)
+    queue = queue_of([4, 5], handed, watchdog=watchdog)
+    queue.actors = 2
+    well, _ = queue.take(1)
+    while (sick := queue.take(0)) is not None:  # by itself it stops when it has seen all that is left die
+        queue.abort(sick[0], "crash", "the disk is full", 0)
+    assert len(queue) == 8
+    assert not watchdog.quarantined
+    while well is not None:
+        queue.settle(well, "played", None, 1)
+        well = (queue.take(1) or [None])[0]
+    assert [record for _, record in handed.records] == ["played"] * 9
+    assert not queue
+
+
+def test_a_retry_comes_first_on_another_actor_and_a_task_that_two_saw_die_is_quarantined():
+    handed, watchdog = Handed(), Watchdog((), witnesses=2)
+    queue = queue_of([5, 5], handed, watchdog=watchdog)
+    queue.actors = 2
+    first, _ = queue.take(0)
+    queue.settle(queue.take(1)[0], "played", None, 1)
+    queue.abort(first, "physics", "it diverged", 0)
+    assert queue.take(1) == (first, 2)
+    queue.abort(first, "physics", "it diverged", 1)
+    assert not watchdog.quarantined
+    queue.abort(queue.take(0)[0], "physics", "it diverged", 0)
+    assert list(watchdog.quarantined) == [first.task]
+    assert len(queue) == 4
+    assert sum(episode.task == first.task for episode, _ in handed.records) == 5
+
+
 def test_nothing_more_is_begun_once_enough_is_known():
     handed = Handed(enough=1)
     queue = queue_of([4], handed)
