@@ -46,12 +46,11 @@ class Settings:
     episodes: int | None = None
     """Episodes a task: the first so many of the benchmark's fixed initial states, 50 when left out; of chains the first
     so many of all 1,000; with --offline the first so many demonstrations, all when left out."""
-    thresholds: tuple[float, ...] = PAPER
-    """Exit thresholds; the default is the paper's list (arXiv 2606.15099). `--thresholds` with nothing after it: none,
-    for a policy without a latent loop together with `--depths 0`."""
+    thresholds: tuple[float, ...] | None = None
+    """Exit thresholds; the nine of the paper (arXiv 2606.15099) when left out. `--thresholds` with nothing after it:
+    none, for a policy without a latent loop together with `--depths 0`."""
     exit_preset: Path | None = None
-    """File with the exit setting that jobs/sweep_exit.py found, to evaluate in place of the default thresholds; any
-    that are given are evaluated too."""
+    """File with the exit setting that jobs/sweep_exit.py found, to evaluate in place of thresholds."""
     depths: tuple[int, ...] = ()
     """Fixed numbers of latent steps to compare with."""
     label: str | None = None
@@ -76,9 +75,10 @@ class Settings:
     """Simulators in processes of their own, which die instead of the actor."""
     placement: Literal["copy", "server"] = "copy"
     """Whether each actor decides with a copy of the policy, on the CPU, or asks a policy server."""
-    num_servers: int = 1
-    server_gpus: float = 0.0
-    """Of each server; 0 decides on the CPU."""
+    num_servers: int | None = None
+    """Policy servers, with --placement server; 1 when left out."""
+    server_gpus: float | None = None
+    """Of each server; 0, or left out, decides on the CPU."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -108,10 +108,14 @@ def _check(settings: Settings) -> None:
         raise InputError(f"--offline simulates nothing: leave out --{idle[0].replace('_', '-')}")
     if settings.episodes is not None and settings.episodes < 1:
         raise InputError(f"--episodes {settings.episodes}: give at least 1")
-    if settings.placement == "server" and settings.num_servers < 1:
-        raise InputError(f"--num-servers {settings.num_servers}: give at least 1, or --placement copy")
-    if settings.placement == "copy" and settings.server_gpus:
-        raise InputError("--server-gpus are of policy servers: add --placement server")
+    if settings.thresholds is not None and settings.exit_preset is not None:
+        raise InputError("--exit-preset says how long to think: give no --thresholds beside it")
+    for name, least in (("num_servers", 1), ("server_gpus", 0)):
+        given, option = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if given is not None and settings.placement == "copy":
+            raise InputError(f"{option} is of policy servers: add --placement server, or leave it out")
+        if given is not None and given < least:
+            raise InputError(f"{option} {given}: give at least {least}")
     if not settings.suite:
         raise InputError("--suite: give at least one")
 
@@ -121,11 +125,10 @@ def _exits(settings: Settings, policy: PolicyConfig) -> tuple[ExitSetting, ...]:
     from avavla_ray.evaluation.exit_setting import exit_settings, load_exit_preset
 
     if settings.exit_preset is None:
-        return exit_settings(settings.thresholds, settings.depths, policy)
+        return exit_settings(PAPER if settings.thresholds is None else settings.thresholds, settings.depths, policy)
     preset = load_exit_preset(settings.exit_preset)
     preset.check(policy)
-    thresholds = () if settings.thresholds == PAPER else settings.thresholds
-    others = exit_settings(thresholds, settings.depths, policy) if thresholds or settings.depths else ()
+    others = exit_settings((), settings.depths, policy) if settings.depths else ()
     return (preset, *(setting for setting in others if setting != preset))
 
 
@@ -158,7 +161,8 @@ def _play(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, 
         run_id=settings.run_id or settings.output.name, uri=uri, tasks=settings.tasks, episodes=settings.episodes,
         assets=settings.assets, render=settings.render, max_steps=settings.max_steps, videos=settings.videos,
         resume=settings.resume, seed=settings.seed, num_runners=settings.num_runners, isolate=settings.isolate,
-        servers=settings.num_servers if settings.placement == "server" else 0, server_gpus=settings.server_gpus,
+        servers=1 if settings.placement == "server" and settings.num_servers is None else settings.num_servers or 0,
+        server_gpus=settings.server_gpus or 0,
     )  # fmt: skip
     to_do = evaluations(plan, settings.suite, settings.output)
     connect(cpus=plan.num_runners + plan.servers)

@@ -1,6 +1,7 @@
 """What `jobs/evaluate.py` is asked for: suites, exit settings, and what it refuses before anything starts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tyro
@@ -10,7 +11,7 @@ from actors.evaluation_suites import evaluations
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
-from jobs.evaluate import Settings, _check, _exits
+from jobs.evaluate import PAPER, Settings, _check, _exits
 from tests.support.policies import some_statistics, stirred_policy, tiny
 
 
@@ -79,9 +80,10 @@ def test_a_preset_is_evaluated_in_place_of_the_paper_s_thresholds(plan, tmp_path
     save_exit_preset(tmp_path / "found.json", found, success_rate=0.9)
     policy, settings = plan.checkpoint.policy.config, Settings(tmp_path, exit_preset=tmp_path / "found.json")
     assert _exits(settings, policy) == (found,)
-    more = _exits(replace(settings, thresholds=(1.0,), depths=(2,)), policy)
-    assert [each.label for each in more] == [found.label, "threshold_1.00", "depth_2"]
+    more = _exits(replace(settings, depths=(2,)), policy)
+    assert [each.label for each in more] == [found.label, "depth_2"]
     assert len(_exits(Settings(tmp_path), policy)) == 9
+    assert [each.label for each in _exits(Settings(tmp_path, thresholds=(), depths=(0,)), policy)] == ["depth_0"]
     save_exit_preset(tmp_path / "found.json", ExitSetting(exit_threshold=(0.3, 0.4)))
     with pytest.raises(InputError, match="asks its gate after 4 latent steps"):
         _exits(settings, policy)
@@ -97,7 +99,11 @@ def test_the_command_line_takes_one_suite_or_several():
     ("changes", "message"),
     [
         ({"placement": "server", "num_servers": 0}, "--num-servers 0"),
+        ({"placement": "server", "server_gpus": -1.0}, "--server-gpus -1.0: give at least 0"),
         ({"server_gpus": 1.0}, "add --placement server"),
+        ({"num_servers": 1}, "add --placement server"),
+        ({"offline": True, "num_servers": 1}, "leave out --num-servers"),
+        ({"exit_preset": Path("found.json"), "thresholds": PAPER}, "give no --thresholds beside it"),
         ({"offline": True, "placement": "server"}, "leave out --placement"),
         ({"suite": ()}, "at least one"),
         ({"episodes": 0}, "--episodes 0"),
