@@ -83,7 +83,7 @@ class ChainEvaluation:
         output: that folder.
 
     Raises:
-        InputError: what can't be evaluated, or a folder that holds something else; nothing has been started then.
+        InputError: what can't be evaluated.
     """
 
     def __init__(self, plan: EvaluationPlan, suite: str, output: Path, run_key: str) -> None:
@@ -101,11 +101,18 @@ class ChainEvaluation:
             **plan.decided_on(),
         }  # fmt: skip
         self._log = plan.log(output, kind="chains", run_key=run_key, params={"suite": suite})
-        self._log.check(plan.exits)
-        self._ledger = ChainLedger(output / "chains.jsonl", self._identity, plan.resume)
+
+    def open(self) -> None:
+        """Read the ledger and write its head: for whoever has the folder to itself.
+
+        Raises:
+            InputError: the folder holds something else, or was logged to another store.
+        """
+        self._log.check(self._plan.exits)
+        self._ledger = ChainLedger(self.output / "chains.jsonl", self._identity, self._plan.resume)
 
     def run(self) -> tuple[str, str | None]:
-        """Play what is not in the ledger yet, write the results, and then log them.
+        """Play what is not in the ledger yet, write the results, and then log them. Call `open` before.
 
         Returns:
             The tables of the results, for people; and why MLflow has not all of them, None where it has.

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.evaluation_log import EvaluationLog, Written
 from actors.evaluation_pool import Episode, EvaluationPool
-from avavla_ray.errors import InputError
+from avavla_ray.errors import InputError, quoted
 from avavla_ray.evaluation.deviations import episode_deviations
 from avavla_ray.evaluation.episode import EpisodeRecord, Film
 from avavla_ray.evaluation.exit_setting import ExitSetting
@@ -25,6 +25,7 @@ from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.registry import identify, suite_spec
 
 FIXED_STATES = 50
+LABEL_BYTES = 120  # of the 255 of a file's name
 METRICS = (
     "success_rate", "mean_latent_steps", "ms_mean", "ms_p50", "ms_p90", "ms_p99", "episodes", "successes",
     "aborted_episodes",
@@ -41,6 +42,9 @@ class EvaluationPlan:
         videos: of each task's first initial state at the first setting.
         seed: for the record; an evaluation draws nothing.
         servers, server_gpus: see `EvaluationPool`.
+
+    Raises:
+        InputError: a label that can't be part of a file's name.
     """
 
     checkpoint: Checkpoint
@@ -61,6 +65,10 @@ class EvaluationPlan:
     isolate: bool = True
     servers: int = 0
     server_gpus: float = 0
+
+    def __post_init__(self) -> None:
+        if "/" in self.label or len(self.label.encode()) > LABEL_BYTES:
+            raise InputError(f"--label {quoted(self.label)} is part of file names: give a short one, without a slash")
 
     def simulator(self, suite: str) -> SimulatorConfig:
         """The simulators of a suite."""
@@ -104,7 +112,7 @@ class EpisodeEvaluation:
         output: that folder.
 
     Raises:
-        InputError: what can't be evaluated, or a folder that holds something else; nothing has been started then.
+        InputError: what can't be evaluated.
     """
 
     def __init__(self, plan: EvaluationPlan, suite: str, output: Path, run_key: str) -> None:
@@ -125,15 +133,22 @@ class EpisodeEvaluation:
             output, kind="evaluation", run_key=run_key,
             params={"suite": self._suite.name, "tasks": ",".join(map(str, self._tasks))},
         )  # fmt: skip
-        self._log.check(plan.exits)
-        self._ledger = Ledger(output / "episodes.jsonl", self._identity, plan.resume)
         self._filmed = plan.exits[0]
         self._videos = {
             task: output / "videos" / f"{plan.label}_task{task}_{self._filmed.label}.mp4" for task in self._tasks
         }
 
+    def open(self) -> None:
+        """Read the ledger and write its head: for whoever has the folder to itself.
+
+        Raises:
+            InputError: the folder holds something else, or was logged to another store.
+        """
+        self._log.check(self._plan.exits)
+        self._ledger = Ledger(self.output / "episodes.jsonl", self._identity, self._plan.resume)
+
     def run(self) -> tuple[str, str | None]:
-        """Play what is not in the ledger yet, write the results, and then log them.
+        """Play what is not in the ledger yet, write the results, and then log them. Call `open` before.
 
         Returns:
             The table of the results, for people; and why MLflow has not all of them, None where it has.
@@ -147,10 +162,10 @@ class EpisodeEvaluation:
         ):
 
             def finished(episode: Episode, record: EpisodeRecord, film: Film | None) -> None:
+                if film is not None:  # before the ledger, which says of which episodes there is one
+                    self._write_video(episode.task, record, film)
                 if self._ledger.key(record) not in self._ledger:
                     self._ledger.add(record)
-                if film is not None:
-                    self._write_video(episode.task, record, film)
                 whole = [r.success for r in self._ledger.records.values() if r.error is None]
                 progress.advance(success=sum(whole) / len(whole) if whole else "not known yet")
 
@@ -166,10 +181,15 @@ class EpisodeEvaluation:
             for state in range(self._episodes):
                 for setting in self._plan.exits:
                     film = self._plan.videos and state == 0 and setting == self._filmed
-                    film = film and not self._videos[task].exists()
+                    film = film and not self._filmed_whole(task)
                     if film or (setting.label, task, state) not in self._ledger:
                         todo.append(Episode(setting, task, state, film))
         return todo
+
+    def _filmed_whole(self, task: int) -> bool:
+        """Whether the video is of an episode in the ledger; else a file of that name is of an earlier evaluation."""
+        record = self._ledger.records.get((self._filmed.label, task, 0))
+        return record is not None and record.error is None and self._videos[task].exists()
 
     def _write_video(self, task: int, record: EpisodeRecord, film: Film) -> None:
         outcome = f"{'success' if record.success else 'no success'} after {record.steps} steps"
@@ -197,7 +217,9 @@ class EpisodeEvaluation:
                 "quarantined_tasks": len(result["quarantined_tasks"]),
                 "success_rate_low": result["ci95"][0], "success_rate_high": result["ci95"][1],
             }  # fmt: skip
-            videos = [video for video in self._videos.values() if setting == self._filmed and video.exists()]
+            videos = [
+                self._videos[task] for task in self._tasks if setting == self._filmed and self._filmed_whole(task)
+            ]
             written.append(Written(setting, result, metrics, self.output / f"{setting.label}.json", videos))
             write_json(written[-1].path, result)
         table = markdown_table([each.result for each in written])

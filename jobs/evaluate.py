@@ -164,13 +164,13 @@ def _play(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, 
         servers=1 if settings.placement == "server" and settings.num_servers is None else settings.num_servers or 0,
         server_gpus=settings.server_gpus or 0,
     )  # fmt: skip
-    to_do = evaluations(plan, settings.suite, settings.output)
-    connect(cpus=plan.num_runners + plan.servers)
     unlogged = []
-    for evaluation in to_do:
-        table, why = evaluation.run()
-        print(f"\n{table}\nresults in {evaluation.output}", flush=True)
-        unlogged += [why] if why else []
+    with evaluations(plan, settings.suite, settings.output) as to_do:
+        connect(cpus=plan.num_runners + plan.servers)
+        for evaluation in to_do:
+            table, why = evaluation.run()
+            print(f"\n{table}\nresults in {evaluation.output}", flush=True)
+            unlogged += [why] if why else []
     if unlogged:
         raise InputError("; ".join(unlogged))
 

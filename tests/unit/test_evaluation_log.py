@@ -37,6 +37,7 @@ def plan(tmp_path, monkeypatch):
 def evaluated(plan, output):
     """An evaluation whose episodes are all in its ledger; its results are written and logged."""
     evaluation = EpisodeEvaluation(plan, "tabletop", output, "run")
+    evaluation.open()
     for setting in plan.exits:
         evaluation._ledger.add(EpisodeRecord(setting.label, 0, 0, True, 9, [1], [2.0], scores=[[0.6]]))
     return evaluation._log.log(evaluation._write({"suite": "tabletop"})[1])
@@ -52,12 +53,13 @@ def test_a_server_that_is_away_costs_no_file_and_gets_its_runs_on_resume(plan, t
     assert {run.data.params["exit_setting"] for run in runs} == {"0.50", "fixed depth 1"}
     assert all(run.data.metrics["success_rate"] == 1 for run in runs)
     with pytest.raises(InputError, match=r"was logged to MLflow at sqlite.*resume it with that"):
-        EpisodeEvaluation(replace(plan, resume=True), "tabletop", tmp_path / "out", "run")
+        EpisodeEvaluation(replace(plan, resume=True), "tabletop", tmp_path / "out", "run").open()
 
 
 def test_so_with_chains(plan, tmp_path):
     with calvin_env_at(FAKE_ROOT):
         evaluation = ChainEvaluation(replace(plan, tasks=()), "calvin_d_chains", tmp_path / "out", "run")
+    evaluation.open()
     for setting in plan.exits:
         evaluation._ledger.add(ChainRecord(0, ["open_drawer"] * 5, setting=setting.label))
     why = evaluation._log.log(evaluation._write({"suite": "calvin_d"})[1])

@@ -1,5 +1,6 @@
 """What `jobs/evaluate.py` is asked for: suites, exit settings, and what it refuses before anything starts."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import tyro
 from actors.evaluation_run import EpisodeEvaluation, EvaluationPlan
 from actors.evaluation_suites import evaluations
 from avavla_ray.errors import InputError
+from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
 from jobs.evaluate import PAPER, Settings, _check, _exits
@@ -32,11 +34,26 @@ def plan(tmp_path_factory):
 
 
 def test_several_suites_go_to_folders_of_their_own(plan, tmp_path):
-    one, other = evaluations(plan, ("tabletop", "tabletop_memory"), tmp_path)
-    assert [each.output for each in (one, other)] == [tmp_path / "tabletop", tmp_path / "tabletop_memory"]
-    (alone,) = evaluations(plan, ("tabletop",), tmp_path / "alone")
-    assert isinstance(alone, EpisodeEvaluation)
-    assert alone.output == tmp_path / "alone"
+    with evaluations(plan, ("tabletop", "tabletop_memory"), tmp_path) as (one, other):
+        assert [each.output for each in (one, other)] == [tmp_path / "tabletop", tmp_path / "tabletop_memory"]
+    with evaluations(plan, ("tabletop",), tmp_path / "alone") as (alone,):
+        assert isinstance(alone, EpisodeEvaluation)
+        assert alone.output == tmp_path / "alone"
+
+
+def test_two_do_not_go_on_in_one_folder(plan, tmp_path, monkeypatch):
+    """The second, resumed or not, is refused before it has touched the ledger, until the first has ended."""
+    monkeypatch.setattr("actors.evaluation_suites.DYING_S", 0.1)
+    resumed = replace(plan, resume=True)
+    with evaluations(resumed, ("tabletop",), tmp_path) as (first,):
+        with (
+            pytest.raises(InputError, match=f"is being written by process {os.getpid()}"),
+            evaluations(resumed, ("tabletop",), tmp_path),
+        ):
+            pass
+        first._ledger.add(EpisodeRecord("depth_1", 0, 0, success=True, steps=9))
+    with evaluations(resumed, ("tabletop",), tmp_path) as (second,):
+        assert ("depth_1", 0, 0) in second._ledger
 
 
 @pytest.mark.parametrize(
@@ -45,34 +62,46 @@ def test_several_suites_go_to_folders_of_their_own(plan, tmp_path):
         ({}, ("tabletop", "tabletop"), "give each once"),
         ({"tasks": (0,)}, ("tabletop", "tabletop_memory"), "--tasks are of one suite"),
         ({"episodes": 51}, ("tabletop",), "1 to 50 a task"),
+        ({"label": "a/b"}, ("tabletop",), "without a slash"),
+        ({"label": 200 * "a"}, ("tabletop",), "give a short one"),
         ({}, ("tabeltop",), "did you mean 'tabletop'"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused_at_once(plan, tmp_path, changes, suites, message):
-    with pytest.raises(InputError, match=message):
-        evaluations(replace(plan, **changes), suites, tmp_path)
+    with pytest.raises(InputError, match=message), evaluations(replace(plan, **changes), suites, tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_cpu_has_begun_no_gpu_goes_on_with(plan, tmp_path):
-    (evaluation,) = evaluations(plan, ("tabletop",), tmp_path)
-    evaluation._ledger.add(evaluation._todo()[0].lost("for the ledger", 1, quarantined=False))
-    evaluations(replace(plan, resume=True, servers=2), ("tabletop",), tmp_path)  # servers on the CPU decide alike
-    with pytest.raises(InputError, match="another evaluation"):
-        evaluations(replace(plan, resume=True, servers=2, server_gpus=0.5), ("tabletop",), tmp_path)
+    with evaluations(plan, ("tabletop",), tmp_path) as (evaluation,):
+        evaluation._ledger.add(evaluation._todo()[0].lost("for the ledger", 1, quarantined=False))
+    with evaluations(replace(plan, resume=True, servers=2), ("tabletop",), tmp_path):
+        pass  # servers on the CPU decide alike
+    with (
+        pytest.raises(InputError, match="another evaluation"),
+        evaluations(replace(plan, resume=True, servers=2, server_gpus=0.5), ("tabletop",), tmp_path),
+    ):
+        pass
 
 
 def test_what_is_finished_is_not_played_again_and_its_video_only_if_it_is_gone(plan, tmp_path):
-    (evaluation,) = evaluations(replace(plan, tasks=(0, 3)), ("tabletop",), tmp_path)
-    first, second, *_ = todo = evaluation._todo()
-    assert [(each.task, each.initial_state, each.film) for each in todo] == [
-        (0, 0, True), (0, 1, False), (3, 0, True), (3, 1, False),
-    ]  # fmt: skip
-    for episode in (first, second):
-        evaluation._ledger.add(episode.lost("for the ledger", 1, quarantined=False))
-    assert [(each.task, each.initial_state) for each in evaluation._todo()] == [(0, 0), (3, 0), (3, 1)]
-    evaluation._videos[0].parent.mkdir(parents=True)
-    evaluation._videos[0].touch()
-    assert [(each.task, each.initial_state) for each in evaluation._todo()] == [(3, 0), (3, 1)]
+    with evaluations(replace(plan, tasks=(0, 3)), ("tabletop",), tmp_path) as (evaluation,):
+        assert [(each.task, each.initial_state, each.film) for each in evaluation._todo()] == [
+            (0, 0, True), (0, 1, False), (3, 0, True), (3, 1, False),
+        ]  # fmt: skip
+        for task in (0, 3):  # an earlier evaluation's: of none of these episodes
+            evaluation._videos[task].parent.mkdir(parents=True, exist_ok=True)
+            evaluation._videos[task].touch()
+        assert [each.film for each in evaluation._todo()] == [True, False, True, False]
+        for state in (0, 1):
+            evaluation._ledger.add(EpisodeRecord("depth_1", 0, state, success=False, steps=9))
+        evaluation._ledger.add(EpisodeRecord("depth_1", 3, 0, success=False, steps=0, error="its simulator died"))
+        assert [(each.task, each.initial_state) for each in evaluation._todo()] == [(3, 0), (3, 1)]
+        _, written = evaluation._write({"suite": "tabletop"})
+        assert [video.name for video in written[0].videos] == ["BC_task0_depth_1.mp4"]
+        evaluation._videos[0].unlink()
+        assert [(each.task, each.initial_state) for each in evaluation._todo()] == [(0, 0), (3, 0), (3, 1)]
 
 
 def test_a_preset_is_evaluated_in_place_of_the_paper_s_thresholds(plan, tmp_path):
