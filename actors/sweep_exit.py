@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from actors.sweep_arena import COMPLETE, Rules, Standing, asked, start_arena
+from actors.sweep_arena import COMPLETE, EPISODES, Rules, Standing, asked, start_arena
 from actors.sweep_report import Report, against, search_table
 from actors.sweep_search import TRIALS, Trials, reported, search
 from actors.sweep_subject import Subject
@@ -19,7 +19,7 @@ from avavla_ray.evaluation.choice import choose
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, family
 from avavla_ray.evaluation.proposal import NOTE, fill_gaps, proposal_table, recorded_scores, threshold_for
-from avavla_ray.evaluation.results import setting_of
+from avavla_ray.evaluation.results import Ledger, setting_of
 from avavla_ray.evaluation.tables import cell
 from avavla_ray.provenance import provenance
 from tune_spaces.exit_thresholds import ExitSpace
@@ -42,6 +42,18 @@ class Sweep:
         self._results: dict[str, dict[str, Any]] = {}
         pool = subject.pool(settings.num_runners, settings.isolate, servers, settings.server_gpus)
         self._arena = start_arena(pool, settings.num_runners)
+
+    @staticmethod
+    def check(subject: Subject, settings: Any, budget: Budget | None) -> None:
+        """Refuse a folder that holds something else, without writing anything.
+
+        Raises:
+            InputError: it holds episodes or trials that nobody asked to resume, or those of something else.
+        """
+        folder = settings.output / subject.name
+        Ledger.check(folder / EPISODES, subject.identity, settings.resume)
+        if settings.search != "grid":
+            Trials.check(folder / TRIALS, _searched(subject, settings, budget), settings.resume)
 
     def __enter__(self) -> Sweep:
         subject, settings = self.subject, self._settings
@@ -107,11 +119,7 @@ class Sweep:
         space = ExitSpace.of(settings.by, subject.depth, instructions)
         cost = STEPS if budget is None else budget.cost
         rules = Rules(subject.planned, cost, budget, subject.depth, subject.longest, settings.error_rate)
-        wanted = {
-            **subject.identity, "by": settings.by, "budget": str(budget), "episodes": subject.states,
-            "tasks": list(subject.tasks), "error_rate": settings.error_rate,
-        }  # fmt: skip
-        trials = Trials(self.folder / TRIALS, wanted, settings.resume)
+        trials = Trials(self.folder / TRIALS, _searched(subject, settings, budget), settings.resume)
         first = self._first(space, budget)
         search(
             space, settings.search, seed=settings.seed, rules=rules, arena=self._arena, trials=trials,
@@ -216,6 +224,14 @@ class Sweep:
     def _show(self, name: str, table: str) -> None:
         self._report.keep(self.folder / name, table)
         print(f"\n{table}", flush=True)
+
+
+def _searched(subject: Subject, settings: Any, budget: Budget | None) -> dict[str, Any]:
+    """What tells the trials of a search from those of others."""
+    return {
+        **subject.identity, "by": settings.by, "budget": str(budget), "episodes": subject.states,
+        "tasks": list(subject.tasks), "error_rate": settings.error_rate,
+    }  # fmt: skip
 
 
 class _Finished(tune.Callback):

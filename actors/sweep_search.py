@@ -30,7 +30,11 @@ REPEATS = 20  # of settings that are known, before one is drawn at random
 class Trials(RecordLedger[Standing]):
     """Settings of a search that have been judged."""
 
-    kind, unit = Standing, "trials"
+    kind, unit, whole = Standing, "trials", "search"
+    advice = (
+        "give what it began with, or remove this file to search anew (what has been played is in another and stays), "
+        "or choose another --output"
+    )
 
     def key(self, record: Standing) -> Hashable:
         """The setting's label."""
@@ -67,11 +71,6 @@ class SettingSearch(Searcher):
         for point in [*([interrupted] if interrupted else []), *first]:
             if set(point) == set(space.names) and not self._known(point):
                 self._study.enqueue_trial(point, skip_if_exists=True)
-
-    @property
-    def study(self) -> Any:
-        """Optuna's."""
-        return self._study
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next point, of a setting that is not known; the end of the search where there is none, where there were

@@ -97,12 +97,14 @@ class Subject:
 def subject_of(
     path: Path, suite: str, *, unnorm_key: str | None, tasks: tuple[int, ...], states: int | None, confirm: int | None,
     label: str | None, assets: str, render: str, max_steps: int | None, seed: int,
+    on_gpu: bool = False,
 ) -> Subject:  # fmt: skip
     """Read and check everything, start nothing.
 
     Args:
         states: initial states a task; LIBERO's 50, or as many as there are, when None. confirm: further ones; as many
-            again when None; fewer where the suite has no more.
+            again when None; fewer where the suite has no more. on_gpu: where decisions are made, which rounds other
+            than a CPU: what one has played, the other does not go on with.
 
     Raises:
         InputError: something given does not exist or does not go together.
@@ -122,7 +124,7 @@ def subject_of(
         raise InputError(f"--confirm {confirm}: give 0 or more")
     identity = {
         "suite": suite, "checkpoint": checkpoint.digest, "statistics": statistics.name, **data, "render": render,
-        "max_steps": max_steps or spec.max_steps, "seed": seed,
+        "max_steps": max_steps or spec.max_steps, "seed": seed, **({"decided_on": "gpu"} if on_gpu else {}),
     }  # fmt: skip
     return Subject(
         path=path, checkpoint=checkpoint, unnorm_key=unnorm_key, label=label or checkpoint.stage, suite=suite,

@@ -9,7 +9,7 @@ The best setting is written as a preset that evaluate, serve and ppo take. See d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from avavla_ray.evaluation.budget import Budget
     from avavla_ray.evaluation.exit_setting import ExitSetting
 
-PAPER = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)
 DEPTHS = (0, 1, 3, 5, 10)
 
 
@@ -43,8 +42,8 @@ class Settings:
     thresholds: tuple[float, ...] | None = None
     """Thresholds to play in any case; the paper's nine when left out, none with a search."""
     depths: tuple[int, ...] | None = None
-    """Fixed depths to play in any case; those of 0, 1, 3, 5, 10 that the policy has when left out, with a search its
-    full depth, whose gate scores propose the first thresholds."""
+    """Fixed depths to play in any case, besides the policy's full depth, which all are compared with; those of 0, 1, 3,
+    5, 10 that the policy has when left out, none with a search."""
     proposed: int = 0
     """More thresholds for the grid, where a replay of the gate's scores sees the widest gaps between mean steps."""
     by: Literal["global", "depth", "family"] = "global"
@@ -54,11 +53,11 @@ class Settings:
     max_ms: float | None = None
     """Budget: mean milliseconds a decision, on this machine as loaded as it is."""
     give_up: float = 0.01
-    """Without a budget: success that may be given up for a cheaper setting."""
+    """Without a budget: share of success that may be given up for a cheaper setting; 0.01 is one point."""
     trials: int = 20
     """Settings that a search judges."""
     episodes_budget: int | None = None
-    """Episodes in all, confirmation aside; what is in the ledger counts."""
+    """Episodes of a search in all, confirmation aside; what is listed and what is in the ledger counts."""
     error_rate: float = 0.05
     """How often a setting may be given up early that would not have been worse, or not over the budget."""
     confirm: int | None = None
@@ -93,24 +92,22 @@ class Settings:
 
 def main(settings: Settings) -> None:
     from actors.sweep_subject import subject_of
-    from avavla_ray.errors import InputError
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
 
     # Everything that can be wrong is looked at before anything slow starts.
     budget = _budget(settings)
+    _check(settings, budget)
     subjects = [
         subject_of(
             settings.checkpoint, suite, unnorm_key=settings.unnorm_key, tasks=settings.tasks, states=settings.episodes,
             confirm=settings.confirm, label=settings.label, assets=settings.assets, render=settings.render,
-            max_steps=settings.max_steps, seed=settings.seed,
+            max_steps=settings.max_steps, seed=settings.seed, on_gpu=bool(settings.server_gpus),
         )
         for suite in dict.fromkeys(settings.suite)
     ]  # fmt: skip
-    if not subjects:
-        raise InputError("no suite to play: give --suite")
     listed = _listed(settings, subjects[0])
     if settings.search != "grid":
-        _check_search(settings, subjects[0])
+        _check_search(settings, subjects[0], len(listed))
     uri = absolute_uri(settings.tracking_uri or default_uri())
     check_store(uri)
 
@@ -118,6 +115,8 @@ def main(settings: Settings) -> None:
     from actors.sweep_exit import Sweep, advise
     from actors.sweep_report import Report
 
+    for subject in subjects:
+        Sweep.check(subject, settings, budget)
     connect(cpus=settings.num_runners + _servers(settings) + 1)
     key = settings.run_id or settings.output.name
     with track(
@@ -156,6 +155,36 @@ def _budget(settings: Settings) -> Budget | None:
     return None if settings.max_ms is None else Budget(MILLISECONDS, settings.max_ms)
 
 
+def _check(settings: Settings, budget: Budget | None) -> None:
+    """Refuse numbers out of range, and what would change nothing."""
+    from avavla_ray.errors import InputError
+    from avavla_ray.simulators.registry import CALVIN_CHAIN_SUITES
+
+    defaults = {each.name: each.default for each in fields(Settings)}
+
+    def given(*names: str) -> str | None:
+        """The first of these that is."""
+        return next((f"--{n.replace('_', '-')}" for n in names if getattr(settings, n) != defaults[n]), None)
+
+    if not settings.suite:
+        raise InputError("no suite to play: give --suite")
+    for suite in settings.suite:
+        if suite in CALVIN_CHAIN_SUITES:
+            raise InputError(f"--suite {suite}: a sweep plays single tasks: give --suite {suite.rsplit('_', 1)[0]}")
+    if settings.search == "grid" and (idle := given("by", "trials", "error_rate", "episodes_budget")):
+        raise InputError(f"{idle} goes with a search, a grid plays what is listed: add --search tpe, or leave it out")
+    if not 0 <= settings.give_up < 1:
+        raise InputError(f"--give-up {settings.give_up}: give a share, 0.01 is one point")
+    if budget is not None and given("give_up"):
+        raise InputError("--give-up goes without a budget, under which the highest success wins: leave out one of them")
+    if settings.placement == "server" and settings.num_servers < 1:
+        raise InputError(f"--num-servers {settings.num_servers}: give at least 1, or --placement copy")
+    if settings.placement == "copy" and (idle := given("server_gpus", "num_servers")):
+        raise InputError(f"{idle} is of policy servers: add --placement server, or leave it out")
+    if settings.num_runners < 1:
+        raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
+
+
 def _servers(settings: Settings) -> int:
     """Policy servers to start."""
     return settings.num_servers if settings.placement == "server" else 0
@@ -164,28 +193,24 @@ def _servers(settings: Settings) -> int:
 def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:
     """What is played in any case."""
     from avavla_ray.errors import InputError
-    from avavla_ray.evaluation.exit_setting import exit_settings
+    from avavla_ray.evaluation.exit_setting import PAPER_THRESHOLDS, exit_settings
 
     policy = subject.checkpoint.policy.config
     grid, thinks = settings.search == "grid", policy.latent.enabled
-    thresholds = settings.thresholds if settings.thresholds is not None else PAPER if grid and thinks else ()
-    full = (subject.depth,)
+    thresholds = settings.thresholds if settings.thresholds is not None else PAPER_THRESHOLDS if grid and thinks else ()
     depths = settings.depths
     if depths is None:
-        depths = tuple(depth for depth in DEPTHS if depth <= full[0]) if grid else full
-    if settings.proposed or not grid:
-        depths = tuple(dict.fromkeys((*depths, *full)))
+        depths = tuple(depth for depth in DEPTHS if depth <= subject.depth) if grid else ()
+    depths = tuple(dict.fromkeys((*depths, subject.depth)))
     if settings.proposed < 0:
         raise InputError(f"--proposed {settings.proposed}: give 0 or more")
     if settings.proposed and not thinks:
         raise InputError("--proposed: this policy has no latent loop, and so no gate to replay: leave it out")
-    if settings.episodes_budget is not None and grid:
-        raise InputError("--episodes-budget goes with a search: a grid plays what is listed")
     return exit_settings(thresholds, depths, policy)
 
 
-def _check_search(settings: Settings, subject: Subject) -> None:
-    """Refuse a search that can't be."""
+def _check_search(settings: Settings, subject: Subject, listed: int) -> None:
+    """Refuse a search that can't be, after so many settings that are played in any case."""
     from avavla_ray.errors import InputError
     from tune_spaces.exit_thresholds import ExitSpace
 
@@ -197,6 +222,12 @@ def _check_search(settings: Settings, subject: Subject) -> None:
         raise InputError(f"--trials {settings.trials}: give at least 1")
     if not 0 < settings.error_rate < 1:
         raise InputError(f"--error-rate {settings.error_rate}: give a number between 0 and 1")
+    episodes = listed * len(subject.planned)
+    if settings.episodes_budget is not None and settings.episodes_budget <= episodes:
+        raise InputError(
+            f"--episodes-budget {settings.episodes_budget}: what is played in any case, full depth and what is listed, "
+            f"takes {episodes} episodes: give more, or fewer --thresholds, --depths, --tasks or --episodes"
+        )
     ExitSpace.of(settings.by, subject.depth, subject.spec.instructions)
 
 

@@ -25,7 +25,8 @@ class RecordLedger(ABC, Generic[Record]):
     where nobody asked to resume: they would be lost.
 
     Attributes:
-        kind: dataclass of a record. unit: what a record is of, for messages.
+        kind: dataclass of a record. unit: what a record is of, for messages. whole: what all are of. advice: what to
+            do about a ledger of something else.
 
     Raises:
         InputError: the file holds records and nobody asked to resume, or those of another evaluation.
@@ -33,18 +34,13 @@ class RecordLedger(ABC, Generic[Record]):
 
     kind: ClassVar[type]
     unit: ClassVar[str]
+    whole: ClassVar[str] = "evaluation"
+    advice: ClassVar[str] = "choose another --output"
 
     def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
         self.path = path
         self.records: dict[Any, Record] = {}
-        head = json.dumps({"evaluates": identity}, sort_keys=True)
-        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        first, *lines = found or [head]  # an empty file is what a process leaves that was killed at once
-        if lines and not resume:
-            raise InputError(f"{path} holds finished {self.unit}: add --resume to keep them, or give another --output")
-        if resume and first != head:
-            raise InputError(f"{path} belongs to another evaluation: choose another --output, or leave out --resume")
-        for line in lines:
+        for line in self.check(path, identity, resume):
             try:
                 record: Record = self.kind(**json.loads(line))
             except json.JSONDecodeError:
@@ -52,7 +48,26 @@ class RecordLedger(ABC, Generic[Record]):
             if self.keeps(record):
                 self.records[self.key(record)] = record
         kept = [json.dumps(asdict(record)) for record in self.records.values()]
-        write_text(path, "\n".join([head, *kept]) + "\n")
+        write_text(path, "\n".join([_head(identity), *kept]) + "\n")
+
+    @classmethod
+    def check(cls, path: Path, identity: dict[str, Any], resume: bool) -> list[str]:
+        """Refuse what can't be opened so, without writing anything.
+
+        Returns:
+            The lines of its records.
+
+        Raises:
+            InputError: see the class.
+        """
+        head = _head(identity)
+        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        first, *lines = found or [head]  # an empty file is what a process leaves that was killed at once
+        if lines and not resume:
+            raise InputError(f"{path} holds finished {cls.unit}: add --resume to keep them, or give another --output")
+        if resume and first != head:
+            raise InputError(f"{path} belongs to another {cls.whole}{_differences(first, identity)}: {cls.advice}")
+        return lines
 
     @abstractmethod
     def key(self, record: Record) -> Hashable:
@@ -68,3 +83,19 @@ class RecordLedger(ABC, Generic[Record]):
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self.records
+
+
+def _head(identity: dict[str, Any]) -> str:
+    return json.dumps({"evaluates": identity}, sort_keys=True)
+
+
+def _differences(first: str, identity: dict[str, Any]) -> str:
+    """In what a ledger's first line is of something else, for people."""
+    try:
+        before = json.loads(first)["evaluates"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    now = json.loads(_head(identity))["evaluates"]
+    named = [f"{key} {before.get(key)} -> {now.get(key)}" for key in sorted({*before, *now})
+             if before.get(key) != now.get(key)]  # fmt: skip
+    return f" ({', '.join(named)})"

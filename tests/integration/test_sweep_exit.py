@@ -15,9 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from actors.sweep_search import Trials
+from actors.sweep_subject import subject_of
 from avavla_ray.errors import InputError
+from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import load_exit_preset
 from avavla_ray.evaluation.proposal import NOTE
+from avavla_ray.evaluation.results import Ledger
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.tracking import children_of, find_runs
 from jobs.sweep_exit import Settings, main
@@ -111,10 +115,57 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
         ({"search": "gp", "proposed": 2}, "--proposed goes with"),
         ({"search": "tpe", "error_rate": 0.0}, "--error-rate 0"),
         ({"episodes_budget": 5}, "goes with a search"),
+        ({"by": "family"}, "--by goes with a search"),
+        ({"trials": 3}, "--trials goes with a search"),
+        ({"error_rate": 0.1}, "--error-rate goes with a search"),
+        ({"search": "tpe", "episodes_budget": 6}, "--episodes-budget 6: .* takes 6 episodes"),
+        ({"search": "tpe", "thresholds": (0.5,), "episodes_budget": 9}, "takes 12 episodes"),
+        ({"give_up": 1.0}, "--give-up 1.0: give a share, 0.01 is one point"),
+        ({"give_up": -0.1}, "0.01 is one point"),
+        ({"give_up": 0.02, "max_ms": 3.0}, "--give-up goes without a budget"),
+        ({"server_gpus": 1.0}, "--server-gpus is of policy servers"),
+        ({"num_servers": 2}, "--num-servers is of policy servers"),
+        ({"num_servers": 0, "placement": "server"}, "--num-servers 0"),
+        ({"suite": ("calvin_d_chains",)}, "calvin_d_chains: a sweep plays single tasks: give --suite calvin_d$"),
+        ({"suite": ()}, "give --suite"),
     ):
         with pytest.raises(InputError, match=message):
             main(dataclasses.replace(settings, **changes))
     assert not settings.output.exists()
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_of_another_sweep_is_refused_before_anything_is_written(settings: Settings) -> None:
+    """A forgotten --resume, episodes of a GPU, and a search under other conditions."""
+    subject = subject_of(
+        settings.checkpoint, SUITE, unnorm_key=None, tasks=(), states=3, confirm=None, label=None, assets="bundled",
+        render="reference", max_steps=None, seed=7,
+    )  # fmt: skip
+    search = dataclasses.replace(settings, search="tpe", max_steps_mean=3.0, resume=True)
+    folder = settings.output / SUITE.replace(":", ".")
+    wanted = {
+        **subject.identity, "by": "global", "budget": "at most 3 latent steps a decision", "episodes": 3,
+        "tasks": [0, 1], "error_rate": 0.05,
+    }  # fmt: skip
+    Trials(folder / "trials.jsonl", wanted, resume=False)
+    ledger = Ledger(folder / "episodes.jsonl", subject.identity, resume=False)
+    ledger.add(EpisodeRecord("depth_5", 0, 0, True, 8, [5], [1.0]))
+    (settings.output / "mlflow.json").write_text("{}")
+    before = snapshot(settings.output)
+    for changes, message in (
+        ({"resume": False}, "holds finished episodes: add --resume"),
+        ({"seed": 8}, r"another evaluation \(seed 7 -> 8\)"),
+        ({"placement": "server", "server_gpus": 1.0}, r"decided_on None -> gpu"),
+        ({"by": "depth"}, r"another search \(by global -> depth\): .*remove this file"),
+        ({"error_rate": 0.1}, r"error_rate 0.05 -> 0.1"),
+        ({"max_steps_mean": 2.0}, r"another search \(budget at most 3"),
+    ):
+        with pytest.raises(InputError, match=message):
+            main(dataclasses.replace(search, **changes))
+        assert snapshot(settings.output) == before
 
 
 def test_a_search_keeps_within_its_budget_and_goes_on_with_more_trials(ray_cluster: object, settings: Settings) -> None:
