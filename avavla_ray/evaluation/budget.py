@@ -103,8 +103,9 @@ class Judge:
     """Watches one setting's episodes, in the planned order, and says when the rest need not be played.
 
     Under a budget, as soon as it is over that, or worse than the best setting within it. Without one, as soon as one of
-    the rivals both succeeds more often and costs less. Each such claim is wrong with at most `error_rate` (divided
-    among the rivals), over all times of looking together.
+    the rivals both succeeds more often and costs less. A setting of which none of this is true is ended with
+    probability at most `error_rate`, over all times of looking together: each of the claims that one alone of which
+    would end it (under a budget that, and the rival; without one each rival) has its share of that.
 
     Args:
         planned: episodes of a full evaluation, in random order.
@@ -122,7 +123,7 @@ class Judge:
         if budget is not None and len(rivals) > 1:
             raise ValueError("under a budget there is one rival: the best setting within it")
         self.verdict: str | None = None
-        share = error_rate / max(1, len(rivals))
+        share = error_rate / max(1, len(rivals) + (budget is not None))
 
         def costs(limit: float) -> CostTest:
             return CostTest(

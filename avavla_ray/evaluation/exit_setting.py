@@ -23,7 +23,8 @@ class ExitSetting:
     """Until the gate's score exceeds a threshold, or always to a fixed depth.
 
     Attributes:
-        exit_threshold: for all latent steps, or one for each of the steps 1 to K - 1. Multiples of 0.01.
+        exit_threshold: for all latent steps, or one for each of the steps 1 to K - 1. Multiples of 0.01, and held as
+            such: what arithmetic adds to them (0.1 + 0.2) is rounded off.
         fixed_depth: latent steps; 0 acts at once.
         families: thresholds of the tasks of these families (`family`), in place of `exit_threshold`.
 
@@ -42,12 +43,9 @@ class ExitSetting:
             raise InputError("thresholds of task families go with one for all other tasks, not with a fixed depth")
         if len(dict(self.families)) < len(self.families):
             raise InputError(f"task families {[name for name, _ in self.families]}: give each once")
-        thresholds = [] if self.exit_threshold is None else [self.exit_threshold]
-        for threshold in [*thresholds, *(own for _, own in self.families)]:
-            for value in _each(threshold):
-                check_fraction("exit threshold", value)
-                if abs(100 * value - round(100 * value)) > 1e-6:
-                    raise InputError(f"exit threshold {value}: give a multiple of 0.01, which names its results")
+        if self.exit_threshold is not None:
+            object.__setattr__(self, "exit_threshold", _rounded(self.exit_threshold))
+            object.__setattr__(self, "families", tuple((name, _rounded(own)) for name, own in self.families))
 
     @property
     def label(self) -> str:
@@ -156,10 +154,14 @@ def load_exit_preset(path: Path, policy: PolicyConfig | None = None, *, families
         raise InputError(f"exit preset {path} can't be read ({error}): give a file of jobs/sweep_exit.py") from error
     if not isinstance(preset, dict) or preset.get("format") != FORMAT:
         raise InputError(f"{path} is no exit preset: give a file of jobs/sweep_exit.py")
-    own = tuple((name, _frozen(threshold)) for name, threshold in preset["families"].items())
+    try:
+        own = tuple((name, _frozen(threshold)) for name, threshold in preset["families"].items())
+        limit, depth = _frozen(preset["exit_threshold"]), preset["fixed_depth"]
+    except (KeyError, AttributeError) as error:
+        raise InputError(f"exit preset {path} is not whole ({error}): give a file of jobs/sweep_exit.py") from error
     if own and not families:
         raise InputError(f"{path} has thresholds of task families, which only jobs/evaluate.py tells apart")
-    setting = ExitSetting(_frozen(preset["exit_threshold"]), preset["fixed_depth"], own)
+    setting = ExitSetting(limit, depth, own)
     if policy is not None:
         setting.check(policy)
     return setting
@@ -167,6 +169,16 @@ def load_exit_preset(path: Path, policy: PolicyConfig | None = None, *, families
 
 def _each(threshold: Threshold) -> tuple[float, ...]:
     return threshold if isinstance(threshold, tuple) else (threshold,)
+
+
+def _rounded(threshold: Threshold) -> Threshold:
+    """As exact multiples of 0.01, which name results."""
+    for value in _each(threshold):
+        check_fraction("exit threshold", value)
+        if abs(100 * value - round(100 * value)) > 1e-6:
+            raise InputError(f"exit threshold {value}: give a multiple of 0.01, which names its results")
+    values = tuple(round(float(value), 2) for value in _each(threshold))
+    return values if isinstance(threshold, tuple) else values[0]
 
 
 def _frozen(threshold: Any) -> Any:

@@ -8,7 +8,7 @@ from then on. So it proposes what to play, and is never a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -49,23 +49,6 @@ def exit_steps(scores: np.ndarray, setting: ExitSetting) -> np.ndarray:
     limits = np.broadcast_to(np.asarray(setting.exit_threshold, float), (depth - 1,))
     leaves = np.concatenate([scores[:, :-1] > limits, np.ones((len(scores), 1), bool)], axis=1)
     return leaves.argmax(axis=1) + 1
-
-
-def replayed_steps(
-    records: Iterable[EpisodeRecord], setting: ExitSetting, depth: int, instruction_of: Callable[[int], str]
-) -> float:
-    """Mean latent steps a decision that the replay gives a setting; families are those of each task's instruction.
-
-    Raises:
-        InputError: see `recorded_scores`.
-    """
-    whole = [record for record in records if record.error is None]
-    recorded_scores(whole, depth)
-    steps = [
-        exit_steps(np.array(record.scores), setting.of(instruction_of(record.task)))
-        for record in whole if record.scores
-    ]  # fmt: skip
-    return float(np.concatenate(steps).mean())
 
 
 def threshold_for(scores: np.ndarray, steps: float) -> float:

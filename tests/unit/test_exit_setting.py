@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -80,6 +82,21 @@ def test_presets_come_back_as_they_went(tmp_path) -> None:
         load_exit_preset(path)
     with pytest.raises(InputError, match="can't be read"):
         load_exit_preset(tmp_path / "absent.json")
+    for torn in ({}, {"families": []}, {"families": {}, "exit_threshold": 0.5}):
+        path.write_text(json.dumps({"format": "avavla exit preset 1", **torn}))
+        with pytest.raises(InputError, match="is not whole"):
+            load_exit_preset(path)
+    path.write_text(json.dumps({**dict.fromkeys(("fixed_depth",)), "format": "avavla exit preset 1", "families": {},
+                                "exit_threshold": "0.5"}))  # fmt: skip
+    with pytest.raises(InputError, match="give a number"):
+        load_exit_preset(path)
+
+
+def test_thresholds_are_exact_multiples_of_a_hundredth() -> None:
+    setting = ExitSetting(0.1 + 0.2, families=(("open", (0.7 - 0.1, 0.3)),))
+    assert setting == ExitSetting(0.3, families=(("open", (0.6, 0.3)),))
+    assert setting.of("open it").decide_options() == {"exit_threshold": (0.6, 0.3)}
+    assert ExitSetting(1).exit_threshold == 1.0
 
 
 def test_each_sample_and_step_has_its_own_threshold() -> None:

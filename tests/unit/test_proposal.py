@@ -14,12 +14,10 @@ from avavla_ray.evaluation.proposal import (
     fill_gaps,
     proposal_table,
     recorded_scores,
-    replayed_steps,
     threshold_for,
 )
 
 DEPTH = 5
-INSTRUCTIONS = ("pick up the soup", "open the drawer")
 
 
 def scores_of(decisions, seed=0):
@@ -51,14 +49,6 @@ def test_the_replay_is_the_loop(seed, threshold):
     each = threshold if isinstance(threshold, tuple) else (threshold,) * (DEPTH - 1)
     expected = [slow_steps(row, each) for row in scores]
     assert exit_steps(scores, ExitSetting(exit_threshold=threshold)).tolist() == expected
-
-
-def test_families_are_replayed_by_the_instruction_of_each_task():
-    first, second = scores_of(10, 1), scores_of(12, 2)
-    setting = ExitSetting(exit_threshold=0.9, families=(("pick", 0.3), ("open", 0.6)))
-    found = replayed_steps([record(first), record(second, task=1)], setting, DEPTH, INSTRUCTIONS.__getitem__)
-    each = [slow_steps(row, (0.3,) * 4) for row in first] + [slow_steps(row, (0.6,) * 4) for row in second]
-    assert found == pytest.approx(np.mean(each))
 
 
 def test_the_proposed_threshold_is_the_highest_within_the_steps():

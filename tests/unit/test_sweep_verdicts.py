@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.sweep_arena import COMPLETE, EPISODES, Arena, Rules
-from avavla_ray.evaluation.budget import STEPS, Budget, Key, episode_order
+from avavla_ray.evaluation.budget import STEPS, Budget, Judge, Key, Rival, episode_order
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.results import Ledger
+from avavla_ray.evaluation.sequential import PairedTest
 
 PLANNED = tuple(episode_order((0,), range(100), seed=0))
 RIVAL, CANDIDATE = ExitSetting(exit_threshold=0.5), ExitSetting(exit_threshold=0.6)
@@ -82,3 +83,25 @@ def test_what_is_hopeless_is_still_ended_early(tmp_path: Path) -> None:
     standing = arena(tmp_path, pool, {RIVAL.label: PLANNED}).compete(CANDIDATE, rules(2.5))
     assert standing.verdict == "worse"
     assert standing.episodes < 50
+
+
+def test_two_claims_share_the_error_rate() -> None:
+    """Under a budget a rival and the budget itself can each end a setting; the first setting faces the budget alone."""
+    pool = drawn(20, 2)
+    outcomes = {key: key[1] < 80 for key in PLANNED}
+
+    def ends(test: Judge | PairedTest) -> int:
+        for count, key in enumerate(PLANNED, 1):
+            record = pool.record(CANDIDATE.label, key)
+            if test.see(record) if isinstance(test, Judge) else test.see(key, record.success):
+                return count
+        raise AssertionError("never")
+
+    def judge(*rivals: Rival) -> Judge:
+        return Judge(PLANNED, STEPS, dearest=5, longest=10, budget=Budget(STEPS, 2.5), rivals=rivals, error_rate=0.05)
+
+    assert ends(judge(Rival(outcomes, 2.0))) == ends(PairedTest(outcomes, 0.025)) > ends(PairedTest(outcomes, 0.05))
+    alone = judge()
+    for key in PLANNED[:30]:
+        alone.see(EpisodeRecord("x", *key, True, 80, [5] * 10, [1.0] * 10))
+    assert alone.verdict == "over budget"
