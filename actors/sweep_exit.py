@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -15,11 +16,10 @@ from actors.sweep_search import TRIALS, Trials, reported, search
 from actors.sweep_subject import Subject
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.budget import MILLISECONDS, STEPS, Budget
-from avavla_ray.evaluation.choice import choose
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, family
-from avavla_ray.evaluation.proposal import NOTE, fill_gaps, proposal_table, recorded_scores, threshold_for
-from avavla_ray.evaluation.results import Ledger, setting_of
+from avavla_ray.evaluation.proposal import fill_gaps, proposal_table, recorded_scores, threshold_for
+from avavla_ray.evaluation.results import Ledger
 from avavla_ray.evaluation.tables import cell
 from avavla_ray.provenance import provenance
 from tune_spaces.exit_thresholds import ExitSpace
@@ -120,6 +120,7 @@ class Sweep:
         cost = STEPS if budget is None else budget.cost
         rules = Rules(subject.planned, cost, budget, subject.depth, subject.longest, settings.error_rate)
         trials = Trials(self.folder / TRIALS, _searched(subject, settings, budget), settings.resume)
+        self._complete(trials, space, rules)
         first = self._first(space, budget)
         search(
             space, settings.search, seed=settings.seed, rules=rules, arena=self._arena, trials=trials,
@@ -135,8 +136,9 @@ class Sweep:
         setting = space.setting(standing.config)
         self._standings[setting.label] = standing
         if setting.label not in self._results:
+            records = self.records() if standing.verdict == COMPLETE else self._counted(standing)
             self._results[setting.label] = self._write(
-                setting, self.records(), verdict=standing.verdict, estimated_success=standing.success
+                setting, records, verdict=standing.verdict, estimated_success=standing.success
             )
 
     def results(self) -> list[dict[str, Any]]:
@@ -193,6 +195,30 @@ class Sweep:
     ) -> dict[str, Any]:  # fmt: skip
         wanted = range(self.subject.states) if states is None else states
         return self._report.write(self.subject, setting, records, wanted, self._described, kind, **tags)
+
+    def _complete(self, trials: Trials, space: ExitSpace, rules: Rules) -> None:
+        """Play again what simulators had given up of settings that are complete: a resumed ledger has forgotten that.
+
+        Where no episode is left for it, a setting stays as it is known. One that was ended early, and is now listed to
+        be played in any case, becomes complete.
+        """
+        played = {(each.setting, each.task, each.initial_state) for each in self.records()}
+        for standing in list(trials.records.values()):
+            complete = standing.verdict == COMPLETE
+            whole = all((standing.setting, *key) in played for key in rules.planned)
+            if complete == whole or not (complete or standing.setting in self._listed):
+                continue
+            setting = space.setting(standing.config)
+            if asked(self._arena.play.remote([setting], rules.planned, f"again, of {setting.title}")):
+                found: Standing = asked(self._arena.compete.remote(setting, rules))
+                trials.add(replace(found, config=standing.config))
+
+    def _counted(self, standing: Standing) -> list[EpisodeRecord]:
+        """The episodes by which a setting was ended early: what was under way then depends on who plays."""
+        played = {(each.task, each.initial_state): each for each in self.records() if each.setting == standing.setting}
+        ordered = [played[key] for key in self.subject.planned if key in played]
+        ends = [index for index, each in enumerate(ordered, 1) if each.error is None]
+        return ordered[: ends[standing.episodes - 1]] if 0 < standing.episodes <= len(ends) else []
 
     def _full_depth(self) -> list[EpisodeRecord]:
         full = ExitSetting(fixed_depth=self.subject.depth).label
@@ -252,42 +278,3 @@ class _Finished(tune.Callback):
             flush=True,
         )
         self._sweep.finished(standing, self._space)
-
-
-def advise(
-    settings: Any, report: Report, results: Sequence[dict[str, Any]], budget: Budget | None, sweep: Sweep | None = None
-) -> None:
-    """Tables, picture, recommendation and preset; with `sweep` the recommended setting is confirmed first."""
-    suites = list(dict.fromkeys(result["suite"] for result in results))
-    label, cost = results[0]["label"], STEPS if budget is None else budget.cost
-    rows = report.finish(results, f"{label} on {', '.join(suites)}: what thinking less costs", budget)
-    by_title = {setting_of(result).title: setting_of(result) for result in results}
-    best = choose(rows, cost, budget, settings.give_up)
-    chosen = None if best is None else by_title[best.title]
-    notes = [f"Chosen among {len(rows)} settings: the best of many looks better than it is."]
-    if sweep is not None and chosen is not None:
-        notes += [*sweep.compare(chosen), *sweep.confirm(chosen)]
-    if sweep is None:
-        notes.append("Not confirmed on further initial states: that goes with a sweep of one suite.")
-    if sweep is not None and sweep.ended_early:
-        notes.append(
-            f"{sweep.ended_early} settings were ended early, each wrongly with probability at most "
-            f"{settings.error_rate:g}."
-        )
-    if cost == MILLISECONDS:
-        notes.append("Milliseconds are those of this machine while it played, other processes included.")
-    if settings.proposed or settings.search != "grid":
-        notes.append(f"First settings: {NOTE[0].lower()}{NOTE[1:]}")
-    rule = (
-        f"the highest success with {budget}"
-        if budget is not None
-        else f"the cheapest in {cost} that gives up at most {100 * settings.give_up:g} points of the highest success"
-    )
-    found = {
-        "label": label, "suites": suites, "checkpoint": results[0]["checkpoint"],
-        "episodes": sum(result["episodes"] for result in results if setting_of(result) == chosen), "notes": notes,
-    }  # fmt: skip
-    report.recommend(rows, best, chosen, cost, rule, notes, found)
-    print(
-        f"\nrecommended: {'none within the budget' if best is None else best.title}; see {settings.output}", flush=True
-    )

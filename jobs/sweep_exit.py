@@ -112,7 +112,8 @@ def main(settings: Settings) -> None:
     check_store(uri)
 
     from actors.cluster import connect
-    from actors.sweep_exit import Sweep, advise
+    from actors.sweep_advice import advise
+    from actors.sweep_exit import Sweep
     from actors.sweep_report import Report
 
     for subject in subjects:

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from actors.sweep_advice import given_up
+from actors.sweep_arena import Standing
 from actors.sweep_search import Trials
-from actors.sweep_subject import subject_of
+from actors.sweep_subject import Subject, subject_of
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord
-from avavla_ray.evaluation.exit_setting import load_exit_preset
+from avavla_ray.evaluation.exit_setting import ExitSetting, load_exit_preset
 from avavla_ray.evaluation.proposal import NOTE
-from avavla_ray.evaluation.results import Ledger
+from avavla_ray.evaluation.results import Ledger, summarise
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.tracking import children_of, find_runs
 from jobs.sweep_exit import Settings, main
@@ -134,16 +136,70 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
     assert not settings.output.exists()
 
 
+def test_a_resumed_search_plays_lost_episodes_and_counts_only_what_settings_were_judged_by(
+    ray_cluster: object, settings: Settings
+) -> None:
+    """Of one setting a simulator had given up an episode; another was ended early while others were under way; a third
+    was ended early and is now listed to be played."""
+    subject = subject_of_three(settings)
+    folder = settings.output / SUITE.replace(":", ".")
+    lost, ended, listed = (ExitSetting(exit_threshold=value) for value in (0.3, 0.4, 0.5))
+    wanted = {
+        **subject.identity, "by": "global", "budget": "at most 3 latent steps a decision", "episodes": 3,
+        "tasks": [0, 1], "error_rate": 0.05,
+    }  # fmt: skip
+    trials = Trials(folder / "trials.jsonl", wanted, resume=False)
+    ledger = Ledger(folder / "episodes.jsonl", subject.identity, resume=False)
+    for setting, verdict, counted, known in (
+        (lost, "complete", 5, 5), (ended, "worse", 4, 6), (listed, "over budget", 4, 4)
+    ):  # fmt: skip
+        trials.add(Standing(setting.label, verdict, counted, 1, 0.2, 2.0, {"threshold": setting.exit_threshold}))
+        for key in subject.planned[:known]:
+            ledger.add(EpisodeRecord(setting.label, *key, False, 8, [2], [1.0]))
+    main(
+        dataclasses.replace(
+            settings, search="tpe", max_steps_mean=3.0, trials=3, confirm=0, num_runners=1, thresholds=(0.5,),
+            resume=True,
+        )
+    )  # fmt: skip
+    found = {
+        setting.label: json.loads((folder / f"{setting.label}.json").read_text())["episodes"]
+        for setting in (lost, ended, listed)
+    }
+    assert found == {lost.label: 6, ended.label: 4, listed.label: 6}
+    verdicts = {each.setting: each.verdict for each in Trials(folder / "trials.jsonl", wanted, True).records.values()}
+    assert verdicts == {lost.label: "complete", ended.label: "worse", listed.label: "complete"}
+    titles = [row["exit_setting"] for row in csv.DictReader((settings.output / "threshold_table.csv").open())]
+    assert titles == ["0.30", "0.50", "fixed depth 5"]
+
+
+def test_episodes_that_were_given_up_are_named() -> None:
+    setting = ExitSetting(exit_threshold=0.5)
+    records = [
+        EpisodeRecord(setting.label, 1, 0, True, 8, [2], [1.0]),
+        EpisodeRecord(setting.label, 1, 4, False, 0, [], [], "the simulator died"),
+    ]
+    (line,) = given_up([summarise(setting, records, {1: "pick it up"}, suite="drawn")])
+    assert "0.50 on drawn: simulators gave up 1 episodes" in line
+    assert "(task 1 state 4)" in line
+    assert given_up([summarise(setting, records[:1], {1: "pick it up"}, suite="drawn")]) == []
+
+
+def subject_of_three(settings: Settings) -> Subject:
+    """Three initial states a task."""
+    return subject_of(
+        settings.checkpoint, SUITE, unnorm_key=None, tasks=(), states=3, confirm=None, label=None, assets="bundled",
+        render="reference", max_steps=None, seed=7,
+    )  # fmt: skip
+
+
 def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_folder_of_another_sweep_is_refused_before_anything_is_written(settings: Settings) -> None:
     """A forgotten --resume, episodes of a GPU, and a search under other conditions."""
-    subject = subject_of(
-        settings.checkpoint, SUITE, unnorm_key=None, tasks=(), states=3, confirm=None, label=None, assets="bundled",
-        render="reference", max_steps=None, seed=7,
-    )  # fmt: skip
+    subject = subject_of_three(settings)
     search = dataclasses.replace(settings, search="tpe", max_steps_mean=3.0, resume=True)
     folder = settings.output / SUITE.replace(":", ".")
     wanted = {
