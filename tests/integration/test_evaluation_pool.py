@@ -1,7 +1,9 @@
 """A pool's records depend on nothing but what is played, and its simulators outlast a call."""
 
+import contextlib
 import dataclasses
 import functools
+import os
 
 import pytest
 import torch
@@ -11,11 +13,11 @@ from actors.evaluation_pool import Episode, EvaluationPool
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.policy.agent import Agent
-from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
 from tests.support.counted_simulator import make_counted_simulator
 from tests.support.failing_simulators import breaks_at
 from tests.support.mortal_agent import MortalAgent
-from tests.support.point_simulator import make_point_simulator, point_statistics
+from tests.support.point_simulator import PointSimulator, make_point_simulator, point_statistics
 from tests.support.policies import stirred_policy, tiny
 
 pytestmark = pytest.mark.ray
@@ -42,10 +44,10 @@ def untimed(record):
     return dataclasses.replace(record, milliseconds=[len(record.milliseconds)])
 
 
-def played(agent, actors, **options):
+def played(agent, actors, factory=make_point_simulator, **options):
     """The records by episode, without their milliseconds; each was handed over once."""
     records = []
-    with EvaluationPool(agent, CONFIG, actors, factory=make_point_simulator, isolate=False, **options) as pool:
+    with EvaluationPool(agent, CONFIG, actors, factory=factory, isolate=False, **options) as pool:
         pool.play(EPISODES, lambda episode, record, film: records.append((episode, untimed(record))))
     assert len(records) == len(EPISODES)
     return dict(records)
@@ -70,6 +72,26 @@ def test_records_are_those_of_one_process_whoever_plays_and_whoever_dies(ray_clu
 def test_records_are_the_same_where_a_server_decides_even_if_it_dies(ray_cluster, agent, alone, tmp_path):
     mark = tmp_path / "mark"
     assert played(MortalAgent(agent, mark, number=11), 1, servers=1) == alone
+    assert mark.exists()
+
+
+def test_one_sick_machine_costs_no_episode(ray_cluster, agent, alone, tmp_path):
+    mark = tmp_path / "sick"
+
+    def make(config):
+        class Sick(PointSimulator):
+            """Dies at every reset in the process that is the first to make one."""
+
+            def reset(self, task, *, initial_state=None, seed=0):
+                with contextlib.suppress(FileExistsError), mark.open("x") as stream:
+                    stream.write(str(os.getpid()))
+                if mark.read_text() in ("", str(os.getpid())):
+                    raise SimulatorFailure("the disk is full")
+                return super().reset(task, initial_state=initial_state, seed=seed)
+
+        return Sick(config)
+
+    assert played(agent, 2, factory=make) == alone
     assert mark.exists()
 
 
