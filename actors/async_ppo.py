@@ -148,7 +148,7 @@ class AsyncPPO(Algorithm):
     def _order(self) -> None:
         """Keep every runner busy, unless the learner is so far behind that fragments would only grow old."""
         if self.config.max_lag:
-            due = not self.queue.full
+            due = not self.queue.full and not self.pool.weights_lost
             self._adapt(idle=self.pool.idle if not due else 0)
             if not due:
                 self.pool.hold()
@@ -175,7 +175,11 @@ class AsyncPPO(Algorithm):
 
     def _wait(self) -> None:
         """Until something happens: a delivery, a runner that comes, or the end of an update."""
-        references = self.pool.references + self.learner_group.pending
+        pending = self.learner_group.pending
+        done, open_ = ray.wait(pending, num_returns=len(pending), timeout=0) if pending else ([], [])
+        if done and not open_:
+            return  # the update has ended
+        references = self.pool.references + open_
         if references:
             ray.wait(references, num_returns=1, timeout=1.0, fetch_local=False)
         else:
@@ -188,8 +192,7 @@ class AsyncPPO(Algorithm):
             self._ledger.append((lot.runner, lot.report) for lot in lots)
         for lot in lots:
             self._take(lot)
-        if self.pool.weights_lost:
-            self.pool.weights_lost = False
+        if self.pool.weights_lost and not self.learner_group.reviving:  # which ends with weights, too
             weights = self.learner_group.weights()
             self.learner_group.version += 1
             self._publish(weights)
@@ -266,6 +269,7 @@ class AsyncPPO(Algorithm):
 
     def _publish(self, weights: Any) -> None:
         self._weights.publish(self.learner_group.version, weights)
+        self.pool.weights_lost = False
         before, self._learner_restarts = self._learner_restarts, self.learner_group.restarts
         metrics.count(self.metrics, metrics.LEARNER_RESTARTS, self._learner_restarts - before)
 

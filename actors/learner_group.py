@@ -133,6 +133,11 @@ class DeepSpeedLearnerGroup(Checkpointable):
         return [answer for _, answer in self._pending]
 
     @property
+    def reviving(self) -> bool:
+        """Lost ranks are being replaced; that ends with weights to publish."""
+        return self._revival is not None
+
+    @property
     def busy(self) -> bool:
         """An update is running, or lost ranks are being replaced."""
         return bool(self._pending) or self._revival is not None
@@ -149,7 +154,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
             raise ValueError(f"{len(lots)} lots of fragments for {self._world} ranks: none may go without")
         for rank, share in zip(self._ranks, deal(lots, self._world), strict=True):
             self._pending.append(rank.update.options(num_returns=2).remote(share, self.version))
-        self._begun = time.monotonic()
+        self._begun, self._broken = time.monotonic(), None
 
     def poll(self) -> Outcome | None:
         """The running update's outcome if all ranks are done with it, or lost ones have been replaced. Returns at once.
@@ -261,6 +266,9 @@ class DeepSpeedLearnerGroup(Checkpointable):
             try:
                 self._start()
                 weights = self._gathered()
+                if self._ended:  # shut down meanwhile: these are nobody's
+                    self._end_ranks()
+                    raise RuntimeError("the learner ranks are shut down")
             except RayError as error:
                 if self._failures >= RESTARTS_IN_A_ROW or self._ended:
                     raise RuntimeError(f"learner ranks were lost {self._failures} times in a row") from error
@@ -337,6 +345,9 @@ class DeepSpeedLearnerGroup(Checkpointable):
         Raises:
             InputError: written by another number of ranks, another ZeRO stage or another policy.
         """
+        if self._revival is not None:
+            self._revival.result()
+            self._revival = None
         super().restore_from_path(path, filesystem=filesystem, **options)
         snapshot = [ray.put(read_share(path, filesystem))]
         self._all("load", snapshot)

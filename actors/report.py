@@ -23,6 +23,7 @@ class Report:
         failure: why this runner can't go on; the next order raises it.
         leaving: the notice that this machine is about to be taken away, or that the runner is let go. Everything
             unfinished has been handed in, and no order brings anything any more.
+        away: the runner holds, and a chunk is still under way.
         seconds: wall time of the order, of which `policy_seconds` in the policy or waiting for its server,
             `simulator_seconds` in simulators or waiting for them, `weights_seconds` loading weights.
         idle_seconds: between the order before and this one, while nobody looked after the simulators.
@@ -41,6 +42,7 @@ class Report:
     groups_dropped: int = 0
     failure: str | None = None
     leaving: str | None = None
+    away: bool = False
     seconds: float = 0.0
     policy_seconds: float = 0.0
     simulator_seconds: float = 0.0

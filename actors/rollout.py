@@ -37,6 +37,7 @@ from avavla_ray.simulators.isolated.side_by_side import is_stuck, wait_for
 from avavla_ray.timing import span
 
 PATIENCE_S = 10.0  # after which an answer of the policy is looked after
+DRAIN_S = 10.0  # that the last chunks of a runner which is to go are waited for
 STRAGGLER_S = 1.0  # after which the simulators of a buffer go on without those of them that are not ready
 
 
@@ -82,7 +83,7 @@ class Rollout:
         self._failure: SimulatorFailure | None = None
         self._left: str | None = None
         self._idle_since: float | None = None
-        self._looked = 0.0  # for simulators that have hung
+        self._looked, self._stuck = 0.0, set[int]()  # when was looked for simulators that have hung, and which had
         self._slots: list[Slot] = []
         policy = placement.translation.config
         belief = (
@@ -136,11 +137,14 @@ class Rollout:
                 self._left = "this runner is let go"
                 self._drain()
             elif self._left is None:
-                with span("weights"):
-                    self.placement.use(order.handle)
-                self._delivery.report.weights_seconds += time.perf_counter() - begun
                 self.watchdog.adopt(order.quarantined)
-                self._hold() if order.hold else self._play(order)
+                if order.hold:  # nothing is decided, and so no weights are needed
+                    self._hold()
+                else:
+                    with span("weights"):
+                        self.placement.use(order.handle)
+                    self._delivery.report.weights_seconds += time.perf_counter() - begun
+                    self._play(order)
         except SimulatorFailure as failure:
             # Raised at the next call, so that what has been played and learned of the tasks is delivered first.
             self._failure, self._delivery.report.failure = failure, str(failure)
@@ -196,18 +200,24 @@ class Rollout:
             self._cut()
 
     def _hold(self) -> None:
-        """Land what is flying and go no further. A buffer that the policy is asked for has nothing in the air."""
-        end = time.monotonic() + STRAGGLER_S
-        waiting = self._waited_for()
-        while waiting and time.monotonic() < end:
-            waiting -= wait_for([slot.simulator for slot in self._slots if id(slot.simulator) in waiting], None, 0.1)
+        """Land what is flying and go no further. Who is late in a buffer that the policy is asked for lands with the
+        answer; the report says whether anybody is still away."""
+        waiting = self._wait(STRAGGLER_S)
         for buffer in self._buffers:
             if buffer.ticket is None:
                 self._land(buffer, waiting)
+        self._delivery.report.away = any(slot.flying == CHUNK for slot in self._slots)
 
     def _waited_for(self) -> set[int]:
         """Simulators that are at something, by id."""
         return {id(slot.simulator) for buffer in self._buffers for slot in buffer.flying}
+
+    def _wait(self, seconds: float) -> set[int]:
+        """Until nothing flies any more, at most so long; which still do, by id."""
+        end, waiting = time.monotonic() + seconds, self._waited_for()
+        while waiting and time.monotonic() < end:
+            waiting -= wait_for([slot.simulator for slot in self._slots if id(slot.simulator) in waiting], None, 0.1)
+        return waiting - self._hung(waiting)
 
     def _land(self, buffer: Buffer, waiting: set[int]) -> None:
         """Its simulators that are not waited for any more."""
@@ -234,13 +244,16 @@ class Rollout:
 
     def _first_ready(self) -> Buffer:
         begun = time.perf_counter()
-        waiting = self._waited_for()
+        waiting = self._waited_for() - self._stuck
         with span("waiting"):
             while True:
                 for buffer in self._buffers:
                     if self._is_ready(buffer, waiting):
                         for slot in buffer.flying:
                             slot.late = id(slot.simulator) in waiting
+                        buffer.landed = None
+                        if buffer.ticket is None:  # they are landed now; what replaces one has its id
+                            self._stuck -= {id(slot.simulator) for slot in buffer.flying}
                         waited = time.perf_counter() - begun
                         if buffer.ticket is None:
                             self._delivery.report.simulator_seconds += waited
@@ -255,27 +268,29 @@ class Rollout:
     @staticmethod
     def _is_ready(buffer: Buffer, waiting: set[int]) -> bool:
         """Whether there is something to do for it: an answer, or simulators that have landed, all or after a while."""
-        since = time.monotonic() - buffer.since
+        now = time.monotonic()
         if buffer.ticket is not None:
-            return buffer.ticket.done or since > PATIENCE_S
+            return buffer.ticket.done or now - buffer.since > PATIENCE_S
         away = [slot for slot in buffer.flying if id(slot.simulator) in waiting]
         if not away:
             return True
-        landed = any(slot.flying and id(slot.simulator) not in waiting for slot in buffer.slots)
-        return landed and (since > STRAGGLER_S or all(slot.late for slot in away))
+        landed = any(
+            slot.observation is not None or (slot.flying and id(slot.simulator) not in waiting) for slot in buffer.slots
+        )
+        buffer.landed = (buffer.landed or now) if landed else None
+        return buffer.landed is not None and (now - buffer.landed > STRAGGLER_S or all(slot.late for slot in away))
 
     def _hung(self, waiting: set[int]) -> set[int]:
         """Those among the ones that are waited for: to land them says so. Looks about every second."""
         now = time.monotonic()
-        if now - self._looked < STRAGGLER_S:
-            return set()
-        self._looked = now
-        return {
-            id(slot.simulator)
-            for buffer in self._buffers for slot in buffer.flying
-            if id(slot.simulator) in waiting and (slot.late or now - buffer.since > STRAGGLER_S)
-            and is_stuck(slot.simulator)
-        }  # fmt: skip
+        if now - self._looked >= STRAGGLER_S:
+            self._looked = now
+            self._stuck = {
+                id(slot.simulator)
+                for buffer in self._buffers for slot in buffer.flying
+                if (slot.late or now - buffer.since > STRAGGLER_S) and is_stuck(slot.simulator)
+            }  # fmt: skip
+        return self._stuck & waiting
 
     def _advance(self, buffer: Buffer) -> None:
         if buffer.ticket is None:
@@ -291,7 +306,9 @@ class Rollout:
         for buffer in self._buffers:
             if buffer.ticket is not None and not isinstance(self._failure, PolicyServerLost):
                 self._deciding.act(buffer)
-            self._episodes.land(buffer)
+        waiting = self._wait(DRAIN_S)
+        for buffer in self._buffers:
+            self._land(buffer, waiting)
         self._cut()
 
     def _cut(self) -> None:

@@ -162,6 +162,8 @@ class RunnerPool:
         runner.since = time.monotonic()
         if report.failure is None:
             self._failures = 0
+        if report.away and not runner.orders:
+            runner.held = False  # what is late is asked for again
         if report.leaving is not None and runner.stage is Stage.PLAYING:
             print(f"runner {runner.seat} has handed in what it had, as its node is to go: {report.leaving}", flush=True)
             runner.enter(Stage.LEAVING, time.monotonic())

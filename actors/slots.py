@@ -108,7 +108,8 @@ class Buffer:
 
     Attributes:
         ticket: the answer that is awaited, to `question`, about `asked` and `closings`.
-        since: when its simulators last began something, or its question was asked.
+        since: when its simulators last began something, or its question was asked. landed: when the first of them had
+            landed, while others have not.
     """
 
     slots: list[Slot]
@@ -117,6 +118,7 @@ class Buffer:
     asked: list[Slot] = field(default_factory=list)
     closings: list[Closing] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
+    landed: float | None = None
 
     @property
     def flying(self) -> list[Slot]:

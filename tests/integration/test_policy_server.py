@@ -198,7 +198,7 @@ def test_what_several_runners_ask_is_decided_together(ray_cluster: dict) -> None
         reports = ray.get([report for _, report in orders])
         after = ray.get(servers[0].statistics.remote())
         assert (after["questions"] - before["questions"]) / (after["batches"] - before["batches"]) > 1.2
-        assert all(report.decisions for report in reports)
+        assert all(report.decisions or report.finished for report in reports)
         names = [episode.episode_id for report in reports for episode in report.finished]
         assert len(names) == len(set(names)) > 30
         for runner in runners:

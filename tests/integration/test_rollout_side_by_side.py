@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,38 @@ def test_a_slow_start_holds_up_its_own_buffer_only() -> None:
             for fragment in rollout.deliver(order(4))[0]:
                 played[int(fragment.task[0])] += len(fragment)
         assert played[1] > 4 * played[0] > 0
+    finally:
+        rollout.close()
+
+
+class Slow(PointSimulator):
+    """Its chunks take so long that another buffer lands whenever somebody looks for one that hangs."""
+
+    def run_chunk(self, actions, *, record=False):
+        time.sleep(0.29)
+        return super().run_chunk(actions, record=record)
+
+
+def make_slow(config: SimulatorConfig) -> Slow:
+    return Slow(config)
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_simulator_that_hangs_is_found_while_another_buffer_keeps_the_runner_busy(hold: bool) -> None:
+    make = functools.partial(IsolatedSimulator, make_slow, limits=Limits(silence_s=3.0))
+    rollout = point_rollout(stirred_policy(tiny()).eval(), make, simulators=3, buffers=2)
+    try:
+        rollout.deliver(order(2))
+        hung = rollout._slots[0]
+        pid, began = hung.simulator.pid, time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        decisions = 0
+        while hung.simulator.pid == pid and time.monotonic() < began + 30:
+            if hold:
+                rollout.deliver(replace(order(2), hold=True))
+            decisions += rollout.deliver(order(2))[1].decisions
+        assert hung.simulator.pid != pid, "within bounded time"
+        assert decisions > 2, "the others go on without it, after a hold too"
     finally:
         rollout.close()
 

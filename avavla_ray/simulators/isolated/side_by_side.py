@@ -53,15 +53,15 @@ def wait_for(simulators: Iterable[Simulator], also: int | None, seconds: float) 
     Returns:
         the ids (`id`) of those whose `finish_*` would not have to wait; one that is not isolated never does.
     """
-    ready, lines = set[int](), dict[Connection, int]()
+    ready, lines = set[int](), dict[Connection, IsolatedSimulator]()
     for simulator in simulators:
-        process = simulator._process if isinstance(simulator, IsolatedSimulator) else None
-        if process is None:
-            ready.add(id(simulator))
+        if isinstance(simulator, IsolatedSimulator) and simulator._process is not None:
+            lines[simulator._process.line] = simulator
         else:
-            lines[process.line] = id(simulator)
+            ready.add(id(simulator))
     waited_for: list[Any] = [*lines, *([] if also is None else [also])]
     if waited_for:
         found = wait(waited_for, 0 if ready else seconds)
-        ready |= {lines[line] for line in found if line in lines}
+        # A new process says first that it is there, which is no answer to what it is to do.
+        ready |= {id(lines[line]) for line in found if line in lines and not lines[line].hear()}
     return ready

@@ -61,7 +61,7 @@ class IsolatedSimulator:
         self._constructed = self._running = False
         self._pending: str | None = None  # the command whose result is still to be fetched
         self._chunk = 0
-        self._lost: SimulatorFailure | None = None  # told of when that result is fetched
+        self._lost: Exception | None = None  # told of when that result is fetched
         self._described: dict[str, Any] = {}
         self._timings = defaultdict[str, float](float)
         try:
@@ -263,6 +263,19 @@ class IsolatedSimulator:
     def _construction(self, process: SimulatorProcess) -> None:
         self.spec, self.config, self._described = process.answer()
         self._constructed = True
+
+    def hear(self) -> bool:
+        """Take the answer of a new process that it is there, if that is what can be read; True while the answer to what
+        it was asked to do is still to come."""
+        process = self._process
+        if process is None or self._constructed or not self._pending or not process.line.poll(0):
+            return False
+        try:
+            self._construction(process)
+        except Exception as error:  # noqa: BLE001 - whoever fetches the result is told
+            self._lost = error
+            return False
+        return not process.line.poll(0)
 
     def _first_observation(self, process: SimulatorProcess) -> Observation:
         if not self._constructed:
