@@ -19,8 +19,8 @@ def check_name(name: str | None) -> None:
         raise InputError(f"registered model {name!r}: give letters, digits, '.', '_' and '-', no blank, slash or colon")
 
 
-def check_checkpoint(folder: str | Path, name: str) -> None:
-    """Refuse what can't be registered, before anything is sent.
+def check_checkpoint(folder: str | Path, name: str) -> str:
+    """Refuse what can't be registered, before anything is sent; the checkpoint's digest.
 
     Raises:
         InputError: no whole checkpoint, or a name that MLflow's addresses can't hold.
@@ -28,22 +28,30 @@ def check_checkpoint(folder: str | Path, name: str) -> None:
     from avavla_ray.policy.folder import open_folder
 
     check_name(name)
-    open_folder(folder, verify=False)
+    return open_folder(folder, verify=False).digest
 
 
-def register(client: Any, run_id: str, folder: Path, name: str) -> Any:
+def register(client: Any, run_id: str, folder: Path, name: str, digest: str | None = None) -> Any:
     """Keep a copy of a checkpoint with a run, and make it the newest version of a registered model.
 
     A run registers the same weights once: told twice, it gives the version that there is.
 
+    Args:
+        digest: of the checkpoint that is meant; None takes what is there.
+
     Returns:
         MLflow's ModelVersion. Its tags name the checkpoint's digest and stage.
+
+    Raises:
+        InputError: there is no whole checkpoint any more, or another one.
     """
     from mlflow.exceptions import MlflowException
 
     from avavla_ray.policy.folder import open_folder
 
     opened = open_folder(folder, verify=False)
+    if digest is not None and opened.digest != digest:
+        raise InputError(f"{folder} holds another checkpoint than when it was to be registered")
     try:
         client.create_registered_model(name)
     except MlflowException as error:

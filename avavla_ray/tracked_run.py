@@ -17,6 +17,9 @@ from avavla_ray.errors import InputError
 from avavla_ray.model_registry import check_checkpoint, register
 from avavla_ray.outbox import Entry, NotTaken, Outbox
 
+# What a store says that has no registry, or none for us: asking again changes nothing.
+REFUSED = ("FEATURE_DISABLED", "ENDPOINT_NOT_FOUND", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
+
 
 def without_password(uri: str) -> str:
     """The URI as it may be printed and kept."""
@@ -93,8 +96,8 @@ class Run:
         Raises:
             InputError: no whole checkpoint, or a name that MLflow's addresses can't hold.
         """
-        check_checkpoint(folder, name)
-        self._put(op="checkpoint", path=str(Path(folder).absolute()), name=name)
+        digest = check_checkpoint(folder, name)
+        self._put(op="checkpoint", path=str(Path(folder).absolute()), name=name, digest=digest)
 
     def set_status(self, status: str) -> None:
         """RUNNING, or how it ended: FINISHED, FAILED or KILLED."""
@@ -153,12 +156,25 @@ class Run:
                         self._client.set_tag(self.run_id, name, value)
                 elif op == "file" and Path(entry["path"]).exists():  # it may have been removed while it waited
                     self._client.log_artifact(self.run_id, entry["path"], entry["folder"])
-                elif op == "checkpoint" and Path(entry["path"]).exists():
-                    register(self._client, self.run_id, Path(entry["path"]), entry["name"])
+                elif op == "checkpoint":
+                    self._register(entry)
                 elif op == "status" and entry["status"] == "RUNNING":
                     self._client.update_run(self.run_id, status="RUNNING")
                 elif op == "status":
                     self._client.set_terminated(self.run_id, entry["status"], end_time=entry["time"])
+
+    def _register(self, entry: Entry) -> None:
+        """What can't be registered for good, now or later, must not keep all that follows from being sent."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            register(self._client, self.run_id, Path(entry["path"]), entry["name"], entry.get("digest"))
+        except InputError as error:
+            print(f"{entry['name']} is not registered: {error}", flush=True)
+        except MlflowException as error:
+            if error.error_code not in REFUSED:
+                raise
+            print(f"{entry['name']} is not registered, the store refuses it: {error.message}", flush=True)
 
 
 def attach(uri: str, run_id: str, pending: Path | None = None) -> Run:

@@ -89,7 +89,7 @@ class LatentLoop(nn.Module):
         if steps == 0:
             return empty_trace(self.config, z0)
         if exits is not None:
-            return self._until_exit(context, z0, noise, steps, exits)
+            return self._until_exit(context, z0, noise, steps, exits, drawn=True)
         if isinstance(exit_threshold, Tensor) or (exit_threshold is not None and exit_threshold < 1):
             return self._until_exit(context, z0, noise, steps, exit_threshold)
         if steps in self._compiled and not torch.is_grad_enabled():
@@ -187,8 +187,9 @@ class LatentLoop(nn.Module):
         return self._trace(z0, torch.stack(records, dim=1), torch.full_like(z0[:, 0], steps, dtype=torch.int64))
 
     def _until_exit(
-        self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int, threshold: float | Tensor
-    ) -> LatentTrace:
+        self, context: LatentContext, z0: Tensor, noise: Tensor | None, steps: int, threshold: float | Tensor,
+        drawn: bool = False,
+    ) -> LatentTrace:  # fmt: skip
         """Until the score exceeds the threshold: one for all, or (B, K - 1 or more), for each step of each sample."""
         shared, z, records = self._share(context), z0, []
         taken = torch.full_like(z0[:, 0], steps, dtype=torch.int64)
@@ -218,7 +219,7 @@ class LatentLoop(nn.Module):
                 break
             rows = staying if rows is None else rows[staying]
             z, shared = z[staying], shared.of(staying)
-        return self._trace(z0, torch.stack(records, dim=1), taken, drawn=isinstance(threshold, Tensor))
+        return self._trace(z0, torch.stack(records, dim=1), taken, drawn=drawn)
 
     def _trace(self, z0: Tensor, records: Tensor, taken: Tensor, drawn: bool = False) -> LatentTrace:
         """Records (B, n, Z + 1 + 3U) of n <= K steps, steps taken (B,) -> the trace, padded to K."""

@@ -104,6 +104,22 @@ def test_a_checkpoint_is_registered_through_the_file_of_what_waits_too(uri, tmp_
     assert (version.run_id, version.tags["stage"]) == (run.run_id, "ppo")
 
 
+def test_a_checkpoint_that_has_changed_while_it_waited_is_left_out_and_the_rest_is_sent(uri, tmp_path, capsys):
+    folder = tmp_path / "checkpoint"
+    save_checkpoint(folder, stirred_policy(tiny()), some_statistics(), stage="ppo", provenance={})
+    with track("training", kind="ppo", uri=uri) as run:
+        run.perform([
+            {"op": "checkpoint", "path": str(folder), "name": "changed", "digest": "of another", "time": 0},
+            {"op": "checkpoint", "path": str(tmp_path / "gone"), "name": "gone", "digest": "x", "time": 0},
+            {"op": "tags", "values": {"after": "it"}, "time": 0},
+        ])  # fmt: skip
+    assert client_of(uri).get_run(run.run_id).data.tags["after"] == "it"
+    assert not client_of(uri).search_model_versions("name = 'changed'")
+    said = capsys.readouterr().out
+    assert "changed is not registered" in said
+    assert "gone is not registered" in said
+
+
 def test_what_is_no_checkpoint_is_not_registered(uri, tmp_path):
     with track("training", kind="bc", uri=uri) as run:
         with pytest.raises(InputError, match="there is no checkpoint"):
