@@ -44,16 +44,26 @@ class Sweep:
         self._arena = start_arena(pool, settings.num_runners)
 
     @staticmethod
-    def check(subject: Subject, settings: Any, budget: Budget | None) -> None:
+    def check(subject: Subject, settings: Any, budget: Budget | None, listed: Iterable[ExitSetting]) -> None:
         """Refuse a folder that holds something else, without writing anything.
 
         Raises:
-            InputError: it holds episodes or trials that nobody asked to resume, or those of something else.
+            InputError: it holds episodes or trials that nobody asked to resume, or those of something else; or with
+                what is in it already, `listed` takes more episodes than may be played.
         """
         folder = settings.output / subject.name
-        Ledger.check(folder / EPISODES, subject.identity, settings.resume)
+        found = Ledger.check(folder / EPISODES, subject.identity, settings.resume)
         if settings.search != "grid":
             Trials.check(folder / TRIALS, _searched(subject, settings, budget), settings.resume)
+        planned = set(subject.planned)
+        whole = {(each["setting"], each["task"], each["initial_state"]) for each in found if each["error"] is None}
+        counted = {each for each in whole if each[1:] in planned}
+        counted |= {(setting.label, *key) for setting in listed for key in planned}
+        if settings.episodes_budget is not None and settings.episodes_budget < len(counted):
+            raise InputError(
+                f"--episodes-budget {settings.episodes_budget}: what {folder} holds and what is played in any case are "
+                f"{len(counted)} episodes: give more, or fewer --thresholds and --depths"
+            )
 
     def __enter__(self) -> Sweep:
         subject, settings = self.subject, self._settings

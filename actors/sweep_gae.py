@@ -122,6 +122,7 @@ class TrialRuns(tune.Callback):
         known = {trial.trial_id for trial in trials}
         for row in last_rows(self._output / ROWS, known):
             if noted_run(self._folder(row["trial"])) is None and not self._begin(row["trial"], row):
+                print("MLflow lacks trials of this sweep: they are logged with --resume when it answers", flush=True)
                 break
             self._close(row["trial"])
 

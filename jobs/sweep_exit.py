@@ -117,7 +117,7 @@ def main(settings: Settings) -> None:
     from actors.sweep_report import Report
 
     for subject in subjects:
-        Sweep.check(subject, settings, budget)
+        Sweep.check(subject, settings, budget, listed)
     connect(cpus=settings.num_runners + _servers(settings) + 1)
     key = settings.run_id or settings.output.name
     with track(

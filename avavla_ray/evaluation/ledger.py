@@ -40,22 +40,19 @@ class RecordLedger(ABC, Generic[Record]):
     def __init__(self, path: Path, identity: dict[str, Any], resume: bool) -> None:
         self.path = path
         self.records: dict[Any, Record] = {}
-        for line in self.check(path, identity, resume):
-            try:
-                record: Record = self.kind(**json.loads(line))
-            except json.JSONDecodeError:
-                continue  # the line that a killed process was writing: what it is of is done again
+        for fields in self.check(path, identity, resume):
+            record: Record = self.kind(**fields)
             if self.keeps(record):
                 self.records[self.key(record)] = record
         kept = [json.dumps(asdict(record)) for record in self.records.values()]
         write_text(path, "\n".join([_head(identity), *kept]) + "\n")
 
     @classmethod
-    def check(cls, path: Path, identity: dict[str, Any], resume: bool) -> list[str]:
+    def check(cls, path: Path, identity: dict[str, Any], resume: bool) -> list[dict[str, Any]]:
         """Refuse what can't be opened so, without writing anything.
 
         Returns:
-            The lines of its records.
+            Its records as they are written, each by its fields.
 
         Raises:
             InputError: see the class.
@@ -67,7 +64,7 @@ class RecordLedger(ABC, Generic[Record]):
             raise InputError(f"{path} holds finished {cls.unit}: add --resume to keep them, or give another --output")
         if resume and first != head:
             raise InputError(f"{path} belongs to another {cls.whole}{_differences(first, identity)}: {cls.advice}")
-        return lines
+        return [fields for line in lines if (fields := _parsed(line)) is not None]
 
     @abstractmethod
     def key(self, record: Record) -> Hashable:
@@ -87,6 +84,14 @@ class RecordLedger(ABC, Generic[Record]):
 
 def _head(identity: dict[str, Any]) -> str:
     return json.dumps({"evaluates": identity}, sort_keys=True)
+
+
+def _parsed(line: str) -> Any:
+    """None of the line that a killed process was writing: what it is of is done again."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
 
 
 def _differences(first: str, identity: dict[str, Any]) -> str:

@@ -208,7 +208,8 @@ def test_a_folder_of_another_sweep_is_refused_before_anything_is_written(setting
     }  # fmt: skip
     Trials(folder / "trials.jsonl", wanted, resume=False)
     ledger = Ledger(folder / "episodes.jsonl", subject.identity, resume=False)
-    ledger.add(EpisodeRecord("depth_5", 0, 0, True, 8, [5], [1.0]))
+    for depth, task, state in ((5, 0, 0), (1, 0, 0), (3, 1, 2), (3, 0, 4)):  # the last is none of the three states
+        ledger.add(EpisodeRecord(f"depth_{depth}", task, state, True, 8, [depth], [1.0]))
     (settings.output / "mlflow.json").write_text("{}")
     before = snapshot(settings.output)
     for changes, message in (
@@ -217,6 +218,7 @@ def test_a_folder_of_another_sweep_is_refused_before_anything_is_written(setting
         ({"placement": "server", "server_gpus": 1.0}, r"decided_on None -> gpu"),
         ({"by": "depth"}, r"another search \(by global -> depth\): .*remove this file"),
         ({"error_rate": 0.1}, r"error_rate 0.05 -> 0.1"),
+        ({"thresholds": (0.5,), "episodes_budget": 13}, "--episodes-budget 13: .* are 14 episodes"),
         ({"max_steps_mean": 2.0}, r"another search \(budget at most 3"),
     ):
         with pytest.raises(InputError, match=message):
