@@ -40,7 +40,7 @@ class Sweep:
         self._listed: dict[str, ExitSetting] = {}
         self._standings: dict[str, Standing] = {}
         self._results: dict[str, dict[str, Any]] = {}
-        pool = subject.pool(settings.num_runners, settings.isolate, servers, settings.server_gpus)
+        pool = subject.pool(settings.num_runners, settings.isolate, servers, settings.server_gpus or 0.0)
         self._arena = start_arena(pool, settings.num_runners)
 
     @staticmethod

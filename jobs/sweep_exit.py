@@ -83,9 +83,10 @@ class Settings:
     """Simulators in processes of their own, which die instead of the actor."""
     placement: Literal["copy", "server"] = "copy"
     """Whether each actor decides with a copy of the policy, on the CPU, or asks a policy server."""
-    num_servers: int = 1
-    server_gpus: float = 0.0
-    """Of each server; 0 decides on the CPU."""
+    num_servers: int | None = None
+    """Policy servers, with --placement server; 1 when left out."""
+    server_gpus: float | None = None
+    """Of each server; 0, or left out, decides on the CPU."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
@@ -178,17 +179,19 @@ def _check(settings: Settings, budget: Budget | None) -> None:
         raise InputError(f"--give-up {settings.give_up}: give a share, 0.01 is one point")
     if budget is not None and given("give_up"):
         raise InputError("--give-up goes without a budget, under which the highest success wins: leave out one of them")
-    if settings.placement == "server" and settings.num_servers < 1:
-        raise InputError(f"--num-servers {settings.num_servers}: give at least 1, or --placement copy")
-    if settings.placement == "copy" and (idle := given("server_gpus", "num_servers")):
-        raise InputError(f"{idle} is of policy servers: add --placement server, or leave it out")
+    for name, least in (("num_servers", 1), ("server_gpus", 0)):
+        value, option = getattr(settings, name), f"--{name.replace('_', '-')}"
+        if value is not None and settings.placement == "copy":
+            raise InputError(f"{option} is of policy servers: add --placement server, or leave it out")
+        if value is not None and value < least:
+            raise InputError(f"{option} {value}: give at least {least}")
     if settings.num_runners < 1:
         raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
 
 
 def _servers(settings: Settings) -> int:
     """Policy servers to start."""
-    return settings.num_servers if settings.placement == "server" else 0
+    return (settings.num_servers or 1) if settings.placement == "server" else 0
 
 
 def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:

@@ -126,8 +126,9 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
         ({"give_up": -0.1}, "0.01 is one point"),
         ({"give_up": 0.02, "max_ms": 3.0}, "--give-up goes without a budget"),
         ({"server_gpus": 1.0}, "--server-gpus is of policy servers"),
-        ({"num_servers": 2}, "--num-servers is of policy servers"),
+        ({"num_servers": 1}, "--num-servers is of policy servers"),
         ({"num_servers": 0, "placement": "server"}, "--num-servers 0"),
+        ({"server_gpus": -1.0, "placement": "server"}, "--server-gpus -1"),
         ({"suite": ("calvin_d_chains",)}, "calvin_d_chains: a sweep plays single tasks: give --suite calvin_d$"),
         ({"suite": ()}, "give --suite"),
     ):
