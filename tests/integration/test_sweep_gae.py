@@ -11,9 +11,13 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray import tune
 
+from actors import sweep_gae
 from actors.settings import recipe
 from actors.sweep_gae import STEPWISE
 from avavla_ray.errors import InputError
@@ -21,6 +25,7 @@ from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.tracked_run import client_of
 from avavla_ray.tracking import children_of, find_runs
 from jobs.sweep_gae import Settings, main
+from tests.support.drawn_ppo import DrawnPPO
 from tests.support.point_simulator import point_statistics
 from tests.support.policies import responsive_policy
 
@@ -81,6 +86,26 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
         with pytest.raises(InputError, match=message):
             main(dataclasses.replace(settings, **changes))
     assert not settings.output.exists()
+
+
+def test_a_trial_that_fails_and_one_that_tune_has_forgotten_leave_the_others_to_be_ranked(
+    ray_cluster: object, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_gae, "SweptPPO", DrawnPPO)
+    settings.output.mkdir()
+    rows = settings.output / "results.jsonl"
+    ghost = {"trial": "ghost", **dict.fromkeys(STEPWISE, 0.9), "env_steps": 200, "window": 20, "config": {"clip": 0.1}}
+    rows.write_text(json.dumps(ghost) + "\n")
+    told = sweep_gae.TrialRuns(settings.output, str(settings.tracking_uri), "parent", "key", ("clip",), {})
+    plain: Any = SimpleNamespace(to_dict=dict)
+    trials, failed = sweep_gae.sweep(
+        plain, {"clip": tune.choice([0.3])}, {"clip": 0.2}, None, told, output=settings.output, trials=2, at_once=2,
+        env_steps=200, save_updates=None, seed=0, resume=False,
+    )  # fmt: skip
+    assert len(failed) == 1
+    assert "it has diverged" in failed[0]
+    (row,) = sweep_gae.last_rows(rows, trials)
+    assert (row["config"], row["env_steps"]) == ({"clip": 0.2}, 200)
 
 
 def job(settings: Settings, *words: str) -> subprocess.Popen[str]:
