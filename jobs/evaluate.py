@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from avavla_ray.policy.config import PolicyConfig
 
 
-PAPER = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)
 ONLY_SIMULATED = (
     "suite", "assets", "render", "max_steps", "videos", "isolate", "placement", "num_servers", "server_gpus",
 )  # fmt: skip
@@ -123,9 +122,11 @@ def _check(settings: Settings) -> None:
 def _exits(settings: Settings, policy: PolicyConfig) -> tuple[ExitSetting, ...]:
     """That of the preset first, where there is one."""
     from avavla_ray.evaluation.exit_setting import exit_settings, load_exit_preset
+    from avavla_ray.policy.config import PAPER_THRESHOLDS
 
     if settings.exit_preset is None:
-        return exit_settings(PAPER if settings.thresholds is None else settings.thresholds, settings.depths, policy)
+        thresholds = PAPER_THRESHOLDS if settings.thresholds is None else settings.thresholds
+        return exit_settings(thresholds, settings.depths, policy)
     preset = load_exit_preset(settings.exit_preset)
     preset.check(policy)
     others = exit_settings((), settings.depths, policy) if settings.depths else ()

@@ -197,7 +197,8 @@ def _servers(settings: Settings) -> int:
 def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:
     """What is played in any case."""
     from avavla_ray.errors import InputError
-    from avavla_ray.evaluation.exit_setting import PAPER_THRESHOLDS, exit_settings
+    from avavla_ray.evaluation.exit_setting import exit_settings
+    from avavla_ray.policy.config import PAPER_THRESHOLDS
 
     policy = subject.checkpoint.policy.config
     grid, thinks = settings.search == "grid", policy.latent.enabled

@@ -15,7 +15,6 @@ from avavla_ray.policy.config import PolicyConfig, check_depth
 
 Threshold = float | tuple[float, ...]
 FORMAT = "avavla exit preset 1"
-PAPER_THRESHOLDS = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)  # arXiv 2606.15099, Table 5
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PAPER_THRESHOLDS = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)  # arXiv 2606.15099, Table 5
+from avavla_ray.policy.config import PAPER_THRESHOLDS
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ class LatentConfig:
     gate_maps: tuple[GateMap, ...] = ()
 
 
+PAPER_THRESHOLDS = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)  # arXiv 2606.15099, Table 5
 # The papers' sizes (2511.18960 says only that the attention module is small).
 PAPER_ATTENTION = AttentionConfig(width=256, heads=8)
 PAPER_LATENT = LatentConfig(

@@ -10,11 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from avavla_ray.policy.config import PAPER_THRESHOLDS
 from benchmarks.policy_cost.timing import Timing, time_in_turns
 from benchmarks.simulator_cost.tables import table
 
-# Of the sweep in arXiv 2606.15099.
-THRESHOLDS = (0.30, 0.40, 0.50, 0.55, 0.65, 0.75, 0.85, 0.95, 1.00)
 QUICK_DEPTHS, QUICK_THRESHOLDS = (0, 1, 3, 5, 10), (0.40, 0.55, 0.75)
 
 
@@ -64,7 +63,7 @@ def measure_depths(
     now: Callable[[], float],
     *,
     depths: Sequence[int],
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] = PAPER_THRESHOLDS,
 ) -> Sweep:
     """Time each query at each depth and threshold.
 

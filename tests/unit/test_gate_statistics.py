@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from avavla_ray.learning.exit_labels import exit_labels, value_gains
-from avavla_ray.learning.gate_statistics import PAPER_THRESHOLDS, predict_exits, predicted_depths, value_auc
+from avavla_ray.learning.gate_statistics import predict_exits, predicted_depths, value_auc
+from avavla_ray.policy.config import PAPER_THRESHOLDS
 from avavla_ray.policy.reasoning import ExitGate
 from avavla_ray.training.gate_training import gate_logits
 from tests.support.policies import random_belief, random_inputs, stirred_policy, tiny
