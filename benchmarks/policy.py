@@ -60,8 +60,9 @@ class Report:
 
 def measure_decisions(policy: AvaVlaPolicy, settings: Settings, now: Callable[[], float], share: float) -> Report:
     """Depths and thresholds, batches and keep ratios."""
+    from avavla_ray.policy.config import PAPER_THRESHOLDS
     from benchmarks.policy_cost.batches import KEEPS, batch_table, measure_batches, peak_flops
-    from benchmarks.policy_cost.depth import QUICK_DEPTHS, QUICK_THRESHOLDS, THRESHOLDS, measure_depths, sweep_table
+    from benchmarks.policy_cost.depth import QUICK_DEPTHS, QUICK_THRESHOLDS, measure_depths, sweep_table
     from benchmarks.policy_cost.subjects import MAX_DEPTH, decider
 
     device, threshold = settings.device, policy.config.latent.exit_threshold
@@ -71,7 +72,7 @@ def measure_decisions(policy: AvaVlaPolicy, settings: Settings, now: Callable[[]
             decider(policy, batch, device, queries=4 if settings.quick else max(2, 16 // batch)),
             4 * share, now,
             depths=QUICK_DEPTHS if settings.quick else range(MAX_DEPTH + 1),
-            thresholds=sorted({*(QUICK_THRESHOLDS if settings.quick else THRESHOLDS), threshold}),
+            thresholds=sorted({*(QUICK_THRESHOLDS if settings.quick else PAPER_THRESHOLDS), threshold}),
         )
         for batch in ((1, 4) if settings.quick else (1, 4, 32))
     }  # fmt: skip

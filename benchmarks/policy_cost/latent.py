@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from avavla_ray.policy.config import PAPER_LATENT
+from avavla_ray.policy.config import PAPER_LATENT, PAPER_THRESHOLDS
 from avavla_ray.policy.latent_loop import LatentLoop
-from benchmarks.policy_cost.depth import QUICK_DEPTHS, THRESHOLDS, measure_depths, sweep_table
+from benchmarks.policy_cost.depth import QUICK_DEPTHS, measure_depths, sweep_table
 from benchmarks.policy_cost.subjects import MAX_DEPTH, make_loop, thinker
 from benchmarks.policy_cost.timing import time_in_turns
 from benchmarks.simulator_cost.tables import table
@@ -35,7 +35,7 @@ def measure_latent(
         batch: measure_depths(
             thinker(loop, batch, device, 2 if quick else max(2, 16 // batch), PAPER_LATENT.max_steps),
             seconds / len(batches), now,
-            depths=QUICK_DEPTHS if quick else range(MAX_DEPTH + 1), thresholds=(threshold,) if quick else THRESHOLDS,
+            depths=QUICK_DEPTHS if quick else range(MAX_DEPTH + 1), thresholds=(threshold,) if quick else PAPER_THRESHOLDS,
         )
         for batch in batches
     }  # fmt: skip
