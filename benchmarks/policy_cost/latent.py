@@ -35,7 +35,8 @@ def measure_latent(
         batch: measure_depths(
             thinker(loop, batch, device, 2 if quick else max(2, 16 // batch), PAPER_LATENT.max_steps),
             seconds / len(batches), now,
-            depths=QUICK_DEPTHS if quick else range(MAX_DEPTH + 1), thresholds=(threshold,) if quick else PAPER_THRESHOLDS,
+            depths=QUICK_DEPTHS if quick else range(MAX_DEPTH + 1),
+            thresholds=(threshold,) if quick else PAPER_THRESHOLDS,
         )
         for batch in batches
     }  # fmt: skip
