@@ -135,14 +135,15 @@ def collect(
             index, start = running.pop(reference)
             try:
                 played, described = ray.get(reference)
-            except ray.exceptions.RayActorError as error:
-                actors[index] = make()
-                loaded.pop(index)
-                abort(start, "crash", f"{type(error).__name__}: {error}".splitlines()[0])
             except ray.exceptions.RayTaskError as error:
                 if not isinstance(error.cause, SimulatorFailure):
                     raise error.cause from (None if isinstance(error.cause, InputError) else error)
                 abort(start, error.cause.kind, str(error.cause))
+            except ray.exceptions.RayError as error:  # it died, or what it had played did with its machine
+                ray.kill(actors[index])
+                actors[index] = make()
+                loaded.pop(index)
+                abort(start, "crash", f"{type(error).__name__}: {error}".splitlines()[0])
             else:
                 watchdog.saw(Outcome(start.task))
                 finished(played, described)

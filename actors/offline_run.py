@@ -97,7 +97,9 @@ def evaluate_offline(
     names = ", ".join(data.metadata.name for data in chosen)
     plot_offline(output / "offline.png", results, f"{label} along demonstrations of {names}")
     for setting, result in zip(exits, results, strict=True):
-        _record(setting, result, output, uri=uri, run_key=f"{run_id}/{setting.label}", resume=resume)
+        write_json(_file(setting, output), result)
+    for setting, result in zip(exits, results, strict=True):  # all files first: a store may be away
+        _log(setting, result, output, uri=uri, run_key=f"{run_id}/{setting.label}", resume=resume)
     return results
 
 
@@ -108,12 +110,13 @@ def _announcement(data: ChosenData) -> str:
     return f"{name}: {count} of {there} demonstrations, {known}{units}"
 
 
-def _record(
-    setting: ExitSetting, result: dict[str, Any], output: Path, *, uri: str, run_key: str, resume: bool
-) -> None:
-    """The result's file and its MLflow run."""
-    path = output / f"offline_{setting.label}.json"
-    write_json(path, result)
+def _file(setting: ExitSetting, output: Path) -> Path:
+    """Of a setting's result."""
+    return output / f"offline_{setting.label}.json"
+
+
+def _log(setting: ExitSetting, result: dict[str, Any], output: Path, *, uri: str, run_key: str, resume: bool) -> None:
+    """The result's MLflow run; what the store does not take waits in a folder of its own."""
     with track(
         f"{result['label']} offline {setting.title}", kind="offline", uri=uri, run_key=run_key, resume=resume,
         params={
@@ -125,8 +128,9 @@ def _record(
             "checkpoint": result["checkpoint"], "label": result["label"], "held_out": result["held_out"],
             **result["provenance"],
         },
+        output=output / "mlflow" / setting.label,
     ) as run:  # fmt: skip
         run.log_metrics({name: result[name] for name in METRICS})
         run.log_metrics({f"l1_{name}": value for name, value in result["l1_dimensions"].items()})
-        run.log_file(path)
+        run.log_file(_file(setting, output))
         run.log_file(output / "offline.png")
