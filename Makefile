@@ -19,7 +19,7 @@ test: setup
 		--no-loadscope-reorder
 	$(BIN)/python -m pytest -m "alone and not long"
 
-# What survives being killed again and again, one after the other: a quarter of an hour more.
+# What takes minutes of a core, most of it being killed again and again, one after the other: half an hour more.
 test-long: setup
 	$(BIN)/python -m pytest tests/integration -m long
 

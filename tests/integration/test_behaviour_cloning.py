@@ -35,6 +35,7 @@ def demos(tmp_path_factory) -> Path:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_adapters_of_an_openvla_checkpoint_are_cloned_and_its_weights_stay(ray_cluster, demos, tmp_path):
     write_tokenizer(tmp_path / "tokenizer.json", preset("openvla_oft_tiny").backbone.language.empty)
     text = (tmp_path / "tokenizer.json").read_text()

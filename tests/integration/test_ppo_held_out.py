@@ -28,6 +28,7 @@ def config_from(checkpoint: Path, demonstrations: Path) -> AsyncPPOConfig:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_policy_of_ppo_is_evaluated_on_what_its_cloning_held_out(ray_cluster: dict, tmp_path: Path) -> None:
     demos, start, output = make_dataset(tmp_path / "demos", episodes=6), tmp_path / "bc", tmp_path / "run"
     metadata = read_metadata(demos)

@@ -227,6 +227,7 @@ def test_a_folder_of_another_sweep_is_refused_before_anything_is_written(setting
         assert snapshot(settings.output) == before
 
 
+@pytest.mark.long
 def test_a_search_keeps_within_its_budget_and_goes_on_with_more_trials(ray_cluster: object, settings: Settings) -> None:
     search = dataclasses.replace(
         settings, search="tpe", by="family", max_steps_mean=3.0, trials=2, confirm=0, num_runners=1
