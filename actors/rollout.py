@@ -119,7 +119,8 @@ class Rollout:
         Returns:
             Fragments, each of one simulator and unbroken in time, or of a group; a fragment ends with its episode, or
             with T decisions; with `lockstep` only with its T decisions or the failure of its simulator. Their list is
-            empty where an episode of a group has ended and its group has not, or where nothing more can be played.
+            empty where an episode has ended and its fragment waits, for its last value or for the others of its group,
+            or where nothing more can be played.
 
         Raises:
             NoTaskLeft: the last task that was left has been quarantined; so the report before this call said.
@@ -223,6 +224,7 @@ class Rollout:
         """Its simulators that are not waited for any more."""
         for slot in buffer.flying:
             slot.late = id(slot.simulator) in waiting
+        self._stuck &= waiting  # the others are landed now, and what replaces one has its id
         self._episodes.land(buffer, all_of_them=False)
 
     def _next(self, order: Order) -> Buffer | None:
