@@ -12,6 +12,20 @@ from avavla_ray.errors import InputError
 Settings = TypeVar("Settings")
 
 
+def policy_servers(placement: str, num_servers: int | None, server_gpus: float | None) -> int:
+    """How many policy servers a job starts, of its --placement, --num-servers and --server-gpus; None is not given.
+
+    Raises:
+        InputError: an option of servers where there are none, or out of its range.
+    """
+    for option, given, least in (("--num-servers", num_servers, 1), ("--server-gpus", server_gpus, 0)):
+        if given is not None and placement == "copy":
+            raise InputError(f"{option} is of policy servers: add --placement server, or leave it out")
+        if given is not None and given < least:
+            raise InputError(f"{option} {given}: give at least {least}")
+    return 0 if placement == "copy" else num_servers or 1
+
+
 def run_job(
     main: Callable[[Settings], None], settings_type: type[Settings], description: str | None = None
 ) -> NoReturn:

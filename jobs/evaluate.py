@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from avavla_ray.command_line import default_workers, run_job
+from avavla_ray.command_line import default_workers, policy_servers, run_job
 
 if TYPE_CHECKING:
     from avavla_ray.evaluation.exit_setting import ExitSetting
@@ -109,12 +109,7 @@ def _check(settings: Settings) -> None:
         raise InputError(f"--episodes {settings.episodes}: give at least 1")
     if settings.thresholds is not None and settings.exit_preset is not None:
         raise InputError("--exit-preset says how long to think: give no --thresholds beside it")
-    for name, least in (("num_servers", 1), ("server_gpus", 0)):
-        given, option = getattr(settings, name), f"--{name.replace('_', '-')}"
-        if given is not None and settings.placement == "copy":
-            raise InputError(f"{option} is of policy servers: add --placement server, or leave it out")
-        if given is not None and given < least:
-            raise InputError(f"{option} {given}: give at least {least}")
+    policy_servers(settings.placement, settings.num_servers, settings.server_gpus)
     if not settings.suite:
         raise InputError("--suite: give at least one")
 
@@ -162,7 +157,7 @@ def _play(settings: Settings, checkpoint: Checkpoint, exits: tuple[ExitSetting, 
         run_id=settings.run_id or settings.output.name, uri=uri, tasks=settings.tasks, episodes=settings.episodes,
         assets=settings.assets, render=settings.render, max_steps=settings.max_steps, videos=settings.videos,
         resume=settings.resume, seed=settings.seed, num_runners=settings.num_runners, isolate=settings.isolate,
-        servers=1 if settings.placement == "server" and settings.num_servers is None else settings.num_servers or 0,
+        servers=policy_servers(settings.placement, settings.num_servers, settings.server_gpus),
         server_gpus=settings.server_gpus or 0,
     )  # fmt: skip
     unlogged = []

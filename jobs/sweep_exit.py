@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from avavla_ray.command_line import default_workers, run_job
+from avavla_ray.command_line import default_workers, policy_servers, run_job
 
 if TYPE_CHECKING:
     from actors.sweep_subject import Subject
@@ -119,7 +119,8 @@ def main(settings: Settings) -> None:
 
     for subject in subjects:
         Sweep.check(subject, settings, budget, listed)
-    connect(cpus=settings.num_runners + _servers(settings) + 1)
+    servers = policy_servers(settings.placement, settings.num_servers, settings.server_gpus)
+    connect(cpus=settings.num_runners + servers + 1)
     key = settings.run_id or settings.output.name
     with track(
         f"sweep {settings.output.name}", kind="sweep", uri=uri, run_key=key, resume=settings.resume,
@@ -132,7 +133,7 @@ def main(settings: Settings) -> None:
         report = Report(settings.output, uri, parent, key, settings.resume)
         results: list[dict[str, Any]] = []
         for subject in subjects:
-            with Sweep(subject, settings, report, _servers(settings)) as sweep:
+            with Sweep(subject, settings, report, servers) as sweep:
                 sweep.play(listed)
                 if settings.proposed:
                     sweep.play(sweep.propose(settings.proposed))
@@ -179,19 +180,9 @@ def _check(settings: Settings, budget: Budget | None) -> None:
         raise InputError(f"--give-up {settings.give_up}: give a share, 0.01 is one point")
     if budget is not None and given("give_up"):
         raise InputError("--give-up goes without a budget, under which the highest success wins: leave out one of them")
-    for name, least in (("num_servers", 1), ("server_gpus", 0)):
-        value, option = getattr(settings, name), f"--{name.replace('_', '-')}"
-        if value is not None and settings.placement == "copy":
-            raise InputError(f"{option} is of policy servers: add --placement server, or leave it out")
-        if value is not None and value < least:
-            raise InputError(f"{option} {value}: give at least {least}")
+    policy_servers(settings.placement, settings.num_servers, settings.server_gpus)
     if settings.num_runners < 1:
         raise InputError(f"--num-runners {settings.num_runners}: give at least 1")
-
-
-def _servers(settings: Settings) -> int:
-    """Policy servers to start."""
-    return (settings.num_servers or 1) if settings.placement == "server" else 0
 
 
 def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:

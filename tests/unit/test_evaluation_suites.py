@@ -13,7 +13,8 @@ from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting, save_exit_preset
 from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
-from jobs.evaluate import PAPER, Settings, _check, _exits
+from avavla_ray.policy.config import PAPER_THRESHOLDS
+from jobs.evaluate import Settings, _check, _exits
 from tests.support.policies import some_statistics, stirred_policy, tiny
 
 
@@ -132,7 +133,7 @@ def test_the_command_line_takes_one_suite_or_several():
         ({"server_gpus": 1.0}, "add --placement server"),
         ({"num_servers": 1}, "add --placement server"),
         ({"offline": True, "num_servers": 1}, "leave out --num-servers"),
-        ({"exit_preset": Path("found.json"), "thresholds": PAPER}, "give no --thresholds beside it"),
+        ({"exit_preset": Path("found.json"), "thresholds": PAPER_THRESHOLDS}, "give no --thresholds beside it"),
         ({"offline": True, "placement": "server"}, "leave out --placement"),
         ({"suite": ()}, "at least one"),
         ({"episodes": 0}, "--episodes 0"),
