@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from avavla_ray.errors import InputError, check_known
+from avavla_ray.training.engine_shares import clear_padding
 
 TAG = "engine"
 PRECISIONS = ("float32", "bfloat16")
@@ -144,6 +145,8 @@ def initialise_engine(objective: nn.Module, groups: Iterable[Mapping[str, Any]],
     engine, *_ = _deepspeed().initialize(model=objective, optimizer=optimizer, config=settings.to_deepspeed())
     if settings.zero_stage == 0:
         _shorten(engine, [parameter for group in groups for parameter in group["params"]], settings.gradient_clip)
+    if settings.zero_stage == 3:
+        clear_padding(engine)
     return engine
 
 

@@ -86,6 +86,21 @@ def _partitioned(engine: Any) -> dict[int, tuple[int, slice, slice]]:
 
 
 @torch.no_grad()
+def clear_padding(engine: Any) -> None:
+    """At ZeRO 3, zero what fills the last ranks' parts up to equal length: DeepSpeed 0.19.8 leaves the memory as found.
+
+    Nothing reads it as a weight, but now and then it is not finite, and then the masters are not either.
+    """
+    optimizer = engine.optimizer
+    for group in optimizer.fp16_groups:
+        for parameter in group:
+            master, start, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            held = min(max(0, parameter.ds_numel - engine.global_rank * size), size)
+            optimizer.fp32_partitioned_groups_flat[master][start + held : start + size] = 0
+            parameter.ds_tensor[held:] = 0
+
+
+@torch.no_grad()
 def assemble(engine: Any, share: Share, values: Tensor) -> Tensor | None:
     """A whole CPU tensor at rank 0 (None elsewhere) from every rank's `values`, laid out like its master. Collective.
 

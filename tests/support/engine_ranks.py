@@ -19,6 +19,7 @@ from avavla_ray.training.engine import (
     save_engine,
     set_learning_rates,
 )
+from avavla_ray.training.engine_shares import masters
 from avavla_ray.training.objective import CloningObjective, learning_parameters
 from avavla_ray.training.stages import PARTS
 
@@ -45,7 +46,11 @@ class Regression(nn.Module):
 def build(stage: int):
     torch.manual_seed(0)
     objective = Regression()
-    return initialise_engine(objective, objective.groups(), EngineSettings(zero_stage=stage, gradient_clip=0.5))
+    torch.use_deterministic_algorithms(True)  # memory that nobody wrote to is NaN
+    try:
+        return initialise_engine(objective, objective.groups(), EngineSettings(zero_stage=stage, gradient_clip=0.5))
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def batches(rank: int, world: int) -> list[Tensor]:
@@ -73,6 +78,7 @@ def work(rank: int, world: int, stages: tuple[int, ...], port: int, folder: str)
         fit(engine, data[: STEPS // 2])
         save_engine(engine, f"{folder}/{stage}", {"step": STEPS // 2})
         fit(engine, data[STEPS // 2 :])
+        assert all(master.isfinite().all() for master in masters(engine)), stage
         everywhere = full_state(engine, everywhere=True)
         at_first = full_state(engine)
         assert (at_first is None) == (rank > 0)
