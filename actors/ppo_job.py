@@ -148,11 +148,11 @@ def run(settings: Settings, *, calvin: bool) -> None:
         InputError: something given is wrong.
         SystemExit: the process was told to end (SIGTERM).
     """
-    from avavla_ray.demonstrations.place import Place
     from avavla_ray.model_registry import check_name
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify
+    from avavla_ray.storage.place import Place
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.output import check_output
 
@@ -283,7 +283,7 @@ def configure(
 ) -> AsyncPPOConfig:  # fmt: skip
     """RLlib's configuration of the run."""
     from actors.async_ppo_config import AsyncPPOConfig
-    from avavla_ray.demonstrations.place import absolute
+    from avavla_ray.storage.place import absolute
     from avavla_ray.training.engine import EngineSettings
 
     config: Any = AsyncPPOConfig()

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from avavla_ray.demonstrations.place import Place
 from avavla_ray.demonstrations.reader import DatasetMetadata, read_metadata
-from avavla_ray.demonstrations.stores import NothingThere, scheme_of, without_secrets
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import Statistics
+from avavla_ray.storage.place import Place
+from avavla_ray.storage.stores import NothingThere, scheme_of, without_secrets
 
 
 class Mixture(NamedTuple):

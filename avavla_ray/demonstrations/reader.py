@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from avavla_ray.demonstrations.place import Place
 from avavla_ray.demonstrations.schema import (
     EPISODE_SCHEMA,
     EPISODES,
@@ -27,9 +26,10 @@ from avavla_ray.demonstrations.schema import (
     check_schema,
     decode_image,
 )
-from avavla_ray.demonstrations.stores import NothingThere, StoreUnreachable, first_line
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import FILE_NAME, Statistics
+from avavla_ray.storage.place import Place
+from avavla_ray.storage.stores import NothingThere, StoreUnreachable, first_line
 
 COLLECT = "collect it with jobs/collect_demos.py"
 

@@ -22,13 +22,13 @@ from typing import Any
 
 from avavla_ray.demonstrations.augmentation import check_augmentation
 from avavla_ray.demonstrations.mixture import Mixture, open_mixture, split
-from avavla_ray.demonstrations.place import absolute
 from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.text import make_tokenizer
+from avavla_ray.storage.place import absolute
 from avavla_ray.training.cloning_start import check_start
 from avavla_ray.training.cloning_state import POLICY
 from avavla_ray.training.output import CHECKPOINTS, LAUNCH, check_identity, check_output, check_unused, refusal

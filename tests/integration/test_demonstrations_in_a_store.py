@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from avavla_ray.demonstrations import stores
-from avavla_ray.demonstrations.place import Place
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.errors import InputError
+from avavla_ray.storage import stores
+from avavla_ray.storage.place import Place
 from tests.support.demonstration_data import make_dataset
 
 KEYS = {"AWS_ACCESS_KEY_ID": "anyone", "AWS_SECRET_ACCESS_KEY": "hushhush"}

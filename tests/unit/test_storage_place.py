@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from avavla_ray.demonstrations.place import Place
 from avavla_ray.demonstrations.reader import EpisodeReader, read_metadata
 from avavla_ray.errors import InputError
+from avavla_ray.storage.place import Place
 from tests.support.demonstration_data import make_dataset
 
 

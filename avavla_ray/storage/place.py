@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from avavla_ray.demonstrations.stores import (
+from avavla_ray.errors import InputError
+from avavla_ray.storage.stores import (
     NothingThere,
     connect,
     explain,
@@ -18,7 +19,6 @@ from avavla_ray.demonstrations.stores import (
     scheme_of,
     without_secrets,
 )
-from avavla_ray.errors import InputError
 
 
 def absolute(where: str | Path) -> str:

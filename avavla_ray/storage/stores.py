@@ -1,4 +1,4 @@
-"""Connections to the file systems that data sets lie on, and what their errors mean to the person who named them."""
+"""Connections to the file systems that data sets and runs lie on, and what their errors mean to who named them."""
 
 from __future__ import annotations
 
