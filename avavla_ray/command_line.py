@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from avavla_ray.errors import InputError
@@ -35,9 +36,16 @@ def run_job(
     """
     import tyro
 
-    settings = tyro.cli(settings_type, description=description or (sys.modules["__main__"].__doc__ or "").strip())
+    from avavla_ray.run_identity import continued, with_default_output
+
+    job = Path(sys.argv[0]).stem
     try:
-        main(settings)
+        words = with_default_output(sys.argv[1:], job, settings_type, os.environ)
+        about = description or (sys.modules["__main__"].__doc__ or "").strip()
+        settings = tyro.cli(settings_type, description=about, args=words)
+        with continued(settings, job) as going:
+            if going is not None:
+                main(going)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

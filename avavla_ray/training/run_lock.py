@@ -25,10 +25,11 @@ class RunLock:
     Args:
         folder: made if it is not there.
         patience: seconds to wait for a predecessor; a killed one is gone only when its memory is freed.
+        name: of the lock's file; locks of different names know nothing of each other.
     """
 
-    def __init__(self, folder: str | Path, patience: float = 60.0) -> None:
-        self.folder, self.patience = Path(folder), patience
+    def __init__(self, folder: str | Path, patience: float = 60.0, name: str = LOCK) -> None:
+        self.folder, self.patience, self.name = Path(folder), patience, name
         self._stream: TextIO | None = None
 
     def __enter__(self) -> RunLock:
@@ -39,7 +40,7 @@ class RunLock:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = open(self.folder / LOCK, "a+", encoding="utf-8")
+            stream = open(self.folder / self.name, "a+", encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"{self.folder} cannot be written ({error.strerror}): make it writable or give another"
