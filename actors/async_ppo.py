@@ -32,6 +32,7 @@ from actors.ledger import Ledger, incarnations
 from actors.orders import Order
 from actors.policy_servers import PolicyServers
 from actors.report import Report
+from actors.rescue import rescued
 from actors.runner_group import RunnerGroup
 from actors.runner_pool import RunnerPool
 from actors.watchdog import Watchdog
@@ -192,6 +193,8 @@ class AsyncPPO(Algorithm):
             self._ledger.append((lot.runner, lot.report) for lot in lots)
         for lot in lots:
             self._take(lot)
+        if leaving := self.pool.leaving:
+            self._rescue(leaving)
         if self.pool.weights_lost and not self.learner_group.reviving:  # which ends with weights, too
             weights = self.learner_group.weights()
             self.learner_group.version += 1
@@ -204,6 +207,13 @@ class AsyncPPO(Algorithm):
         self._window.add(lot.report)
         metrics.log_rollout(self.metrics, lot.report)
         self._watch(lot.runner, lot.report)
+
+    def _rescue(self, leaving: set[str]) -> None:
+        """Copy what still lies on machines that are about to go, and then tell them that they may."""
+        here = ray.get_runtime_context().get_node_id()
+        for node in rescued(leaving, [*self.queue.lots, *(self._learning if self.learner_group.busy else ())]):
+            self.queue.moved(node, to=here)
+            self.pool.thank(node)
 
     def _watch(self, runner: int, report: Report) -> None:
         """Quarantine what kills simulators wherever it is played."""

@@ -116,6 +116,11 @@ class SimulatorEnvRunner(EnvRunner, Checkpointable):
         """
         return self.rollout.deliver(order)
 
+    def handed_in(self) -> None:
+        """What this runner has delivered lies on another machine too: nothing has to wait for it any more."""
+        if self._watch is not None:
+            self._watch.handed_in()
+
     def sample(
         self, handle: WeightHandle, quarantined: Mapping[int, str] | None = None, **_: Any
     ) -> tuple[list[Fragment], Report]:

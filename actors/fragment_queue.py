@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.report import Report
@@ -101,6 +101,10 @@ class FragmentQueue:
     def drop_lost(self, nodes: set[str]) -> list[Lot]:
         """Remove the lots that lie on none of these nodes, and return them."""
         return self._drop([lot for lot in self._lots if lot.node not in nodes])
+
+    def moved(self, node: str, to: str) -> None:
+        """What lay on `node` lies on another one, too, which is not about to go."""
+        self._lots = [replace(lot, node=to) if lot.node == node else lot for lot in self._lots]
 
     def take(self, version: int) -> list[Lot]:
         """The lots of the next update, of the weights of `version`; none while there are too few."""

@@ -49,6 +49,7 @@ class Runner:
         place: node and pid of the process that starts or plays. left: of the one that was given up, whose answer to a
             hello is no return.
         orders: not delivered yet, the oldest first. held: it has been told to hold since its last other order.
+        thanked: before it left, it has been told that all it had is safe.
     """
 
     seat: int
@@ -61,6 +62,7 @@ class Runner:
     left: tuple[str, int] | None = None
     orders: deque[Request] = field(default_factory=deque)
     held: bool = True
+    thanked: bool = False
 
     @property
     def idle(self) -> bool:

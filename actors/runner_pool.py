@@ -167,9 +167,27 @@ class RunnerPool:
         if report.leaving is not None and runner.stage is Stage.PLAYING:
             print(f"runner {runner.seat} has handed in what it had, as its node is to go: {report.leaving}", flush=True)
             runner.enter(Stage.LEAVING, time.monotonic())
-            runner.left = runner.place
+            runner.left, runner.thanked = runner.place, False
             self._group.mark(runner.seat, healthy=False)
         return Lot(request.fragments, report, runner.seat, request.round, request.node)
+
+    # Machines that are about to go
+
+    @property
+    def leaving(self) -> set[str]:
+        """Nodes with runners that have handed in everything, and have not been thanked for it."""
+        return {runner.place[0] for runner in self._runners.values() if self._is_done(runner)}
+
+    def thank(self, node: str) -> None:
+        """Tell those runners that what they handed in is safe: their machine need not wait for them."""
+        for runner in self._runners.values():
+            if self._is_done(runner) and runner.place[0] == node:
+                runner.thanked = True
+                runner.actor.handed_in.remote()
+
+    @staticmethod
+    def _is_done(runner: Runner) -> bool:
+        return runner.stage is Stage.LEAVING and not runner.orders and not runner.thanked
 
     # Elastic
 

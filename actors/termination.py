@@ -1,11 +1,12 @@
 """Notices that a machine is about to be taken away, as clouds give them for spot and preemptible machines.
 
 AWS and Google Cloud answer over HTTP on addresses that only the machine itself reaches. On Kubernetes a container's
-preStop hook can touch a file instead.
+preStop hook touches a file instead, and waits until all who look at that file have handed in (actors/hand_in.py).
 """
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -34,11 +35,13 @@ class TerminationWatch:
         every_s: between two looks. Both clouds ask for no more than seconds, and AWS gives two minutes' notice, Google
             half a minute.
 
+    With a file, its marks folder says from now on that this process has something to hand in; see `Mark`.
+
     Attributes:
         notice: why the machine will be taken away; None until it is told.
 
     Raises:
-        InputError: no such source.
+        InputError: no such source, or no mark can be made.
     """
 
     def __init__(self, source: str, *, every_s: float = 2.0) -> None:
@@ -46,11 +49,19 @@ class TerminationWatch:
         self._look = _looker(source)
         self._stop = threading.Event()
         self._every_s = every_s
+        kind, _, path = source.partition(":")
+        self._mark = Mark(Path(path)) if kind == "file" else None
         if self._look is not None:
             threading.Thread(target=self._watch, name="termination", daemon=True).start()
 
     def stop(self) -> None:
         self._stop.set()
+        self.handed_in()
+
+    def handed_in(self) -> None:
+        """Nothing of this process has to be waited for any more."""
+        if self._mark is not None:
+            self._mark.clear()
 
     def _watch(self) -> None:
         assert self._look is not None
@@ -67,6 +78,50 @@ class TerminationWatch:
                 print(f"termination notice: {self.notice}", flush=True)
                 return
             self._stop.wait(self._every_s)
+
+
+class Mark:
+    """Says that a process on this machine still has something to hand in when the file `notice` appears.
+
+    It is a lock on a file of the process's own, so that it ends with the process at the latest, however that ends.
+    Processes that are forked from it do not inherit the lock.
+
+    Raises:
+        InputError: its folder can't be written.
+    """
+
+    def __init__(self, notice: Path) -> None:
+        self._place = marks(notice) / str(os.getpid())
+        try:
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._place.open("w")
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{self._place} can't be written ({error}): give file:PATH in a folder that can") from None
+
+    def clear(self) -> None:
+        if not self._file.closed:
+            self._place.unlink(missing_ok=True)
+            self._file.close()
+
+
+def marks(notice: Path) -> Path:
+    """Folder of the marks of those who look at this file."""
+    return notice.with_name(f"{notice.name}.marks")
+
+
+def waiting(notice: Path) -> list[str]:
+    """Processes that still have something to hand in, by their ids. For another process than those that hold marks."""
+    held = []
+    for place in sorted(marks(notice).glob("*")):
+        try:
+            with place.open("r+") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
+        except OSError:  # another process holds it
+            held.append(place.name)
+    return held
 
 
 def check_source(source: str) -> None:

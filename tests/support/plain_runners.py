@@ -53,6 +53,10 @@ class PlainRunner:
         self._played += 1
         return [self._name], Report(order.handle.version, order.decisions, finished=[episode], leaving=leaving)
 
+    def handed_in(self) -> None:
+        with (self._folder / f"{self._seat}.thanked").open("a") as file:
+            file.write("thanks\n")
+
     def _meet(self, when: str) -> str | None:
         fate = self._fate()
         kind = fate.removeprefix(when) if fate.startswith(when) else ""

@@ -88,6 +88,16 @@ def test_what_lay_on_a_node_that_is_gone_is_dropped() -> None:
     assert (queue.dropped.lots, queue.dropped.decisions) == (2, 5)
 
 
+def test_what_was_copied_from_a_node_in_time_is_not_lost_with_it() -> None:
+    queue = FragmentQueue(10, max_lag=0, limit=10)
+    lots = [replace(lot(1), node="a"), replace(lot(2), node="b")]
+    for each in lots:
+        queue.put(each)
+    queue.moved("a", to="head")
+    assert queue.lots == (replace(lots[0], node="head"), lots[1])
+    assert queue.drop_lost({"head", "b"}) == []
+
+
 def test_lags_are_of_the_last_update() -> None:
     queue = FragmentQueue(20, max_lag=4, limit=40)
     assert queue.lags() == {}

@@ -171,6 +171,29 @@ def test_a_runner_whose_node_is_to_go_gets_no_orders_until_it_is_elsewhere(drive
     assert capfd.readouterr().out.count("runner 1 has handed in what it had") == 1
 
 
+def test_a_runner_is_thanked_once_when_it_has_handed_in_all_and_another_process_anew(driver) -> None:
+    d = driver()
+    d.until(lambda: d.has("1.0") and d.has("2.0"))
+    assert not d.pool.leaving
+    d.fate(1, "leave")
+    d.until(lambda: d.pool.leaving == {"here"})
+    assert d.pool.count(Stage.LEAVING) == 1
+    assert not d.pool._runners[1].orders
+    d.pool.thank("elsewhere")
+    assert d.pool.leaving == {"here"}
+    d.pool.thank("here")
+    assert not d.pool.leaving
+    (d.folder / "1").unlink()
+    os.kill(d.pid(1), signal.SIGKILL)  # which answers after the thanks
+    d.until(lambda: d.has("1.1"))
+    d.fate(1, "leave")
+    d.until(lambda: d.pool.leaving)
+    d.pool.thank("here")
+    d.pid(1)
+    assert (d.folder / "1.thanked").read_text() == "thanks\n" * 2
+    assert not (d.folder / "2.thanked").exists()
+
+
 def test_a_runner_without_orders_hands_in_too_when_its_node_is_to_go(driver) -> None:
     d = driver()
     d.until(lambda: d.has("1.0") and d.has("2.0"))
