@@ -12,6 +12,7 @@ import torch
 
 from actors.watchdog import Outcome, Watchdog
 from avavla_ray.errors import InputError
+from avavla_ray.machines import for_simulators
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
@@ -94,7 +95,8 @@ def collect(
     attempts, watchdog = Counter[Start](), Watchdog(sorted({start.task for start in starts}))
 
     def make() -> Any:
-        return RemoteCollector.remote(handle, config, factory, seed, exit_threshold)
+        collector = RemoteCollector.options(resources=for_simulators())
+        return collector.remote(handle, config, factory, seed, exit_threshold)
 
     actors = [make() for _ in range(max(1, min(num_actors, len(waiting))))]
     loaded: dict[int, int] = {}  # the task of each actor: changing it rebuilds the simulator

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
 from avavla_ray.errors import InputError
-from avavla_ray.provenance import git_commit
+from avavla_ray.machines import LEARNERS_ON, SIMULATORS_ON, chosen
+from avavla_ray.provenance import COMMIT, git_commit
 
 # What every process of ours needs: one compute thread an actor (there are as many actors as cores), headless
 # rendering that works beside Ray's empty CUDA_VISIBLE_DEVICES, and no phone calls home.
@@ -25,7 +27,10 @@ PROCESS_ENVIRONMENT = {
 }
 
 # Settings of the caller's shell that its actors need too.
-HANDED_ON = ("LIBERO_ASSETS_PATH", "CALVIN_ENV_ROOT", "AVAVLA_CACHE", "DS_ACCELERATOR")
+HANDED_ON = (
+    "LIBERO_ASSETS_PATH", "CALVIN_ENV_ROOT", "AVAVLA_CACHE", "DS_ACCELERATOR", SIMULATORS_ON, LEARNERS_ON,
+    "MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID",
+)  # fmt: skip
 
 
 def _running_here() -> str | None:
@@ -44,6 +49,29 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise InputError(f"no Ray cluster answers at {address} ({error}): start it, or unset RAY_ADDRESS") from error
+
+
+def submitted_environment() -> dict[str, str]:
+    """What whoever submitted this job set for all of its processes; Ray refuses to have it set again."""
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    return (submitted.get("runtime_env") or {}).get("env_vars") or {}
+
+
+def _announce_machines() -> None:
+    """Say what runs on which machines only, and when the cluster has none of these."""
+    import ray
+    from ray._private.state import state
+
+    offered = ray.cluster_resources()
+    offered |= {name: most for name, most in (state.get_max_resources_from_cluster_config() or {}).items() if most}
+    for what, name in chosen().items():
+        print(f"{what} run on machines that offer {name}", flush=True)
+        if not offered.get(name):
+            print(
+                f"no machine of the cluster offers {name}, and no autoscaler knows one that would: {what} wait until "
+                f"one joins (ray start --resources '{{\"{name}\": 8}}'), or stop and unset AVAVLA_{what.upper()}_ON",
+                flush=True,
+            )
 
 
 def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str, Any]:
@@ -68,8 +96,10 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
             "cpus": ray.cluster_resources().get("CPU", 0),
         }
     address = address or os.environ.get("RAY_ADDRESS")
-    environment = {**PROCESS_ENVIRONMENT, "AVAVLA_COMMIT": git_commit()}
+    environment = {**PROCESS_ENVIRONMENT, COMMIT: git_commit()}
     environment |= {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    machines, submitted = chosen(), submitted_environment()
+    environment = {name: value for name, value in environment.items() if name not in submitted}
     runtime = {"env_vars": environment}
     if address in (None, "local"):
         other = _running_here()
@@ -84,6 +114,7 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
         ray.init(
             address="local", num_cpus=slots, include_dashboard=False, log_to_driver=True,
             logging_config=ray.LoggingConfig(log_level="ERROR"), runtime_env=runtime,
+            resources=dict.fromkeys(machines.values(), slots),
         )  # fmt: skip
     else:
         _check_listening(address)
@@ -104,4 +135,5 @@ def connect(*, address: str | None = None, cpus: int | None = None) -> dict[str,
                 "more; without an autoscaler, stop it and lower --num-runners or --workers",
                 flush=True,
             )
+        _announce_machines()
     return {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources().get("CPU", 0)}

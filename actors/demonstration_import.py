@@ -14,6 +14,7 @@ from avavla_ray.demonstrations.importers.source import Member, Skipped, Source
 from avavla_ray.demonstrations.schema import Episode
 from avavla_ray.demonstrations.writer import check_episode
 from avavla_ray.errors import InputError
+from avavla_ray.machines import for_simulators
 from avavla_ray.simulators.base import SimulatorFailure
 
 ATTEMPTS = 3  # of one member, before it counts as lost
@@ -100,7 +101,8 @@ def read_members(
     actors: dict[int, Any] = {}
 
     def start(actor: int) -> None:
-        actors[actor] = RemoteReader.remote(make_source)
+        # Some step a simulator, and all want processors, which those machines have.
+        actors[actor] = RemoteReader.options(resources=for_simulators()).remote(make_source)
         calls[actors[actor].open.remote()] = _Call(actor, None, time.monotonic())
 
     def replace(actor: int) -> None:

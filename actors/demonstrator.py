@@ -14,6 +14,7 @@ from avavla_ray.demonstrations.collection import FAILED, KEPT, LOST, Attempt, Co
 from avavla_ray.demonstrations.recording import Recording, record
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo
 from avavla_ray.demonstrations.writer import DatasetWriter
+from avavla_ray.machines import for_simulators
 from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.experts.expert import NoExpert, make_expert
 from avavla_ray.simulators.registry import make_simulator
@@ -128,7 +129,8 @@ def collect(
     needed = sum(collection.missing(task) for task in collection.tasks)
     if not needed:
         return
-    actors = [RemoteDemonstrator.remote(make_recorder) for _ in range(max(1, min(num_actors, needed)))]
+    remote = RemoteDemonstrator.options(resources=for_simulators())
+    actors = [remote.remote(make_recorder) for _ in range(max(1, min(num_actors, needed)))]
     loaded: dict[int, int] = {}
     tries: dict[Attempt, int] = {}
     watchdog = Watchdog(collection.tasks)
@@ -138,7 +140,7 @@ def collect(
 
     def replace(actor: int) -> None:
         ray.kill(actors[actor])
-        actors[actor] = RemoteDemonstrator.remote(make_recorder)
+        actors[actor] = remote.remote(make_recorder)
         loaded.pop(actor, None)
 
     def wake(actor: int) -> None:

@@ -15,6 +15,7 @@ from actors.evaluation_queue import ATTEMPTS, Play
 from actors.placement import PolicyServerLost
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import Film
+from avavla_ray.machines import for_learners
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.types import Belief, DecisionBatch
@@ -133,7 +134,7 @@ def start_servers(count: int, gpus: float) -> list[Any]:
             flush=True,
         )
     actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)(DecisionServer)
-    return [actor.remote() for _ in range(count)]
+    return [actor.options(resources=for_learners()).remote() for _ in range(count)]
 
 
 class Evaluator:

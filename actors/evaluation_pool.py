@@ -19,6 +19,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.evaluation.episode import EpisodeRecord, Film
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.protocol import play_episode
+from avavla_ray.machines import for_simulators
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator, SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
@@ -180,7 +181,8 @@ class EvaluationPool:
         agent: Any = self._agent
         if self._servers:
             agent = ServedAgent(self._servers[number % len(self._servers)], *self._served)
-        return RemoteEvaluator.remote(agent, self._config, self._factory)
+        evaluator = RemoteEvaluator.options(resources=for_simulators())
+        return evaluator.remote(agent, self._config, self._factory)
 
     def _restart(self, number: int) -> None:
         ray.kill(self._actors[number])

@@ -13,6 +13,7 @@ from avavla_ray.demonstrations.reader import DatasetMetadata, EpisodeReader
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.offline import OfflineRecord, load_demonstration, walk
+from avavla_ray.machines import for_simulators
 from avavla_ray.policy.agent import Agent
 
 ATTEMPTS = 3  # at a demonstration whose actor dies, each in a new one
@@ -81,7 +82,8 @@ def walk_demonstrations(
         RayActorError: a demonstration's actor died at every attempt.
     """
     held = [ray.put(dict(data))]
-    actors = [RemoteOfflineEvaluator.remote() for _ in range(max(1, min(num_actors, len(walks))))]
+    remote = RemoteOfflineEvaluator.options(resources=for_simulators())  # whose machines have the processors
+    actors = [remote.remote() for _ in range(max(1, min(num_actors, len(walks))))]
     try:
         for records in ActorPool(actors).map_unordered(lambda actor, each: actor.walk.remote(held, each), walks):
             for record in records:

@@ -283,6 +283,7 @@ def configure(
 ) -> AsyncPPOConfig:  # fmt: skip
     """RLlib's configuration of the run."""
     from actors.async_ppo_config import AsyncPPOConfig
+    from avavla_ray.machines import for_learners, for_simulators
     from avavla_ray.storage.place import absolute
     from avavla_ray.training.engine import EngineSettings
 
@@ -292,9 +293,10 @@ def configure(
     return (
         config.env_runners(
             num_env_runners=settings.num_runners, num_envs_per_env_runner=settings.simulators,
-            rollout_fragment_length=settings.fragment_decisions,
+            rollout_fragment_length=settings.fragment_decisions, custom_resources_per_env_runner=for_simulators(),
         )
-        .learners(num_learners=settings.learners)
+        .learners(num_learners=settings.learners, custom_resources_per_learner=for_learners())
+        .resources(custom_resources_for_main_process=for_learners())  # of a trial; otherwise that is the driver
         .debugging(seed=settings.seed)
         .training(
             **asdict(ppo), checkpoint=None if checkpoint is None else str(checkpoint.absolute()),
@@ -302,7 +304,8 @@ def configure(
             exit_threshold=exit_threshold_of(settings), run_name=settings.run_id or settings.output.name,
             engine=EngineSettings(zero_stage=stage), min_env_runners=settings.min_runners,
             buffers=settings.buffers, policy_placement=settings.placement, num_policy_servers=settings.num_servers,
-            num_gpus_per_server=settings.server_gpus, rollout_precision=settings.rollout_precision,
+            num_gpus_per_server=settings.server_gpus, custom_resources_per_server=for_learners(),
+            rollout_precision=settings.rollout_precision,
             spot=settings.spot, profile=settings.profile,
         )
     )  # fmt: skip

@@ -9,10 +9,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from avavla_ray.machines import chosen
+
+COMMIT = "AVAVLA_COMMIT"
 PACKAGES = (
     "torch", "ray", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow",
     "mujoco", "robosuite", "hf-libero", "bddl", "pybullet",
 )  # fmt: skip
+
+
+PACKAGE = "_ray_pkg_"  # how Ray names the folder of what `ray job submit` ships
 
 
 def package_versions() -> dict[str, str]:
@@ -29,11 +35,15 @@ def package_versions() -> dict[str, str]:
 def git_commit() -> str:
     """Commit of the checkout, with "+changes" when the tree differs from it; "unknown" outside a checkout.
 
-    On a cluster the code arrives without its .git: the submitting side hands the commit on in AVAVLA_COMMIT.
+    On a cluster the code arrives without its .git: the submitting side hands the commit on in AVAVLA_COMMIT
+    (avavla_ray/submission.py). Where it has not, the name that Ray gave the package says at least which runs had the
+    same code: it is a hash of all that was shipped.
     """
-    if "AVAVLA_COMMIT" in os.environ:
-        return os.environ["AVAVLA_COMMIT"]
+    if COMMIT in os.environ:
+        return os.environ[COMMIT]
     root = Path(__file__).resolve().parent.parent
+    if root.name.startswith(PACKAGE):
+        return f"unknown (package {root.name.removeprefix(PACKAGE)})"
     try:
         head = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"],
@@ -61,7 +71,8 @@ def machine() -> str:
 
 def provenance(*, seed: int, precision: str = "float32", **more: Any) -> dict[str, Any]:
     """Flat, JSON-ready description of this run; `more` adds the simulator's own."""
+    machines = {"machines": placed} if (placed := chosen()) else {}
     return {
         "seed": seed, "commit": git_commit(), "precision": precision, "machine": machine(),
-        "python": platform.python_version(), "packages": package_versions(), **more,
+        "python": platform.python_version(), "packages": package_versions(), **machines, **more,
     }  # fmt: skip

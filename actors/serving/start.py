@@ -20,6 +20,7 @@ from actors.serving.messages import Answer, Ask, PolicyFacts
 from actors.serving.replica import PolicyPlan, PolicyReplica
 from actors.serving.sessions import Sessions
 from avavla_ray.errors import InputError
+from avavla_ray.machines import for_learners
 
 # A policy that is being started again may need minutes to load; a request must not wait for ever.
 DECISION_SECONDS = 300.0
@@ -144,7 +145,10 @@ def deployed(name: str, plan: PolicyPlan, replicas: int) -> Iterator[Any]:
     deployment = serve.deployment(
         PolicyReplica, name="policy", num_replicas=replicas, max_ongoing_requests=1, logging_config=quiet,
         health_check_period_s=2, max_constructor_retry_count=2, graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options={"num_cpus": plan.threads, "num_gpus": plan.gpu_share if plan.device == "cuda" else 0},
+        ray_actor_options={
+            "num_cpus": plan.threads, "num_gpus": plan.gpu_share if plan.device == "cuda" else 0,
+            "resources": for_learners(),
+        },
     )  # fmt: skip
     # Requests come through this process, not through Serve's proxy: see the package's docstring.
     try:

@@ -25,6 +25,7 @@ from avavla_ray.demonstrations.mixture import Mixture, open_mixture, split
 from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
+from avavla_ray.machines import for_learners
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.text import make_tokenizer
@@ -229,7 +230,7 @@ def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking:
             num_workers=(settings.min_workers, settings.workers) if settings.min_workers else settings.workers,
             use_gpu=gpus > 0,
             # A worker holds the CPUs for its share of loading, too: Ray Data's tasks claim none.
-            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {})},
+            resources_per_worker={"CPU": cpus, **({"GPU": gpus} if gpus else {}), **for_learners()},
         ),
         run_config=RunConfig(
             name=RAY,

@@ -23,6 +23,7 @@ from ray.data import DataContext, ExecutionOptions, ExecutionResources, TaskPool
 from avavla_ray.demonstrations.decisions import Decisions, DrawLoader
 from avavla_ray.demonstrations.schedule import Request
 from avavla_ray.errors import InputError
+from avavla_ray.machines import for_learners
 
 _ARRAYS = ("images", "proprio", "actions", "mask")
 _NUMBER, _ERROR = "number", "error"
@@ -101,6 +102,7 @@ class RayDataSource:
             preserve_order=True,
             resource_limits=ExecutionResources.for_limits(object_store_memory=self._megabytes * 2**20),
         )
+        placed = {"resources": where} if (where := for_learners()) else {}  # without a CPU they would run anywhere
         with DataContext.current(context):
             # Not `range`, whose own tasks would claim CPUs.
             numbers = ray.data.from_items(
@@ -108,7 +110,7 @@ class RayDataSource:
             )
             return numbers.map_batches(
                 functools.partial(_load, tasks=tasks, loader=loader),
-                batch_size=None, num_cpus=0, compute=TaskPoolStrategy(max(1, int(self.cpus))),
+                batch_size=None, num_cpus=0, compute=TaskPoolStrategy(max(1, int(self.cpus))), **placed,
             )  # fmt: skip
 
 
