@@ -14,7 +14,6 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from actors.evaluation_queue import ATTEMPTS, Play
 from actors.placement import PolicyServerLost
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.episode import Film
 from avavla_ray.machines import for_learners
 from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.config import PolicyConfig
@@ -166,7 +165,7 @@ class Evaluator:
                 self._agent.decide([observation], self._agent.initial_belief())
         self._cold = False
 
-    def play(self, play: Play, attempt: int) -> tuple[Any, Film | None]:
+    def play(self, play: Play, attempt: int) -> tuple[Any, Any]:
         """See `Play.play`."""
         simulator = self._ready()
         self._warm_up(simulator)

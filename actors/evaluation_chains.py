@@ -13,8 +13,10 @@ from avavla_ray.errors import InputError
 from avavla_ray.evaluation.calvin_chains import ChainActor, ExpertActor, PolicyActor, play_tasks
 from avavla_ray.evaluation.chain_results import ChainLedger, ChainRecord, chain_table, summarise_chains
 from avavla_ray.evaluation.deviations import chain_deviations
+from avavla_ray.evaluation.episode import Film
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.protocol import Decider
+from avavla_ray.evaluation.video import Scene, write_video
 from avavla_ray.files import write_json, write_text
 from avavla_ray.progress import Progress
 from avavla_ray.simulators.calvin.adapter import MAX_STEPS
@@ -26,6 +28,9 @@ METRICS = (
     "average_length", "mean_latent_steps", "ms_mean", "ms_p50", "ms_p90", "ms_p99", "chains", "aborted_chains",
 )  # fmt: skip
 
+Films = list[tuple[str, Film]]  # of each task that was begun: its instruction and pictures
+FPS = 30  # CALVIN controls at 30 Hz, so that this is real time
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -33,11 +38,13 @@ class Chain:
 
     Attributes:
         number: of the sequence among the published ones.
+        filmed: pictures are wanted, too.
     """
 
     setting: ExitSetting | None
     number: int
     sequence: Sequence = field(compare=False)
+    filmed: bool = field(default=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -49,15 +56,16 @@ class Chain:
         """See `Play.task`: a chain that kills simulators is quarantined at all settings."""
         return self.number
 
-    def play(self, simulator: Any, agent: Decider | None, attempt: int) -> tuple[ChainRecord, None]:
+    def play(self, simulator: Any, agent: Decider | None, attempt: int) -> tuple[ChainRecord, Films | None]:
         """See `Play.play`."""
         actor: ChainActor = ExpertActor()
+        films: Films | None = [] if self.filmed else None
         if self.setting is not None:
             assert agent is not None
-            actor = PolicyActor(agent, self.setting)
+            actor = PolicyActor(agent, self.setting, films)
         record = self._record(attempt)
         play_tasks(simulator, actor, self.sequence, record)
-        return record, None
+        return record, films
 
     def lost(self, error: str, attempts: int, quarantined: bool) -> ChainRecord:
         """See `Play.lost`."""
@@ -100,6 +108,7 @@ class ChainEvaluation:
             "max_steps": plan.max_steps or MAX_STEPS, "sequences_sha256": SHA256, "seed": plan.seed,
             **plan.decided_on(),
         }  # fmt: skip
+        self._video = output / "videos" / f"{plan.label}_chain0_{plan.exits[0].label}.mp4"
         self._log = plan.log(output, kind="chains", run_key=run_key, params={"suite": suite})
 
     def open(self) -> None:
@@ -118,18 +127,22 @@ class ChainEvaluation:
             The tables of the results, for people; and why MLflow has not all of them, None where it has.
         """
         sequences = published_sequences()[: self._count]
+        filmed = self._plan.videos and not self._filmed_whole()
         chains = [
-            Chain(setting, number, sequence)
+            Chain(setting, number, sequence, filmed and number == 0 and setting == self._plan.exits[0])
             for number, sequence in enumerate(sequences) for setting in self._plan.exits
         ]  # fmt: skip
-        todo = [chain for chain in chains if (chain.label, chain.number) not in self._ledger]
+        todo = [chain for chain in chains if chain.filmed or (chain.label, chain.number) not in self._ledger]
         with (
             Progress(len(chains), f"chains {self._plan.label}", "chains", done=len(chains) - len(todo)) as progress,
             self._plan.pool(self._config, factory=self._factory(), isolate=False) as pool,
         ):
 
-            def finished(chain: Chain, record: ChainRecord, _: object) -> None:
-                self._ledger.add(record)
+            def finished(chain: Chain, record: ChainRecord, films: Films | None) -> None:
+                if films:  # before the ledger, which says of which chain there is a video
+                    self._write_video(record, films)
+                if self._ledger.key(record) not in self._ledger:
+                    self._ledger.add(record)
                 lengths = [record.completed for record in self._ledger.records.values() if record.error is None]
                 progress.advance(average_length=sum(lengths) / len(lengths) if lengths else "not known yet")
 
@@ -137,6 +150,19 @@ class ChainEvaluation:
             simulator = pool.provenance
         table, written = self._write(simulator)
         return table, self._log.log(written)
+
+    def _filmed_whole(self) -> bool:
+        """Whether the video is of a chain in the ledger; else a file of that name is of an earlier evaluation."""
+        return self._video.exists() and (self._plan.exits[0].label, 0) in self._ledger
+
+    def _write_video(self, record: ChainRecord, films: Films) -> None:
+        """One task after the other."""
+        scenes = []
+        for place, (instruction, film) in enumerate(films):
+            done = "done" if place < record.completed else "not done"
+            title = f"{self._plan.label}, task {place + 1} of {len(record.tasks)}: {instruction}"
+            scenes.append(Scene(film, title, f"{done} after {record.steps[place]} steps"))
+        write_video(self._video, scenes, fps=FPS)
 
     def _factory(self) -> Any:
         # Not isolated by the pool, since chains need more of a simulator than others do.
@@ -162,7 +188,8 @@ class ChainEvaluation:
             }
             low, high = result["average_length_ci95"]
             metrics |= {"average_length_low": low, "average_length_high": high}
-            written.append(Written(setting, result, metrics, self.output / f"{setting.label}.json"))
+            videos = [self._video] if setting == plan.exits[0] and self._filmed_whole() else []
+            written.append(Written(setting, result, metrics, self.output / f"{setting.label}.json", videos))
             write_json(written[-1].path, result)
             tables.append(f"{setting.title}\n\n{chain_table(result)}")
         table = "\n".join(tables)

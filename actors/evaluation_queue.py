@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
 from actors.watchdog import Outcome, Watchdog
-from avavla_ray.evaluation.episode import Film
 
 ATTEMPTS = 3
 
@@ -21,7 +20,7 @@ class Play(Protocol, Hashable):
         quarantined together."""
         ...
 
-    def play(self, simulator: Any, agent: Any, attempt: int) -> tuple[Any, Film | None]:
+    def play(self, simulator: Any, agent: Any, attempt: int) -> tuple[Any, Any]:
         """Play it once, for the `attempt`-th time; its record, and its pictures if they are wanted.
 
         Raises:
@@ -34,7 +33,7 @@ class Play(Protocol, Hashable):
         ...
 
 
-Finished = Callable[[Any, Any, Film | None], bool | None]
+Finished = Callable[[Any, Any, Any], bool | None]
 
 
 class EvaluationQueue:
@@ -91,10 +90,10 @@ class EvaluationQueue:
         self.loaded[actor] = task
         return play, self._attempts[play] + 1
 
-    def settle(self, play: Play, record: Any, film: Film | None, actor: int = 0) -> None:
+    def settle(self, play: Play, record: Any, pictures: Any, actor: int = 0) -> None:
         """It was played to its end on this actor."""
         self._watchdog.saw(Outcome(play.task), actor)
-        self._hand_over(play, record, film)
+        self._hand_over(play, record, pictures)
 
     def abort(self, play: Play, kind: str, reason: str, actor: int = 0) -> None:
         """It died on this actor: play it again, or give it up; so with all others of its task once that is
@@ -129,8 +128,8 @@ class EvaluationQueue:
     def _give_up(self, play: Play, error: str, quarantined: bool = False) -> None:
         self._hand_over(play, play.lost(error, self._attempts[play], quarantined), None)
 
-    def _hand_over(self, play: Play, record: Any, film: Film | None) -> None:
-        if self._finished(play, record, film) is True:
+    def _hand_over(self, play: Play, record: Any, pictures: Any) -> None:
+        if self._finished(play, record, pictures) is True:
             self._ended = True
             self._waiting.clear()
             self._for_others.clear()

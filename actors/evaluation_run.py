@@ -14,7 +14,7 @@ from avavla_ray.evaluation.deviations import episode_deviations
 from avavla_ray.evaluation.episode import EpisodeRecord, Film
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.results import Ledger, markdown_table, summarise
-from avavla_ray.evaluation.video import write_video
+from avavla_ray.evaluation.video import Scene, write_video
 from avavla_ray.files import write_json, write_text
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.agent import Agent
@@ -194,7 +194,7 @@ class EpisodeEvaluation:
     def _write_video(self, task: int, record: EpisodeRecord, film: Film) -> None:
         outcome = f"{'success' if record.success else 'no success'} after {record.steps} steps"
         title = f"{self._plan.label}: {self._suite.instructions[task]}"
-        write_video(self._videos[task], film, title=title, outcome=outcome)
+        write_video(self._videos[task], [Scene(film, title, outcome)])
 
     def _write(self, simulator: Mapping[str, object]) -> tuple[str, list[Written]]:
         plan = self._plan

@@ -15,7 +15,7 @@ from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.chain_results import ChainLedger, ChainRecord, chain_table, summarise_chains
 from avavla_ray.evaluation.deviations import chain_deviations
-from avavla_ray.evaluation.episode import round_scores
+from avavla_ray.evaluation.episode import Film, round_scores
 from avavla_ray.files import write_json, write_text
 from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
 
@@ -45,29 +45,42 @@ class ChainActor(Protocol):
 
 
 class PolicyActor:
-    """A policy at one exit setting. Its belief starts anew at each task: the protocol resets the model there."""
+    """A policy at one exit setting. Its belief starts anew at each task: the protocol resets the model there.
 
-    def __init__(self, agent: Decider, setting: ExitSetting) -> None:
-        self._agent, self._setting = agent, setting
+    Args:
+        films: given a list, each task that is begun adds its instruction and its pictures.
+    """
+
+    def __init__(self, agent: Decider, setting: ExitSetting, films: list[tuple[str, Film]] | None = None) -> None:
+        self._agent, self._setting, self._films = agent, setting, films
 
     def begin(self) -> None:
         """See `ChainActor.begin`."""
         self._belief = self._agent.initial_belief()
+        self._film: Film | None = None
 
     def act(self, simulator: ChainSimulator, observation: Observation, record: ChainRecord) -> ChunkResult:
         """See `ChainActor.act`."""
         import torch
 
+        from avavla_ray.evaluation.protocol import add_to_film, begin_film
+
+        own = self._setting.of(observation.instruction)
+        if self._films is not None and self._film is None:
+            self._film = Film()
+            begin_film(self._film, self._agent, own)
+            self._films.append((observation.instruction, self._film))
         with torch.no_grad():
-            decision, actions, milliseconds = self._agent.decide(
-                [observation], self._belief, **self._setting.of(observation.instruction).decide_options()
-            )
+            decision, actions, milliseconds = self._agent.decide([observation], self._belief, **own.decide_options())
         self._belief = decision.belief
         taken = int(decision.trace.steps[0])
         record.latent_steps.append(taken)
         record.scores.append(round_scores(decision.trace.exit_score[0, :taken].tolist()))
         record.milliseconds.append(milliseconds)
-        return simulator.run_chunk(actions[0])
+        result = simulator.run_chunk(actions[0], record=self._film is not None)
+        if self._film is not None:
+            add_to_film(self._film, self._agent, simulator, observation, decision)
+        return result
 
 
 class ExpertActor:

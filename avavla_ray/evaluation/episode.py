@@ -62,6 +62,12 @@ class Film:
     weights: list[np.ndarray | None] = field(default_factory=list)
     views: list[np.ndarray | None] = field(default_factory=list)
 
+    @property
+    def pictures(self) -> int:
+        """How many stand side by side: the scene as it moves, and what the other cameras showed."""
+        views = self.views[0] if self.views else None
+        return 1 if views is None else len(views)
+
     def add(
         self,
         frames: Sequence[np.ndarray],

@@ -36,6 +36,25 @@ class Decider(Protocol):
         ...
 
 
+def begin_film(film: Film, agent: Decider, setting: ExitSetting) -> None:
+    """Note what a film's pictures are drawn with."""
+    film.crop, film.threshold = agent.config.backbone.crop, setting.exit_threshold
+
+
+def add_to_film(
+    film: Film, agent: Decider, simulator: Simulator, observation: Observation, decision: DecisionBatch
+) -> None:
+    """Add a decision, of batch 1, whose chunk the simulator has run with `record`.
+
+    Args:
+        observation: that was decided on.
+    """
+    config, taken = agent.config, int(decision.trace.steps[0])
+    weights = decision.visual_weights[0].float().cpu().numpy() if config.attention.enabled else None
+    scores = decision.trace.exit_score[0, :taken].tolist()
+    film.add(simulator.frames(), taken, scores, weights, observation.images[: config.backbone.num_cameras])
+
+
 def play_episode(
     simulator: Simulator,
     agent: Decider,
@@ -50,11 +69,10 @@ def play_episode(
     Args:
         film: filled with the episode's pictures when given.
     """
-    config = agent.config
     own = setting.of(simulator.spec.instructions[task])
     options = own.decide_options()
     if film is not None:
-        film.crop, film.threshold = config.backbone.crop, own.exit_threshold
+        begin_film(film, agent, own)
     observation = simulator.reset(task, initial_state=initial_state, seed=initial_state)
     belief = agent.initial_belief()
     record = EpisodeRecord(setting.label, task, initial_state, success=False, steps=0)
@@ -70,8 +88,7 @@ def play_episode(
         record.milliseconds.append(milliseconds)
         result = simulator.run_chunk(actions[0], record=film is not None)
         if film is not None:
-            weights = decision.visual_weights[0].float().cpu().numpy() if config.attention.enabled else None
-            film.add(simulator.frames(), taken, scores, weights, observation.images[: config.backbone.num_cameras])
+            add_to_film(film, agent, simulator, observation, decision)
         observation, done = result.observation, result.done
         record.steps += result.duration
         record.success = result.success

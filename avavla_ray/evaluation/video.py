@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -38,7 +39,9 @@ def annotate(frame: np.ndarray, lines: list[str], size: int = SCALE_TO) -> np.nd
     return np.asarray(canvas)
 
 
-def picture_of(film: Film, index: int, title: str, outcome: str = "", size: int = SCALE_TO) -> np.ndarray:
+def picture_of(
+    film: Film, index: int, title: str, outcome: str = "", size: int = SCALE_TO, title_lines: int = 1
+) -> np.ndarray:
     """One frame of a film as it is shown.
 
     The scene camera as it moves; with the pictures that it was decided on, the other cameras stand beside it. Over all
@@ -48,6 +51,7 @@ def picture_of(film: Film, index: int, title: str, outcome: str = "", size: int 
 
     Args:
         outcome: how the episode ended, to stand there in place of the steps.
+        title_lines: that the title takes at least.
 
     Returns:
         (size + band, size x cameras shown, 3) uint8.
@@ -61,11 +65,16 @@ def picture_of(film: Film, index: int, title: str, outcome: str = "", size: int 
         scaled = [draw_weights(each, grid, film.crop) for each, grid in zip(scaled, grids, strict=True)]
     thought = outcome or f"step {index + 1:3d}   latent steps {film.steps[index]}"
     gate = "gate " + "  ".join(f"{score:.2f}" for score in scores) if scores else "gate not asked"
-    named = textwrap.wrap(title, len(scaled) * size // LETTER)
+    named = _wrapped(title, len(scaled), size)
+    named += [""] * (title_lines - len(named))
     canvas = Image.fromarray(annotate(np.concatenate(scaled, axis=1), [*named, thought, gate], size))
     if scores:
         _draw_bars(canvas, film, scores, size)
     return np.asarray(canvas)
+
+
+def _wrapped(title: str, pictures: int, size: int) -> list[str]:
+    return textwrap.wrap(title, pictures * size // LETTER)
 
 
 def _draw_bars(canvas: Image.Image, film: Film, scores: list[float], size: int) -> None:
@@ -88,16 +97,30 @@ def _draw_bars(canvas: Image.Image, film: Film, scores: list[float], size: int) 
             draw.line((x - 1, y, x + BAR, y), fill="white")
 
 
-def write_video(path: str | Path, film: Film, *, title: str, outcome: str, fps: int = 20) -> None:
-    """Write the episode at `fps` (LIBERO controls at 20 Hz, so 20 is real time); the last frame stays for a second."""
+class Scene(NamedTuple):
+    """A film and what stands below it.
+
+    outcome: how it ended, said on the last frame.
+    """
+
+    film: Film
+    title: str
+    outcome: str
+
+
+def write_video(path: str | Path, scenes: Sequence[Scene], fps: int = 20) -> None:
+    """Write one scene after the other at `fps` (LIBERO controls at 20 Hz, so 20 is real time); the last frame of each
+    stays for a second."""
     import imageio.v2 as imageio
 
     with atomic_path(path) as temporary:
         target = temporary.with_suffix(".mp4")
         writer: Any = imageio.get_writer(str(target), format="FFMPEG", fps=fps, macro_block_size=2, codec="libx264")  # type: ignore[arg-type]
         with writer:
-            for index in range(len(film.frames)):
-                writer.append_data(picture_of(film, index, title))
-            for _ in range(fps if film.frames else 0):
-                writer.append_data(picture_of(film, len(film.frames) - 1, title, outcome))
+            lines = max(len(_wrapped(scene.title, scene.film.pictures, SCALE_TO)) for scene in scenes)
+            for film, title, outcome in scenes:
+                for index in range(len(film.frames)):
+                    writer.append_data(picture_of(film, index, title, title_lines=lines))
+                for _ in range(fps if film.frames else 0):
+                    writer.append_data(picture_of(film, len(film.frames) - 1, title, outcome, title_lines=lines))
         target.rename(temporary)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 
+import imageio.v3
 import pytest
 
 from actors.evaluation_chains import Chain, ChainEvaluation
@@ -58,9 +59,14 @@ def test_the_job_plays_chains_at_every_setting_and_resumes(ray_cluster, tmp_path
     )  # fmt: skip
     main(settings)
     played = (tmp_path / "out" / "chains.jsonl").read_text()
+    video = tmp_path / "out" / "videos" / "cloned_chain0_0.50.mp4"
+    filmed = imageio.v3.immeta(video)
+    assert (filmed["fps"], filmed["duration"]) == (30, pytest.approx((16 + 30) / 30, abs=0.1))  # the one task it failed
+    at = video.stat().st_mtime_ns
     main(replace(settings, episodes=2, resume=True))
     assert (tmp_path / "out" / "chains.jsonl").read_text().startswith(played)
 
+    assert video.stat().st_mtime_ns == at
     result = json.loads((tmp_path / "out" / "depth_1.json").read_text())
     assert (result["chains"], result["setting"], result["fixed_depth"], result["max_steps"]) == (2, "depth_1", 1, 16)
     assert result["mean_latent_steps"] == 1.0

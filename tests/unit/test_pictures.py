@@ -12,7 +12,7 @@ from avavla_ray.evaluation.plot_names import NamedPoint, place_names
 from avavla_ray.evaluation.plots import plot_success_against_cost
 from avavla_ray.evaluation.results import summarise
 from avavla_ray.evaluation.thinking_plot import plot_thinking
-from avavla_ray.evaluation.video import picture_of, write_video
+from avavla_ray.evaluation.video import Scene, picture_of, write_video
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -24,7 +24,7 @@ def test_video_plays_every_step_and_shows_its_picture(tmp_path):
     film = Film()
     film.add(frames[:8], 2, [0.2, 0.7])
     film.add(frames[8:], 0, [])
-    write_video(tmp_path / "episode.mp4", film, title="a task", outcome="success after 12 steps", fps=20)
+    write_video(tmp_path / "episode.mp4", [Scene(film, "a task", "success after 12 steps")], fps=20)
     played = imageio.imread(tmp_path / "episode.mp4")
     assert len(played) == 12 + 20
     means = played[:12, 20:360, 20:360].mean((1, 2, 3))
