@@ -52,6 +52,9 @@ class Settings:
     num_runners: int = default_workers()
     seed: int = 0
     output: Path = Path("runs/ablate")
+    run_id: str | None = None
+    """Identity of this ablation, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Go on in the output folder: what is finished is not done again."""
     tracking_uri: str | None = None
@@ -59,7 +62,7 @@ class Settings:
 
 
 # From one --resume to the next: what is played of the trained policies, and how.
-MAY_CHANGE = ("episodes", "depth", "depths", "threshold", "num_runners", "output", "resume", "tracking_uri")
+MAY_CHANGE = ("episodes", "depth", "depths", "threshold", "num_runners", "output", "run_id", "resume", "tracking_uri")
 
 
 def main(settings: Settings) -> None:
@@ -74,6 +77,7 @@ def main(settings: Settings) -> None:
     check(settings)
     trained = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     check_output(settings.output, trained, settings.resume)
+    key = settings.run_id or settings.output.name
     family = variants(with_ppo=settings.ppo_minutes > 0)
     demos = settings.demos or str(settings.output / "demos")
     if settings.demos is None:
@@ -90,14 +94,14 @@ def main(settings: Settings) -> None:
             *simulator(settings), *limit(settings), "--checkpoint", settings.output / play.variant.checkpoint,
             "--label", play.variant.name, "--no-videos",
             "--thresholds", *play.thresholds, "--depths", *play.depths, "--episodes", settings.episodes,
-            "--run-id", f"{settings.output.name}/{play.variant.key}", "--tracking-uri", uri,
+            "--run-id", f"{key}/{play.variant.key}", "--tracking-uri", uri,
         ], again=True)  # fmt: skip
     found = read_rows(settings.output / "evaluate", plays, settings.depth)
     table, picture = ablation_table(found), settings.output / "ablation.png"
     write_text(settings.output / "ablation.md", table)
     plot_ablation(picture, found, f"{settings.suite}: does thinking pay?")
     with track(
-        f"ablation {settings.output.name}", kind="ablation", uri=uri, run_key=settings.output.name,
+        f"ablation {settings.output.name}", kind="ablation", uri=uri, run_key=key,
         resume=settings.resume, params={"suite": settings.suite, "preset": settings.preset}, output=settings.output,
     ) as run:  # fmt: skip
         run.log_file(settings.output / "ablation.md")

@@ -150,6 +150,8 @@ class Settings:
     max_steps: int | None = None
     """Steps a task; 360 when left out. Another number is a deviation and is recorded."""
     output: Path = Path("runs/calvin_chains")
+    run_id: str | None = None
+    """Identity of this evaluation: given, the same command again goes on with it."""
     resume: bool = False
     """Keep the finished chains found in the output folder; aborted ones are played again."""
 
