@@ -70,8 +70,8 @@ class Settings:
     output: Path = Path("runs/bc")
     """On a file system that all machines of the cluster share."""
     run_id: str | None = None
-    """Identity of this run, in MLflow too; the output folder\'s name when left out. Given, the same command again goes on
-    with it."""
+    """Identity of this run, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Continue the run in the output folder from its newest checkpoint, on any number of workers."""
     seed: int | None = None

@@ -118,8 +118,8 @@ class Settings:
     """Time all processes: OUTPUT/profile.txt and profile.png say where the time went."""
     output: Path = Path("runs/ppo")
     run_id: str | None = None
-    """Identity of this run, in MLflow too; the output folder\'s name when left out. Given, the same command again goes on
-    with it."""
+    """Identity of this run, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Continue the run in the output folder from its newest checkpoint."""
     seed: int = 0

@@ -57,8 +57,8 @@ class Settings:
     """Step limit of an episode; the suite's published one when left out."""
     output: Path = Path("runs/calibrate_exit")
     run_id: str | None = None
-    """Identity of this run, in MLflow too; the output folder\'s name when left out. Given, the same command again goes on
-    with it."""
+    """Identity of this run, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Keep the episodes found in the output folder, and train on them anew."""
     seed: int = 0

@@ -64,8 +64,8 @@ class Settings:
     """Write one MP4 a task: its first initial state at the first setting."""
     output: Path = Path("runs/evaluate")
     run_id: str | None = None
-    """Identity of this evaluation, in MLflow too; the output folder\'s name when left out. Given, the same command again goes on
-    with it."""
+    """Identity of this evaluation, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Keep the finished episodes found in the output folder."""
     seed: int = 7

@@ -73,8 +73,8 @@ class Settings:
     """Step limit of an episode; the suite's published one when left out."""
     output: Path = Path("runs/sweep_exit")
     run_id: str | None = None
-    """Identity of this sweep, in MLflow too; the output folder\'s name when left out. Given, the same command again goes on
-    with it."""
+    """Identity of this sweep, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Keep the finished episodes and trials found in the output folder."""
     seed: int = 7

@@ -61,8 +61,8 @@ class Settings:
     """Updates between checkpoints of a trial, which --resume goes on from; pbt has its own, four a run."""
     output: Path = Path("runs/sweep_gae")
     run_id: str | None = None
-    """Identity of this sweep, in MLflow too; the output folder\'s name when left out. Given, the same command again goes on
-    with it."""
+    """Identity of this sweep, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
     resume: bool = False
     """Go on with the sweep in the output folder."""
     seed: int = 0
