@@ -93,7 +93,9 @@ def continued(settings: Settings, job: str) -> Iterator[Settings | None]:
             again = before is not None and holds_run(output)
             yield dataclasses.replace(known, resume=known.resume or again)
         except InputError:
-            if new:
+            if before is not None:
+                write_json(output / NOTE, before)
+            elif new:
                 _forget(output)
             raise
         write_json(output / NOTE, {**note, "finished": asked})

@@ -185,11 +185,12 @@ def stage(settings: Settings, title: str, job: str, output: Path, words: list[An
         again: the job knows itself what it has finished.
     """
     from avavla_ray.job_chain import run_stage
+    from avavla_ray.run_identity import holds_run
 
     done = output / "ablation_done"
     if done.exists() and not again:
         return
-    resume = ["--resume"] if settings.resume and output.exists() else []
+    resume = ["--resume"] if settings.resume and holds_run(output) else []
     run_stage(title, job, [*words, "--output", output, *resume])
     done.touch()
 
