@@ -37,15 +37,19 @@ def run_job(
     import tyro
 
     from avavla_ray.run_identity import continued, with_default_output
+    from avavla_ray.storage.arguments import brought
 
     job = Path(sys.argv[0]).stem
     try:
         words = with_default_output(sys.argv[1:], job, settings_type, os.environ)
         about = description or (sys.modules["__main__"].__doc__ or "").strip()
-        settings = tyro.cli(settings_type, description=about, args=words)
-        with continued(settings, job) as going:
-            if going is not None:
-                main(going)
+        if any("://" in word for word in words):
+            tyro.cli(settings_type, description=about, args=words)  # what is wrong is said before stores are asked
+        with brought(words, settings_type) as words:
+            settings = tyro.cli(settings_type, description=about, args=words)
+            with continued(settings, job) as going:
+                if going is not None:
+                    main(going)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -29,6 +29,7 @@ from avavla_ray.demonstrations.schema import (
 from avavla_ray.errors import InputError
 from avavla_ray.normalisation import FILE_NAME, Statistics
 from avavla_ray.storage.place import Place
+from avavla_ray.storage.published_place import published
 from avavla_ray.storage.stores import NothingThere, StoreUnreachable, first_line
 
 COLLECT = "collect it with jobs/collect_demos.py"
@@ -79,10 +80,8 @@ def read_metadata(where: str | Path | Place) -> DatasetMetadata:
     Raises:
         InputError: not there, not finished, damaged, or of another schema; a store that does not answer or refuses.
     """
-    folder = Place.of(where)
-    path = folder / MANIFEST
-    # Collecting and importing write to this machine's disks only.
-    fix = f"--output {folder}" if folder.local else "and copy it there"
+    folder = published(Place.of(where), MANIFEST)
+    path, fix = folder / MANIFEST, f"--output {folder}"
     if not folder.is_folder():
         raise NothingThere(f"no demonstrations at {folder}: {COLLECT} {fix}")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Where a data set lies: a local folder, or one in an object store or on any other file system pyarrow can read."""
+"""Where a data set or a run lies: a local folder, or one in a store or on any other file system pyarrow knows."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class Place:
 
     def is_file(self) -> bool:
         """Raises InputError where the store does not answer or refuses."""
-        return self._kind(self._path) == fs.FileType.File
+        return self._kind(self.path) == fs.FileType.File
 
     def is_folder(self) -> bool:
         """Raises InputError where the store does not answer or refuses, or has no such bucket."""
-        kind = self._kind(self._path)
+        kind = self._kind(self.path)
         if kind == fs.FileType.NotFound and scheme_of(self._root) in ("s3", "gs", "gcs"):
-            bucket = self._path.partition("/")[0]
+            bucket = self.path.partition("/")[0]
             if self._kind(bucket) == fs.FileType.NotFound:
                 raise NothingThere(f"{self}: there is no bucket {bucket!r}: correct its name or the store's address")
         return kind == fs.FileType.Directory
@@ -107,7 +107,7 @@ class Place:
     def open(self) -> pa.NativeFile:
         """For random access. Raises FileNotFoundError, and InputError as `is_file`."""
         try:
-            return self._connection[0].open_input_file(self._path)
+            return self.system.open_input_file(self.path)
         except FileNotFoundError:
             raise
         except (OSError, pa.ArrowException) as error:
@@ -126,13 +126,39 @@ class Place:
         return explain(error, str(self), scheme_of(self._root))
 
     @property
-    def _path(self) -> str:
+    def system(self) -> fs.FileSystem:
+        """pyarrow's, open."""
+        return self._connection[0]
+
+    @property
+    def path(self) -> str:
+        """On that file system."""
         base = self._connection[1]
         return f"{base.rstrip('/')}/{self._inside}" if self._inside else base
 
+    @property
+    def name(self) -> str:
+        """The last part of it."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    def up(self) -> Place | None:
+        """The folder around it; None of a bucket, a root or a local path."""
+        if self._inside:
+            above = Place(self._root, self._shown, self._inside.rpartition("/")[0])
+            above._connection = self._connection
+            return above
+        root, shown = urlsplit(self._root), urlsplit(self._shown)
+        folder, _, name = root.path.rstrip("/").rpartition("/")
+        if self.local or not name or not (folder or root.netloc):
+            return None
+        return Place(
+            joined(root._replace(path=folder)),
+            joined(shown._replace(path=shown.path.rstrip("/").rpartition("/")[0])),
+        )
+
     def _kind(self, path: str) -> fs.FileType:
         try:
-            return self._connection[0].get_file_info(path).type
+            return self.system.get_file_info(path).type
         except (OSError, pa.ArrowException) as error:
             raise self._unreadable(error) from error
 

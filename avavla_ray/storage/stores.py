@@ -23,6 +23,7 @@ _FORMS = {"file": "file:///FOLDER", "abfs": "abfs://CONTAINER@ACCOUNT.dfs.core.w
 # An unreachable store is given up in under a minute. pyarrow's own limits: S3's are for a network next door, Google's
 # is a quarter of an hour.
 CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 10.0  # without a byte
 ATTEMPTS = 3
 RETRY_SECONDS = 30
 
@@ -160,8 +161,13 @@ def _s3(where: str) -> tuple[fs.FileSystem, str]:
         options["access_key"], _, options["secret_key"] = (unquote(part) for part in user.partition(":"))
     if not endpoint and "region" not in options and not _first_of("AWS_REGION", "AWS_DEFAULT_REGION"):
         options["region"] = _region(bucket)
+    if int(pa.__version__.partition(".")[0]) >= 20:
+        options["allow_delayed_open"] = True  # a small file takes one request instead of three
     system = fs.S3FileSystem(
-        connect_timeout=CONNECT_SECONDS, retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS), **options
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=ANSWER_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        **options,
     )
     return system, (bucket + unquote(parts.path)).rstrip("/")
 

@@ -98,7 +98,7 @@ def test_keys_in_an_address_are_used_and_never_shown(store, monkeypatch):
     ("path", "message"),
     [
         ("robts/data/demos", "there is no bucket 'robts': correct its name"),
-        ("robots/data/demo", "no demonstrations at s3://robots/data/demo?.* and copy it there"),
+        ("robots/data/demo", "no demonstrations at s3://robots/data/demo?.* --output s3://robots/data/demo"),
         ("robots/data", "s3://robots/data.* holds none"),
     ],
 )

@@ -1,0 +1,86 @@
+"""The local folder that a job works in when its output is an address in a store.
+
+CACHE/outputs/HASH/NAME/        the folder; NAME is the last part of the address
+CACHE/outputs/HASH/NAME.json    which generation of the store it is at
+CACHE/outputs/HASH/NAME.lock/   held by the process that works there
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+from avavla_ray.errors import InputError
+from avavla_ray.files import cache_folder
+from avavla_ray.storage.fetching import fetch
+from avavla_ray.storage.freeze import scan
+from avavla_ray.storage.manifest import Manifest, read_manifest
+from avavla_ray.storage.notes import Notes
+from avavla_ray.storage.place import Place
+from avavla_ray.storage.stores import scheme_of
+from avavla_ray.training.run_lock import RunLock
+
+BRINGING = "bringing"  # instead of a seal: a process was killed while it fetched
+
+
+class Staging:
+    """The folder of one address on this machine.
+
+    Attributes:
+        folder: to work in. notes: what is known of it. lock: to hold while working there.
+    """
+
+    def __init__(self, place: Place, inside: str = "") -> None:
+        """
+        Args:
+            inside: a folder below that has a snapshot of its own.
+        """
+        if scheme_of(str(place)) is None:
+            raise InputError(f"{place} is a local folder: give it as it is")
+        key = hashlib.sha256(str(place).rstrip("/").encode()).hexdigest()[:12]
+        home = cache_folder().absolute() / "outputs" / key
+        self.root = place / inside if inside else place
+        self.folder = home / (place.name or "output") / inside
+        name = inside.replace("/", ".") or place.name or "output"
+        self.notes = Notes(home / f"{name}.json")
+        self.lock = RunLock(home / f"{name}.lock", patience=10.0)
+
+    def bring(self) -> Manifest:
+        """Make the folder what the store has, and return that; {} generations where nothing was published yet.
+
+        What this machine has not yet published of an interrupted run stays, as long as nobody else has published
+        since; else it is set aside.
+
+        Raises:
+            InputError: the store does not answer or refuses; there is no such bucket; what is there is no snapshot.
+        """
+        newest = read_manifest(self.root)
+        if not newest.generation:
+            self.root.is_folder()  # says so where there is no bucket
+        noted = self.notes.read()
+        if newest.seal in noted or (not noted and not newest.generation):
+            return newest
+        marks = next(reversed(noted.values()), {})
+        here = scan(self.folder)
+        if BRINGING not in noted and here != marks and here:
+            self._set_aside()
+            here = {}
+        self.notes.write({BRINGING: marks})
+        if not newest.generation:
+            for name in here:
+                (self.folder / name).unlink(missing_ok=True)
+            kept: dict = {}
+        else:
+            newest, kept = fetch(self.root, self.folder, exact=True)
+        self.notes.write({newest.seal: kept})
+        return newest
+
+    def _set_aside(self) -> None:
+        aside = self.folder.with_name(f"{self.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}")
+        self.folder.rename(aside)
+        print(
+            f"{self.folder} was not published when it was left, and {self.root} has gone on elsewhere since: it is "
+            f"set aside as {aside}, and what is published is taken",
+            flush=True,
+        )
