@@ -1,0 +1,181 @@
+#!/usr/bin/env python
+"""A cluster's MLflow server, on its head: runs in SQLite there; artifacts and backups of the runs in the store.
+
+    cluster/mlflow_server.py --store s3://BUCKET --folder ~/mlflow [--host 0.0.0.0] [--port 5000]
+    cluster/mlflow_server.py --wait 120 --port 5000          until it answers
+
+A head that is new takes the newest backup, so runs outlive the machine. The server is started again when it ends; on
+SIGTERM it is ended, and what it had is backed up. `cluster/node.sh` starts this; jobs need no more than its address.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import fcntl
+import hashlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from pyarrow import fs
+
+KEPT = 14  # backups: the newest of each of so many days
+EVERY_S = 120.0
+AGAIN_S = 5.0  # before a server that ended is started again
+
+
+class Backups:
+    """Copies of an SQLite file under STORE/mlflow/backups, one a day: whole at every moment, as a store writes files.
+
+    Args:
+        store: s3://..., gs://..., any other place that pyarrow knows, or a folder.
+    """
+
+    def __init__(self, store: str, database: Path) -> None:
+        if "://" not in store:
+            store = Path(store).expanduser().absolute().as_uri()
+        self._files, root = fs.FileSystem.from_uri(store)
+        self._folder, self._database = f"{root.rstrip('/')}/mlflow/backups", database
+        self._saved = ""
+
+    def names(self) -> list[str]:
+        """Oldest first."""
+        selector = fs.FileSelector(self._folder, allow_not_found=True)
+        return sorted(file.path for file in self._files.get_file_info(selector) if file.path.endswith(".db"))
+
+    def restore(self) -> str | None:
+        """Take the newest backup where there is no database yet. Returns its path; None where nothing was done."""
+        if self._database.exists() or not (names := self.names()):
+            return None
+        partial = self._database.with_suffix(".partial")
+        fs.copy_files(
+            names[-1], str(partial), source_filesystem=self._files, destination_filesystem=fs.LocalFileSystem()
+        )
+        _check(partial)
+        partial.rename(self._database)
+        return names[-1]
+
+    def save(self) -> str | None:
+        """Write today's backup. Returns its path; None where nothing has changed since the last one."""
+        if not self._database.exists():
+            return None
+        copy = self._database.with_suffix(".backup")
+        copy.unlink(missing_ok=True)
+        with sqlite3.connect(self._database, timeout=60) as source, sqlite3.connect(copy) as target:
+            source.backup(target)  # as of one moment, while the server writes
+        source.close()
+        target.close()
+        _check(copy)
+        content = hashlib.sha256(copy.read_bytes()).hexdigest()
+        if content == self._saved:
+            return None
+        path = f"{self._folder}/{datetime.datetime.now(datetime.UTC).date().isoformat()}.db"
+        self._files.create_dir(self._folder, recursive=True)
+        fs.copy_files(str(copy), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._files)
+        self._saved = content
+        for old in self.names()[:-KEPT]:
+            self._files.delete_file(old)
+        return path
+
+
+def _check(path: Path) -> None:
+    """Raises OSError where it is no whole database."""
+    connection = sqlite3.connect(path)
+    try:
+        said = connection.execute("pragma quick_check").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        said = str(error)
+    finally:
+        connection.close()
+    if said != "ok":
+        raise OSError(f"{path} is no whole database: {said}")
+
+
+def serve(store: str, folder: Path, host: str, port: int) -> int:
+    """Until SIGTERM. Returns the exit status."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / "lock", "w")  # noqa: SIM115  held until this process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another one serves this folder", flush=True)
+        return 0
+    leaving = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leaving.set())
+    database = folder / "mlflow.db"
+    backups = Backups(store, database)
+    taken = backups.restore()
+    print(f"runs of {taken or database}", flush=True)
+    artifacts = store.rstrip("/") + "/mlflow/artifacts"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
+        "--artifacts-destination", artifacts, "--host", host, "--port", str(port), "--workers", "2",
+    ]  # fmt: skip
+    server = subprocess.Popen(command)
+    next_backup = time.monotonic() + EVERY_S
+    while not leaving.wait(1.0):
+        if server.poll() is not None:
+            print(f"the server ended with {server.returncode}; it is started again", flush=True)
+            leaving.wait(AGAIN_S)
+            server = subprocess.Popen(command)
+        if time.monotonic() >= next_backup:
+            _save(backups)
+            next_backup = time.monotonic() + EVERY_S
+    server.terminate()
+    try:
+        server.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+    return 0 if _save(backups) else 1
+
+
+def _save(backups: Backups) -> bool:
+    """Whether the store took it; one that does not answer is asked again at the next backup."""
+    try:
+        path = backups.save()
+    except (OSError, sqlite3.Error) as error:
+        print(f"no backup: {error}", flush=True)
+        return False
+    if path is not None:
+        print(f"backed up to {path}", flush=True)
+    return True
+
+
+def wait(port: int, seconds: float) -> bool:
+    """Whether a server answers at the port within so many seconds."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            with opener.open(f"http://127.0.0.1:{port}/health", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--store", help="s3://BUCKET, gs://BUCKET or a folder")
+    parser.add_argument("--folder", type=Path, help="where the database is")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--wait", type=float, metavar="SECONDS", help="only wait for one that runs")
+    given = parser.parse_args()
+    if given.wait is not None:
+        return 0 if wait(given.port, given.wait) else 1
+    if given.store is None or given.folder is None:
+        parser.error("give --store and --folder")
+    return serve(given.store, given.folder.expanduser().absolute(), given.host, given.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
