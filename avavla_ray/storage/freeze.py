@@ -79,33 +79,35 @@ def freeze(folder: Path, known: dict[str, Mark], into: Path) -> tuple[dict[str, 
     for _ in range(ROUNDS):
         shutil.rmtree(into, ignore_errors=True)
         before = scan(folder)
-        frozen = _link(folder, {name: mark for name, mark in before.items() if known.get(name) != mark}, into)
+        links = _link(folder, [name for name, mark in before.items() if known.get(name) != mark], into)
         after = scan(folder)
         numbers = [{name: mark.number for name, mark in marks.items()} for marks in (before, after)]
-        if frozen is not None and numbers[0] == numbers[1]:
-            moving = {name for name in before if before[name] != after[name] and not is_ledger(name)}
-            return (
-                {name: mark for name, mark in before.items() if name not in moving},
-                {name: each for name, each in frozen.items() if name not in moving},
-            )
+        if links is not None and numbers[0] == numbers[1]:
+            # A ledger may be ahead of what was written beside it, as when a run is killed, and never behind.
+            marks = {name: after[name] for name in before if before[name] == after[name] or is_ledger(name)}
+            links |= {name: folder / name for name in marks if marks[name] != before[name] and name not in links}
+            return marks, {
+                name: Frozen(link, _whole(link, marks[name].size) if is_ledger(name) else marks[name].size, marks[name])
+                for name, link in links.items()
+                if name in marks
+            }
         time.sleep(PAUSE_S)
     raise InputError(f"{folder} changes all the time: what is in it cannot be published")
 
 
-def _link(folder: Path, names: dict[str, Mark], into: Path) -> dict[str, Frozen] | None:
+def _link(folder: Path, names: list[str], into: Path) -> dict[str, Path] | None:
     """Links to these files; None where one of them has gone meanwhile."""
-    frozen = {}
+    links = {}
     into.mkdir(parents=True)
-    for number, (name, mark) in enumerate(names.items()):
-        link = into / str(number)
+    for number, name in enumerate(names):
+        links[name] = into / str(number)
         try:
-            os.link(folder / name, link, follow_symlinks=False)
+            os.link(folder / name, links[name], follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError:  # a file system without links: then a rename meanwhile is noticed, and tried again later
-            link = folder / name
-        frozen[name] = Frozen(link, _whole(link, mark.size) if is_ledger(name) else mark.size, mark)
-    return frozen
+            links[name] = folder / name
+    return links
 
 
 def is_ledger(name: str) -> bool:

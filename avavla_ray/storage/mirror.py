@@ -8,8 +8,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-import pyarrow as pa
-
 from avavla_ray.errors import InputError
 from avavla_ray.storage.publisher import Overtaken, Publisher
 from avavla_ray.storage.transfers import Interrupted
@@ -17,8 +15,6 @@ from avavla_ray.storage.transfers import Interrupted
 EVERY_S = 60.0
 PATIENCE_S, TOLD_TO_END_S = 300.0, 20.0
 RETRY_S = 2.0
-# What a publication may fail by; anything else is a fault of ours, told as such, and as harmless to the run.
-_OUTAGES = (InputError, OSError, pa.ArrowException)
 
 
 class Unpublished(RuntimeError):
@@ -43,6 +39,7 @@ class Mirror:
         self._say = say or (lambda line: print(line, flush=True))
         self._wake, self._ending = threading.Event(), False
         self._outage: dict[str, Any] | None = None
+        self._outages = publisher.outages
         self._ended: InputError | None = None  # why nothing more can be published
         self._complete = False
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
@@ -72,8 +69,8 @@ class Mirror:
         why = self._ended or (self._outage or {}).get("reason") or "it took too long"
         line = (
             f"not everything is published to {self.publisher.root} ({why}); all of it lies in {self.publisher.folder}: "
-            "publish it with 'python -m avavla_ray.storage.publish FOLDER URI', or repeat the command there with "
-            "--resume"
+            f"publish it with 'python -m avavla_ray.storage.publish {self.publisher.folder} {self.publisher.root}', or "
+            "repeat the command there with --resume"
         )
         if error is None:
             raise Unpublished(line)
@@ -105,23 +102,26 @@ class Mirror:
 
     def _publish(self) -> bool:
         """Whether the store has what the folder held at some moment since the call."""
+        publisher, outage = self.publisher, self._outage
+        if outage is not None:
+            publisher.outages = [*self._outages, {**outage, "to": time.time()}]
         try:
-            if not self.publisher.changed():
+            if not publisher.changed():
                 return True
-            self.publisher.publish()
+            publisher.publish()
         except Interrupted:
             return False
         except Overtaken as error:
             self._ended = error
-            self._say(f"{error}; the run goes on, its results lie in {self.publisher.folder}")
+            self._say(f"{error}; the run goes on, its results lie in {publisher.folder}")
             return False
-        except _OUTAGES as error:
-            if self._outage is None:
-                self._outage = {"from": time.time(), "reason": str(error)}
-                self._say(f"{error}; the run goes on, and what it writes is published when that is mended")
+        except Exception as error:  # noqa: BLE001 - nor may a fault of ours end the run
+            if outage is None:
+                reason = str(error) if isinstance(error, InputError) else f"{publisher.root}: {error!r}"
+                self._outage = {"from": time.time(), "reason": reason}
+                self._say(f"{reason}; the run goes on, and what it writes is published when that is mended")
             return False
-        if self._outage is not None:
-            self.publisher.outages.append({**self._outage, "to": time.time()})
-            self._say(f"{self.publisher.root} takes files again and has all")
-            self._outage = None
+        if outage is not None:
+            self._say(f"{publisher.root} takes files again and has all")
+            self._outage, self._outages = None, publisher.outages
         return True

@@ -59,6 +59,8 @@ def attempt(place: Place, action: Callable[[], Result], verb: str = "read") -> R
         except (StoreUnreachable, Damaged):
             if pause is None:
                 raise
+        except NotADirectoryError as error:
+            raise FileNotFoundError(str(place)) from error
         except (OSError, pa.ArrowException) as error:
             said = place.explain(error)
             if isinstance(error, PermissionError) or (said is not None and not isinstance(said, StoreUnreachable)):
