@@ -60,7 +60,7 @@ def policy(name: str, values: dict[str, str]) -> str:
 
 def make_bucket(session: Any, region: str, bucket: str) -> None:
     """Private, and rid of what broken uploads leave; one that is there stays as it is."""
-    client = session.client("s3", region_name=region)
+    client = session.client("s3")
     try:
         client.head_bucket(Bucket=bucket)
         print(f"bucket {bucket}: there already")
@@ -87,16 +87,15 @@ def make_roles(session: Any, values: dict[str, str]) -> None:
     client = session.client("iam")
     for kind in ROLES:
         name = f"avavla-{kind}"
-        exists = "EntityAlreadyExists"
         trust = json.dumps(TRUST)
-        _make(f"role {name}", exists, lambda: client.create_role(RoleName=name, AssumeRolePolicyDocument=trust))  # noqa: B023
+        _make(f"role {name}", lambda: client.create_role(RoleName=name, AssumeRolePolicyDocument=trust))  # noqa: B023
         client.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=policy(kind, values))
-        _make(f"instance profile {name}", exists, lambda: client.create_instance_profile(InstanceProfileName=name))  # noqa: B023
+        _make(f"instance profile {name}", lambda: client.create_instance_profile(InstanceProfileName=name))  # noqa: B023
         profile = client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
         if not profile["Roles"]:
             client.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
     _make(
-        "role of AWS for spot machines", "InvalidInput",
+        "role of AWS for spot machines",
         lambda: client.create_service_linked_role(AWSServiceName="spot.amazonaws.com"),
     )  # fmt: skip
 
@@ -106,7 +105,7 @@ def make_persons_policy(session: Any, values: dict[str, str]) -> str:
     client = session.client("iam")
     arn, document = f"arn:aws:iam::{values['account']}:policy/avavla-person", policy("person", values)
     made = _make(
-        "policy avavla-person", "EntityAlreadyExists",
+        "policy avavla-person",
         lambda: client.create_policy(PolicyName="avavla-person", PolicyDocument=document),
     )  # fmt: skip
     if not made:  # as it is now; of the five versions that AWS keeps, the old ones make room
@@ -117,12 +116,13 @@ def make_persons_policy(session: Any, values: dict[str, str]) -> str:
     return arn
 
 
-def _make(what: str, there_already: str, make: Any) -> bool:
+def _make(what: str, make: Any) -> bool:
     """Whether it was made now; False where it was there."""
     try:
         make()
     except botocore.exceptions.ClientError as error:
-        if error.response["Error"]["Code"] != there_already:
+        # AWS's own role says it the second way.
+        if error.response["Error"]["Code"] not in ("EntityAlreadyExists", "InvalidInput"):
             raise
         print(f"{what}: there already")
         return False
@@ -137,8 +137,8 @@ def main() -> int:
     given = parser.parse_args()
     try:
         values = read_cluster(given.cluster)
-        session = boto3.Session()
-        identity = session.client("sts", region_name=values["region"]).get_caller_identity()
+        session = boto3.Session(region_name=values["region"])
+        identity = session.client("sts").get_caller_identity()
         values["account"] = identity["Account"]
         if given.shown is not None:
             print(policy(given.shown, values))
