@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avavla_ray.machines import chosen
+from avavla_ray.storage.names import output_store
 
 COMMIT = "AVAVLA_COMMIT"
 PACKAGES = (
@@ -70,9 +71,11 @@ def machine() -> str:
 
 
 def provenance(*, seed: int, precision: str = "float32", **more: Any) -> dict[str, Any]:
-    """Flat, JSON-ready description of this run; `more` adds the simulator's own."""
+    """Flat, JSON-ready description of this run, `store` being where its output is published; `more` adds the
+    simulator's own."""
+    store = {"store": uri} if (uri := output_store()) else {}
     machines = {"machines": placed} if (placed := chosen()) else {}
     return {
         "seed": seed, "commit": git_commit(), "precision": precision, "machine": machine(),
-        "python": platform.python_version(), "packages": package_versions(), **machines, **more,
+        "python": platform.python_version(), "packages": package_versions(), **machines, **store, **more,
     }  # fmt: skip

@@ -12,11 +12,11 @@ import os
 import time
 
 from avavla_ray.errors import InputError
-from avavla_ray.files import cache_folder
+from avavla_ray.files import cache_folder, sha256
 from avavla_ray.storage.fetching import fetch
 from avavla_ray.storage.freeze import scan
 from avavla_ray.storage.manifest import Manifest, read_manifest
-from avavla_ray.storage.notes import Notes
+from avavla_ray.storage.notes import Marks, Notes
 from avavla_ray.storage.place import Place
 from avavla_ray.storage.stores import scheme_of
 from avavla_ray.training.run_lock import RunLock
@@ -63,18 +63,25 @@ class Staging:
             return newest
         marks = next(reversed(noted.values()), {})
         here = scan(self.folder)
-        if BRINGING not in noted and here != marks and here:
+        if BRINGING not in noted and here != marks and not self._is_in(newest, here):
             self._set_aside()
             here = {}
         self.notes.write({BRINGING: marks})
         if not newest.generation:
             for name in here:
                 (self.folder / name).unlink(missing_ok=True)
-            kept: dict = {}
+            kept: Marks = {}
         else:
             newest, kept = fetch(self.root, self.folder, exact=True)
         self.notes.write({newest.seal: kept})
         return newest
+
+    def _is_in(self, manifest: Manifest, here: Marks) -> bool:
+        """Whether nothing would be lost here: every file is just as the store has it."""
+        theirs = {name: manifest.files.get(name, {}) for name in here}
+        if any(mark.size != theirs[name].get("size") for name, mark in here.items()):
+            return False
+        return all(sha256(self.folder / name) == entry["sha256"] for name, entry in theirs.items())
 
     def _set_aside(self) -> None:
         aside = self.folder.with_name(f"{self.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}")
