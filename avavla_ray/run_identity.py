@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import write_json
+from avavla_ray.provenance import PACKAGE
 from avavla_ray.training.output import SETTINGS
 from avavla_ray.training.run_lock import RunLock
 
@@ -69,11 +70,13 @@ def continued(settings: Settings, job: str) -> Iterator[Settings | None]:
         InputError: OUTPUT holds another run, or another process runs in it.
     """
     known: Any = settings
+    output: Any = getattr(settings, "output", None)
+    if output is not None and any(part.startswith(PACKAGE) for part in Path(output).absolute().parts):
+        print(f"{output} lies in a copy of the project that Ray may throw away: set {RUNS} or an absolute --output")
     run_id = getattr(settings, "run_id", None)
     if run_id is None:
         yield settings
         return
-    output: Path = known.output
     _checked(run_id)
     new = not output.exists()
     with RunLock(output, DYING_S, LOCK):
