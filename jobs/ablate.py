@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Does thinking pay? The same policy with parts left out, and at fixed depths: one table, one picture.
 
-Clones every variant from the same demonstrations for the same time, trains it with PPO for the same time, calibrates
+Clones every variant from the same demonstrations for as many steps, trains it with PPO for as many updates, calibrates
 the full policy's exit gate, and plays all of them from the same initial states. Runs the other jobs one after another.
 """
 
@@ -29,9 +29,9 @@ class Settings:
     demonstrations: int = 30
     """Episodes a task of those."""
     preset: str = "small"
-    bc_minutes: float = 4.0
+    bc_steps: int = 1000
     """Cloning of each variant."""
-    ppo_minutes: float = 4.0
+    ppo_updates: int = 40
     """PPO of each variant that has a latent loop; 0 for none, and no calibration."""
     ppo_recipe: str = "demo"
     episodes: int = 50
@@ -61,6 +61,8 @@ class Settings:
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
+DAY = 24 * 60  # minutes; the recipe would end cloning before its steps on a slow machine, and variants would differ
+
 # From one --resume to the next: what is played of the trained policies, and how.
 MAY_CHANGE = ("episodes", "depth", "depths", "threshold", "num_runners", "output", "run_id", "resume", "tracking_uri")
 
@@ -78,7 +80,7 @@ def main(settings: Settings) -> None:
     trained = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     check_output(settings.output, trained, settings.resume)
     key = settings.run_id or settings.output.name
-    family = variants(with_ppo=settings.ppo_minutes > 0)
+    family = variants(with_ppo=settings.ppo_updates > 0)
     demos = settings.demos or str(settings.output / "demos")
     if settings.demos is None:
         size = preset(settings.preset).backbone.camera_size
@@ -125,8 +127,8 @@ def check(settings: Settings) -> None:
     spec = suite_spec(settings.suite)
     if not 1 <= settings.episodes <= spec.num_initial_states:
         raise InputError(f"--episodes {settings.episodes}: {settings.suite} has 1 to {spec.num_initial_states} a task")
-    if settings.bc_minutes <= 0 or settings.ppo_minutes < 0:
-        raise InputError("--bc-minutes needs to be more than 0, and --ppo-minutes at least 0")
+    if settings.bc_steps < 1 or settings.ppo_updates < 0:
+        raise InputError("--bc-steps needs to be more than 0, and --ppo-updates at least 0")
     recipe(settings.ppo_recipe)
     if settings.demos is not None:
         read_metadata(settings.demos)
@@ -151,13 +153,14 @@ def train(settings: Settings, variant: Variant, demos: str, uri: str) -> None:
         without = ["--without", *variant.without] if variant.without else []
         stages = ["--stages", "cloning"] if "latent" in variant.without else []
         stage(settings, f"cloning: {variant.name}", "bc_libero", folder, [
-            "--demos", demos, "--preset", settings.preset, "--recipe", "demo", "--minutes", settings.bc_minutes,
+            "--demos", demos, "--preset", settings.preset, "--recipe", "demo", "--steps", settings.bc_steps,
+            "--minutes", DAY,
             "--latent-steps", settings.max_depth, *without, *stages, *tracked,
         ])  # fmt: skip
     elif variant.trained == "ppo":
         stage(settings, f"PPO: {variant.name}", "ppo_libero", folder, [
             *simulator(settings), *limit(settings), "--checkpoint", settings.output / variant.start, "--demos", demos,
-            "--recipe", settings.ppo_recipe, "--minutes", settings.ppo_minutes, *tracked,
+            "--recipe", settings.ppo_recipe, "--updates", settings.ppo_updates, *tracked,
         ])  # fmt: skip
     else:
         stage(settings, f"exit calibration: {variant.name}", "calibrate_exit", folder, [

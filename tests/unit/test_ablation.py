@@ -75,7 +75,7 @@ def test_rows_are_compared_pair_by_pair_with_the_full_policy(tmp_path: Path) -> 
         ({"max_depth": 4}, "--max-depth 4: the deepest of --depth and --depths is 10"),
         ({"episodes": 1000}, "--episodes 1000: tabletop has 1 to"),
         ({"ppo_recipe": "paprika"}, "paprika"),
-        ({"bc_minutes": 0.0}, "--bc-minutes needs to be more than 0"),
+        ({"bc_steps": 0}, "--bc-steps needs to be more than 0"),
         ({"demos": "nowhere"}, "no demonstrations at nowhere"),
         ({"max_steps": 0}, "max_steps|step"),
         ({"suite": "calvin_d_chains"}, "an ablation plays single tasks"),
