@@ -23,6 +23,7 @@ from avavla_ray.simulators.calvin.adapter import MAX_STEPS
 from avavla_ray.simulators.calvin.chains import CalvinWithExpert, IsolatedCalvin
 from avavla_ray.simulators.calvin.sequences import COUNT, SHA256, Sequence, published_sequences
 from avavla_ray.simulators.registry import CHAINS, identify
+from avavla_ray.storage.names import named
 
 METRICS = (
     "average_length", "mean_latent_steps", "ms_mean", "ms_p50", "ms_p90", "ms_p99", "chains", "aborted_chains",
@@ -178,7 +179,7 @@ class ChainEvaluation:
                 if record.setting == setting.label and record.sequence < self._count
             ]  # fmt: skip
             result = summarise_chains(
-                records, label=plan.label, checkpoint_path=str(plan.checkpoint.path), **self._identity,
+                records, label=plan.label, checkpoint_path=named(plan.checkpoint.path), **self._identity,
                 setting=setting.label, exit=setting.label, title=setting.title,
                 exit_threshold=setting.exit_threshold, fixed_depth=setting.fixed_depth,
                 families=dict(setting.families), provenance=described,

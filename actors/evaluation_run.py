@@ -23,6 +23,7 @@ from avavla_ray.progress import Progress
 from avavla_ray.provenance import provenance
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.registry import identify, suite_spec
+from avavla_ray.storage.names import named
 
 FIXED_STATES = 50
 LABEL_BYTES = 120  # of the 255 of a file's name
@@ -210,7 +211,7 @@ class EpisodeEvaluation:
         for setting in plan.exits:
             result = summarise(
                 setting, asked, instructions,
-                label=plan.label, stage=plan.checkpoint.stage, checkpoint_path=str(plan.checkpoint.path),
+                label=plan.label, stage=plan.checkpoint.stage, checkpoint_path=named(plan.checkpoint.path),
                 **self._identity, provenance=described,
             )  # fmt: skip
             metrics = {name: result[name] for name in METRICS} | {

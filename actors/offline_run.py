@@ -18,6 +18,7 @@ from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import Checkpoint
 from avavla_ray.progress import Progress
 from avavla_ray.provenance import provenance
+from avavla_ray.storage.names import named
 from avavla_ray.tracking import track
 
 METRICS = (
@@ -88,7 +89,7 @@ def evaluate_offline(
     results = [
         summarise_offline(
             setting, records, kind="offline", label=label, stage=checkpoint.stage, checkpoint=checkpoint.digest,
-            checkpoint_path=str(checkpoint.path), demonstrations=[data.described() for data in chosen],
+            checkpoint_path=named(checkpoint.path), demonstrations=[data.described() for data in chosen],
             held_out=all(data.held_out for data in chosen), seed=seed, provenance=described,
         )
         for setting in exits

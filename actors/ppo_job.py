@@ -153,6 +153,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify
+    from avavla_ray.storage.names import named
     from avavla_ray.storage.place import Place
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.output import check_output
@@ -180,7 +181,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     quiet()
     config.validate()
     identity = {
-        name: str(value.absolute()) if isinstance(value, Path) else value
+        name: named(value.absolute()) if isinstance(value, Path) else value
         for name, value in asdict(settings).items() if name not in OPEN_ENDED
     }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
@@ -193,7 +194,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     camera = start.policy.config.backbone.camera_size
     config = configure(settings, ppo, replace(simulator, image_size=camera), checkpoint, demos)
     print(
-        f"PPO from {checkpoint} ({start.stage}) on {settings.suite}, {settings.num_runners} runner(s) x "
+        f"PPO from {named(checkpoint)} ({start.stage}) on {settings.suite}, {settings.num_runners} runner(s) x "
         f"{settings.simulators} simulators, {settings.learners} learner rank(s)"
         f"{f', {servers} policy server(s)' if servers else ''}, {ppo.update_decisions} decisions an "
         f"update{'' if demos is None else f', cloning {Place.of(demos)} beside it'}",
@@ -322,6 +323,7 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
 
     from actors import cloning_job
     from avavla_ray.simulators.registry import CHAINS
+    from avavla_ray.storage.sharing import shared
 
     folder = settings.output / "cloning"
     demos, cloned = str(folder / "demos"), folder / "bc"
@@ -341,10 +343,10 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
         )  # fmt: skip
         cloning_job.run(
             cloning_job.Settings(
-                demos=(demos,), preset=settings.preset, recipe="demo", minutes=settings.cloning_minutes, workers=1,
-                output=cloned, resume=(cloned / "settings.json").is_file(), seed=settings.seed, tracking_uri=uri,
+                demos=(shared(Path(demos)),), preset=settings.preset, recipe="demo", workers=1,
+                minutes=settings.cloning_minutes, output=cloned, resume=(cloned / "settings.json").is_file(), seed=settings.seed, tracking_uri=uri,
                 run_id=f"{settings.run_id or settings.output.name}/cloning",
             ),
             calvin=calvin,
         )  # fmt: skip
-    return cloned / "checkpoint", demos
+    return cloned / "checkpoint", shared(Path(demos))

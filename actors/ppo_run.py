@@ -37,6 +37,7 @@ from avavla_ray.files import append_line, atomic_path, remove_temporaries, write
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.progress import Progress
 from avavla_ray.provenance import provenance
+from avavla_ray.storage.names import named
 from avavla_ray.timing import span
 
 CHECKPOINTS, CURVE, EPISODES, POSITION = "rllib", "curve.jsonl", "episodes.jsonl", "position.json"
@@ -162,7 +163,7 @@ def finish(algorithm: AsyncPPO, points: list[Point], output: Path, *, seed: int,
     plot_lag(output / "lag.png", points, f"Staleness, {output.name}")
     _write_profile(output, last)
     summary = {
-        "checkpoint": str(output / "checkpoint"),
+        "checkpoint": named(output / "checkpoint"),
         **{name.removeprefix("total/"): value for name, value in last.items() if name.startswith("total/")},
         "first": {name: value for name, value in points[0].items() if name.startswith("rollout/")},
         "last": {name: value for name, value in last.items() if not name.startswith("total/")},

@@ -19,6 +19,7 @@ from avavla_ray.policy.agent import Agent
 from avavla_ray.policy.checkpoint import Checkpoint, load_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig, SuiteSpec
 from avavla_ray.simulators.registry import identify, suite_spec
+from avavla_ray.storage.names import named
 
 PUBLISHED_STATES = 50  # initial states a task of LIBERO's protocol
 
@@ -90,7 +91,7 @@ class Subject:
         asked = [record for record in records if record.task in self.tasks and record.initial_state in wanted]
         return summarise(
             setting, asked, self.instructions, label=self.label, stage=self.checkpoint.stage,
-            checkpoint_path=str(self.path), **self.identity, provenance=provenance,
+            checkpoint_path=named(self.path), **self.identity, provenance=provenance,
         )  # fmt: skip
 
 

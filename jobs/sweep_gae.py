@@ -111,6 +111,7 @@ def main(settings: Settings) -> None:
     from actors.settings import save_recipe
     from actors.sweep_gae import ROWS, TrialRuns, last_rows, processors, sweep, trials_table
     from avavla_ray.files import write_text
+    from avavla_ray.storage.names import named
     from avavla_ray.training.run_lock import RunLock
     from tune_spaces.gae import METRIC, defaults, scheduler, space
 
@@ -121,7 +122,7 @@ def main(settings: Settings) -> None:
     config = ppo_job.configure(job, ppo, simulator, settings.checkpoint, settings.demos)
     config.validate()
     identity = {
-        name: str(value.absolute()) if isinstance(value, Path) else value
+        name: named(value.absolute()) if isinstance(value, Path) else value
         for name, value in asdict(settings).items() if name not in MAY_CHANGE
     }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
@@ -129,8 +130,8 @@ def main(settings: Settings) -> None:
     offered = connect(cpus=int(need))["cpus"]
     at_once = max(1, min(settings.trials, int(offered // need)))
     print(
-        f"{settings.trials} PPO runs of {settings.env_steps} environment steps from {settings.checkpoint}, {at_once} "
-        f"at once: each takes {need:g} of {offered:g} processors"
+        f"{settings.trials} PPO runs of {settings.env_steps} environment steps from {named(settings.checkpoint)}, "
+        f"{at_once} at once: each takes {need:g} of {offered:g} processors"
         + (", so they take turns" if at_once < settings.trials and settings.scheduler == "pbt" else ""),
         flush=True,
     )

@@ -48,6 +48,11 @@ class Mirror:
         self._thread.start()
         return self
 
+    @property
+    def overtaken(self) -> bool:
+        """Somebody else has published there: nothing of this process's will be any more."""
+        return self._ended is not None
+
     def nudge(self) -> None:
         """There is something that should be published soon."""
         self._wake.set()

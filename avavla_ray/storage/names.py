@@ -24,9 +24,9 @@ def remember(path: str | Path, shown: str, uri: str, *, output: bool = False) ->
 
 
 def named(path: str | Path) -> str:
-    """The address of what lies at a local path, or below one that has an address; else the absolute path itself."""
+    """The address of what lies at a local path, or below one that has an address; else the path as it is."""
     found = _find(path)
-    return str(Path(path).absolute()) if found is None else found[0]
+    return str(path) if found is None else found[0]
 
 
 def address_of(path: str | Path) -> str | None:

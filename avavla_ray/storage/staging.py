@@ -46,11 +46,14 @@ class Staging:
         self.notes = Notes(home / f"{name}.json")
         self.lock = RunLock(home / f"{name}.lock", patience=10.0)
 
-    def bring(self) -> Manifest:
-        """Make the folder what the store has, and return that; {} generations where nothing was published yet.
+    def bring(self, discard: bool = False) -> Manifest:
+        """Make the folder what the store has, and return that: generation 0 where nothing was published yet.
 
         What this machine has not yet published of an interrupted run stays, as long as nobody else has published
         since; else it is set aside.
+
+        Args:
+            discard: remove it then instead.
 
         Raises:
             InputError: the store does not answer or refuses; there is no such bucket; what is there is no snapshot.
@@ -59,11 +62,13 @@ class Staging:
         if not newest.generation:
             self.root.is_folder()  # says so where there is no bucket
         noted = self.notes.read()
-        if newest.seal in noted or (not noted and not newest.generation):
+        if newest.seal in noted and (self.folder.is_dir() or not newest.generation):
+            return newest
+        if not noted and not newest.generation:
             return newest
         marks = next(reversed(noted.values()), {})
         here = scan(self.folder)
-        if BRINGING not in noted and here != marks and not self._is_in(newest, here):
+        if not (discard or BRINGING in noted or here == marks or self._is_in(newest, here)):
             self._set_aside()
             here = {}
         self.notes.write({BRINGING: marks})
@@ -84,7 +89,7 @@ class Staging:
         return all(sha256(self.folder / name) == entry["sha256"] for name, entry in theirs.items())
 
     def _set_aside(self) -> None:
-        aside = self.folder.with_name(f"{self.folder.name}.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}")
+        aside = self.notes.path.with_suffix(f".{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}")
         self.folder.rename(aside)
         print(
             f"{self.folder} was not published when it was left, and {self.root} has gone on elsewhere since: it is "

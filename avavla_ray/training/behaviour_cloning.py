@@ -29,6 +29,7 @@ from avavla_ray.machines import for_learners
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.text import make_tokenizer
+from avavla_ray.storage.names import address_of
 from avavla_ray.storage.place import absolute
 from avavla_ray.training.cloning_start import check_start
 from avavla_ray.training.cloning_state import POLICY
@@ -36,6 +37,7 @@ from avavla_ray.training.output import CHECKPOINTS, LAUNCH, check_identity, chec
 from avavla_ray.training.run_checkpoints import RunCheckpoints
 from avavla_ray.training.run_lock import RunLock
 from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.shared_output import SharedOutput
 from avavla_ray.training.stage_run import engine_settings
 from avavla_ray.training.stages import check_stages
 
@@ -115,7 +117,8 @@ def plan(
     Args:
         policy: with `lora` and an `initial` that has no adapters, they are added to it.
         demonstrations: one data set or several, as `open_mixture` takes them.
-        output: folder on a file system that all machines of the cluster share.
+        output: folder on a file system that all machines of the cluster share, or one that `storage.arguments.mirrored`
+            made for a store.
         initial: its configuration must be `policy`, but for the adapters, and the gripper of an OpenVLA import, which
             is turned into the demonstrations'.
         resume: continue the run in `output` from its newest checkpoint, on any number of workers.
@@ -124,7 +127,7 @@ def plan(
         InputError: one line that names what is wrong.
     """
     if re.match(r"\w{2,}:/", str(output)):
-        raise InputError(f"--output {output} is no folder: give one on a file system that all machines share")
+        raise InputError(f"--output {output} is no folder: give that of `storage.arguments.mirrored`, as jobs do")
     output = Path(output).absolute()
     check_unused(output, resume)
     given = [demonstrations] if isinstance(demonstrations, (str, Path)) else list(demonstrations)
@@ -188,9 +191,13 @@ def carry_out(
     """
     with RunLock(chosen.output, patience=10.0):
         check_output(chosen.output, chosen.identity, chosen.resume)
-        launch = uuid.uuid4().hex
+        launch, store = uuid.uuid4().hex, SharedOutput.of(chosen.output)
         write_text(chosen.output / LAUNCH, launch)
-        refused = _fit(chosen, launch, provenance or {}, tracking)
+        if store is not None:
+            store.begin(chosen.output, launch)
+        refused = _fit(chosen, launch, store, provenance or {}, tracking)
+        if store is not None:
+            store.gather(chosen.output)
         if refused is not None:
             newest = RunCheckpoints(chosen.output / CHECKPOINTS).newest()
             kept = f"; with --resume it goes on from step {newest.step}" if newest else ""
@@ -198,7 +205,10 @@ def carry_out(
         return _finish(chosen.output)
 
 
-def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking: tuple[str, str] | None) -> str | None:
+def _fit(
+    chosen: CloningPlan, launch: str, store: SharedOutput | None, provenance: dict[str, Any],
+    tracking: tuple[str, str] | None,
+) -> str | None:  # fmt: skip
     """Run the workers to the end; what they found wrong, if it is nothing that repeating can mend."""
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -224,6 +234,8 @@ def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking:
             chosen.initial,
             chosen.held_out_before,
             tracking,
+            store,
+            None if chosen.initial is None else address_of(chosen.initial),
         ),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
@@ -234,7 +246,8 @@ def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking:
         ),
         run_config=RunConfig(
             name=RAY,
-            storage_path=str(chosen.output),
+            storage_path=store.store.path if store else str(chosen.output),
+            storage_filesystem=store.store.system if store else None,
             failure_config=FailureConfig(max_failures=settings.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
@@ -242,11 +255,15 @@ def _fit(chosen: CloningPlan, launch: str, provenance: dict[str, Any], tracking:
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        refused = refusal(chosen.output, launch) or _wrong_input(error)
+        refused = _refusal(chosen.output, launch, store) or _wrong_input(error)
         if refused is None:
             raise
         return refused
-    return refusal(chosen.output, launch)
+    return _refusal(chosen.output, launch, store)
+
+
+def _refusal(output: Path, launch: str, store: SharedOutput | None) -> str | None:
+    return refusal(output, launch) if store is None else store.refusal(launch)
 
 
 def gpus_each(settings: CloningSettings) -> float:

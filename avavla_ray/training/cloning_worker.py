@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.preparation import Preparation
 from avavla_ray.policy.types import Belief
 from avavla_ray.progress import Progress
+from avavla_ray.storage.copies import local_copy
+from avavla_ray.storage.stores import StoreUnreachable
 from avavla_ray.training.budget import Position, cloned, next_stage, passed, stage_at, used
 from avavla_ray.training.cloning_start import set_types, start_policy
 from avavla_ray.training.cloning_state import (
@@ -43,6 +45,7 @@ from avavla_ray.training.output import CHECKPOINTS, LAUNCH, refusal, refuse
 from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
 from avavla_ray.training.run_lock import RunLock
 from avavla_ray.training.settings import CloningSettings
+from avavla_ray.training.shared_output import SharedOutput
 from avavla_ray.training.stage_run import RAW, StageRun, engine_settings
 from avavla_ray.training.telemetry import Telemetry
 
@@ -57,8 +60,10 @@ class CloningWork:
     Attributes:
         mixture: data sets that every worker can read.
         output: folder that every worker can read and write. launch: what the driver wrote into its file LAUNCH.
-        initial: checkpoint to start from, None for fresh weights. held_out_before: names of the episodes that it was
-            not trained on, by data set. provenance: written into checkpoints.
+        store: what is between machines that share no folder; `output` is then this machine's. None where they do.
+        initial: checkpoint to start from, None for fresh weights. initial_address: where in a store it lies, None for
+            one that all machines have. held_out_before: names of the episodes that it was not trained on, by data set.
+            provenance: written into checkpoints.
         tracking: (store, run id) of the MLflow run that rank 0 logs to, None for none.
     """
 
@@ -71,6 +76,8 @@ class CloningWork:
     initial: Path | None = None
     held_out_before: dict[str, list[str]] = field(default_factory=dict)
     tracking: tuple[str, str] | None = None
+    store: SharedOutput | None = None
+    initial_address: str | None = None
 
 
 def work(what: CloningWork) -> None:
@@ -83,8 +90,9 @@ def work(what: CloningWork) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs at INFO
     logging.getLogger("ray.train.v2._internal.util").addFilter(_is_unexpected)
     torch.set_num_threads(what.settings.threads)
+    what = _on_this_machine(what)
     _check_shared(what)
-    if refusal(what.output, what.launch) is not None:
+    if (what.store.refusal(what.launch) if what.store else refusal(what.output, what.launch)) is not None:
         return  # the driver says why
     rank, world = context.get_world_rank(), context.get_world_size()
     start_process_group(engine_settings(what.settings, world))
@@ -92,14 +100,24 @@ def work(what: CloningWork) -> None:
     # Whoever is still dying must not write beside us.
     with RunLock(what.output / CHECKPOINTS) if rank == 0 else contextlib.nullcontext():
         try:
-            worker.start()
-            worker.train()
+            with what.store.publishing() if what.store and rank == 0 else contextlib.nullcontext(_nobody) as saved:
+                worker.saved = saved
+                worker.start()
+                worker.train()
         except (InputError, FloatingPointError) as error:
+            if what.store is not None and isinstance(error, StoreUnreachable):
+                raise  # when Ray Train has started the workers again it may answer
             # Ray Train starts the workers again, to the same end: they are told, and the driver.
             print(f"training stopped: {error}", flush=True)
-            with contextlib.suppress(DiskFull):  # then the driver hears of it when Ray Train gives up
+            with contextlib.suppress(DiskFull, StoreUnreachable):  # then the driver hears of it when Ray Train gives up
                 refuse(what.output, what.launch, str(error))
+                if what.store is not None:
+                    what.store.refuse(what.launch, str(error))
             raise
+
+
+def _nobody() -> None:
+    """Nobody waits for checkpoints."""
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
@@ -108,8 +126,22 @@ def _is_unexpected(record: logging.LogRecord) -> bool:
     return not last.startswith(f"{InputError.__module__}.")
 
 
+def _on_this_machine(what: CloningWork) -> CloningWork:
+    """The same work, with this machine's paths of what lies in a store."""
+    if what.store is None:
+        return what
+    initial = what.initial
+    if initial is not None and what.initial_address is not None:
+        initial = local_copy(what.initial_address)
+    return replace(what, output=what.store.folder, initial=initial)
+
+
 def _check_shared(what: CloningWork) -> None:
     """A machine with a folder of its own under this name would begin anew, or keep checkpoints where nobody looks."""
+    if what.store is not None:
+        if what.store.launched() != what.launch:
+            raise InputError(f"another start of the job trains into {what.store.store}: end one of the two")
+        return
     path = what.output / LAUNCH
     if not path.is_file() or path.read_text(encoding="utf-8") != what.launch:
         raise InputError(
@@ -151,6 +183,7 @@ class Worker:
         self.validation: dict[str, float] = {}
         self.validated_at = -1
         self.ended = False
+        self.saved: Callable[[], None] = _nobody  # called when a checkpoint has been written
 
     def _tokens(self, instruction: str) -> np.ndarray:
         return self.preparation.text(instruction).numpy()
@@ -169,7 +202,8 @@ class Worker:
                 )
             self._begin()
         else:
-            self._resume(found[0])
+            elsewhere = self.what.store is not None and self.rank > 0
+            self._resume(self.what.store.take(found[0]) if elsewhere and self.what.store else found[0])
             self.ended = self._is_over()  # before a stage is entered, which is due a step
             entering = self._due()
             if entering is not None:
@@ -346,6 +380,7 @@ class Worker:
                 facts=facts,
                 stage=self.position.stage,
             )
+            self.saved()
         except DiskFull as error:
             if last:
                 raise
