@@ -344,8 +344,8 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
         cloning_job.run(
             cloning_job.Settings(
                 demos=(shared(Path(demos)),), preset=settings.preset, recipe="demo", workers=1,
-                minutes=settings.cloning_minutes, output=cloned, resume=(cloned / "settings.json").is_file(), seed=settings.seed, tracking_uri=uri,
-                run_id=f"{settings.run_id or settings.output.name}/cloning",
+                minutes=settings.cloning_minutes, output=cloned, resume=(cloned / "settings.json").is_file(),
+                seed=settings.seed, tracking_uri=uri, run_id=f"{settings.run_id or settings.output.name}/cloning",
             ),
             calvin=calvin,
         )  # fmt: skip
