@@ -69,7 +69,9 @@ class Mirror:
         self._wait(self._told_to_end if told else self._patience)
         if self._complete:
             newest = self.publisher.newest
-            self._say(f"published to {self.publisher.root} (generation {newest.generation}, {len(newest.files)} files)")
+            files = f"generation {newest.generation}, {len(newest.files)} files"
+            if newest.generation:  # else the job was refused before it wrote anything
+                self._say(f"published to {self.publisher.root} ({files})")
             return
         why = self._ended or (self._outage or {}).get("reason") or "it took too long"
         line = (
