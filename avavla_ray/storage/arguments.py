@@ -58,12 +58,12 @@ def brought(words: list[str], settings_type: Any) -> Iterator[list[str]]:
 def mirrored(uri: str) -> Iterator[Any]:
     """A local folder for what lies, or is to lie, at an address: brought from there, and mirrored to there."""
     from avavla_ray.storage.mirror import Mirror, Unpublished
-    from avavla_ray.storage.names import remember
+    from avavla_ray.storage.names import remember, tidy
     from avavla_ray.storage.place import Place
     from avavla_ray.storage.publisher import Publisher
     from avavla_ray.storage.staging import Staging
 
-    uri = uri.rstrip("/")
+    uri = tidy(uri)
     place = Place.of(uri)
     staging = Staging(place)
     with staging.lock:

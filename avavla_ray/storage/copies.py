@@ -16,7 +16,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, cache_folder
 from avavla_ray.storage.fetching import bring
 from avavla_ray.storage.manifest import NAME, Manifest, find_snapshot
-from avavla_ray.storage.names import remember
+from avavla_ray.storage.names import remember, tidy
 from avavla_ray.storage.place import Place
 from avavla_ray.storage.progress import Telling, all_at_once
 from avavla_ray.storage.stores import NothingThere
@@ -35,13 +35,13 @@ def local_copy(uri: str) -> Path:
     Raises:
         InputError: nothing is there; damaged; the disk is full; the store does not answer or refuses.
     """
-    place = Place.of(uri.rstrip("/"))
+    place = Place.of(tidy(uri))
     for _ in range(ROUNDS):
         try:
             path = _copy(place)
         except FileNotFoundError:  # a newer generation has replaced it meanwhile
             continue
-        remember(path, str(place), uri.rstrip("/"))
+        remember(path, str(place), tidy(uri))
         return path
     raise InputError(f"{place} changes faster than it can be brought here: try again when the run has ended")
 

@@ -40,6 +40,12 @@ def output_store() -> str | None:
     return _output[0] if _output else None
 
 
+def tidy(uri: str) -> str:
+    """The same address without a slash at the end of its path."""
+    base, mark, options = uri.partition("?")
+    return f"{base.rstrip('/')}{mark}{options}"
+
+
 def below(uri: str, inside: str) -> str:
     """The address of something in the folder at `uri`; options stay behind it."""
     if inside in ("", "."):

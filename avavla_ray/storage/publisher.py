@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import threading
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from avavla_ray.storage.notes import Marks, Notes
 from avavla_ray.storage.place import Place
 from avavla_ray.storage.progress import Telling, all_at_once
 from avavla_ray.storage.stores import StoreUnreachable
-from avavla_ray.storage.transfers import CHUNK, Entry, Interrupted, folders, listing, remove, upload
+from avavla_ray.storage.transfers import CHUNK, Entry, Interrupted, listing, remove, upload
 
 
 class Overtaken(InputError):
@@ -100,12 +101,8 @@ class Publisher:
         if self._at is None:
             number = self.newest.generation
             if self._due is None:  # a process's first: what killed ones left goes
-                begun = [name for name in folders(self.root) if FOLDER.fullmatch(name)]
-                number = max([number, *map(_generation, begun)])
-                named = {(entry["at"], name) for name, entry in self.newest.files.items()}
-                self._due = {
-                    at: [name for name in listing(self.root / at) if (at, name) not in named] for at in begun
-                }  # fmt: skip
+                self._due = _unnamed(listing(self.root), self.newest)
+                number = max([number, *map(_generation, self._due)])
             self._at = f"v{number + 1:06d}-{uuid.uuid4().hex[:8]}"
         return self._at
 
@@ -186,6 +183,17 @@ class Publisher:
     def _remember(self, kept: Marks) -> None:
         self._marks = kept
         self._notes.write({self.newest.seal: kept})
+
+
+def _unnamed(found: Iterable[str], manifest: Manifest) -> dict[str, list[str]]:
+    """Of all files in the store, those of generations that this one does not name, by the folder they are in."""
+    named = {manifest.where(name) for name in manifest.files}
+    due: dict[str, list[str]] = {}
+    for path in found:
+        at, _, name = path.partition("/")
+        if FOLDER.fullmatch(at):
+            due.setdefault(at, []).extend([] if path in named else [name])
+    return due
 
 
 def _generation(at: str) -> int:

@@ -214,16 +214,6 @@ def listing(place: Place) -> dict[str, int]:
     return attempt(place, ask)
 
 
-def folders(place: Place) -> list[str]:
-    """Names of the folders in a folder."""
-
-    def ask() -> list[str]:
-        found = place.system.get_file_info(fs.FileSelector(place.path, allow_not_found=True))
-        return [each.base_name for each in found if each.type == fs.FileType.Directory]
-
-    return attempt(place, ask)
-
-
 def remove(place: Place, *, folder: bool = False) -> None:
     """Remove a file or a folder; one that is gone already is fine. Raises as `attempt`."""
 
