@@ -14,12 +14,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
-RUN = re.compile(r"node\.sh (head|worker) |mkdir -p |uptime|echo 'AVAVLA_|^true$")
+RUN = re.compile(r"node\.sh (head|worker) |mkdir -p |uptime|echo \W{0,5}AVAVLA_|^true$")
 NEVER = re.compile(r"ray stop|node\.sh (stop|install)|shutdown")
 
 
@@ -52,25 +49,18 @@ class Machines:
 
     def end(self) -> None:
         """All processes that were started on them."""
-        ours = [process for process in psutil.process_iter() if self._is_ours(process)]
+        import psutil  # not by the stand-ins themselves, which start often
+
+        def is_ours(process: psutil.Process) -> bool:
+            with contextlib.suppress(psutil.Error):
+                return process.environ().get("HOME", "").startswith(str(self.folder))
+            return False
+
+        ours = [process for process in psutil.process_iter() if is_ours(process)]
         for process in ours:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(ours, timeout=10)
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        with contextlib.suppress(psutil.Error):
-            return process.environ().get("HOME", "").startswith(str(self.folder))
-        return False
-
-
-@contextlib.contextmanager
-def machines(*given, **named) -> Iterator[Machines]:
-    made = Machines(*given, **named)
-    try:
-        yield made
-    finally:
-        made.end()
 
 
 def _home(folder: Path, host: str, plan: dict) -> Path:
