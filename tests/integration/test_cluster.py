@@ -47,3 +47,9 @@ def test_an_address_without_a_cluster_is_named():
     result = call(RAY_ADDRESS="127.0.0.1:9")
     assert result.returncode == 1
     assert "no Ray cluster answers at 127.0.0.1:9" in result.stderr
+
+
+def test_a_resource_that_no_machine_offers_is_named(ray_cluster):
+    result = call(RAY_ADDRESS=ray.get_runtime_context().gcs_address, AVAVLA_SIMULATORS_ON="gripper")
+    assert result.returncode == 0, result.stderr
+    assert "simulators run on machines that offer gripper\nno machine of the cluster offers gripper" in result.stdout
