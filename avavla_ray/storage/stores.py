@@ -130,6 +130,9 @@ def explain(error: Exception, shown: str, scheme: str | None) -> InputError | No
         return StoreUnreachable(
             f"{shown}: the store does not answer ({cause[1] if cause else text}): check its address and the network"
         )
+    if "NO_SUCH_BUCKET" in text:
+        bucket = urlsplit(shown).netloc
+        return NothingThere(f"{shown}: there is no bucket {bucket!r}: correct its name or the store's address")
     if _REFUSED.search(text):
         return InputError(f"{shown}: the store refuses access: {_KEYS.get(scheme, 'give it your credentials')}")
     if _STORE.search(text):

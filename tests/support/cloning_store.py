@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def main(demos: str, uri: str, folder: Path) -> None:
     # A run that starts from its checkpoint, which no machine but the driver's has.
     start = local_copy(uri.replace("?", "/checkpoint?"))
     with mirrored(uri.replace("?", "-2?")) as output:
-        short = settings_of(workers=1, steps=2, checkpoints=1)
+        short = replace(settings_of(workers=1), steps=2, checkpoints=1)
         found["second"] = train(short, policy, demos, output, initial=start).metrics["step"]
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     ray.shutdown()

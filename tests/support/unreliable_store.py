@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,8 +71,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         fault = self.owner.fault(self.command, self.path)
         length = int(self.headers.get("Content-Length") or 0)
-        if fault == "cut" and length > 1:
-            self.rfile.read(length // 2)
+        if fault == "cut" and self.command in ("PUT", "POST"):
+            self.rfile.read(min(length, 1000) // 2)
             return self._break_off()
         body = self._chunks() if "chunked" in self.headers.get("Transfer-Encoding", "") else self.rfile.read(length)
         if fault in ("500", "503"):
@@ -142,6 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
 def s3_store() -> Iterator[str]:
     """HOST:PORT of moto's server with an empty bucket."""
     boto3, server_module = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     address = "{}:{}".format(*server.get_host_and_port())
