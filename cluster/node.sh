@@ -41,6 +41,8 @@ case ${AVAVLA_STORE:-} in
 *CHANGE-ME*) fail "AVAVLA_STORE is still $AVAVLA_STORE: name your own place in the cluster file, then 'ray up' again" ;;
 esac
 
+# Ray's launcher sets OMP_NUM_THREADS=1, which nproc takes for the number of processors.
+cpus() { env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc; }
 has_gpu() { [[ $(nvidia-smi -L 2>/dev/null) == GPU* ]]; }
 
 # --- install ----------------------------------------------------------------------------------------------------
@@ -149,9 +151,9 @@ start_worker() {
     if [ -z "${RAY_OVERRIDE_RESOURCES:-}" ]; then
         if [ -z "$kind" ]; then kind=$(has_gpu && echo learner || echo simulator); fi
         case $kind in
-        simulator) resources="{\"simulator\": $(nproc)}" ;;
+        simulator) resources="{\"simulator\": $(cpus)}" ;;
         learner) resources='{"learner": 1}' ;;
-        both) resources="{\"simulator\": $(nproc), \"learner\": 1}" ;;
+        both) resources="{\"simulator\": $(cpus), \"learner\": 1}" ;;
         *) fail "AVAVLA_KIND=$kind: give simulator, learner or both" ;;
         esac
         own=("--resources=$resources" "--labels=kind=$kind")

@@ -3,12 +3,14 @@
 # Usage: cluster/setup.sh [VENV]        (default: .venv in the checkout)
 #   PYTHON            interpreter to build the environment with (default: python3)
 #   TORCH_INDEX_URL   where pip finds torch, for a CPU or CUDA build other than the default index's
+#   EXTRAS            of pyproject.toml; nodes of a cluster need no dev (default: libero,cluster,dev)
 #   NO_BROWSER        set it where nobody runs tests (a cluster's nodes): leaves out Chromium
 # Safe to repeat: it does nothing when pyproject.toml, constraints.txt and this folder's package list are unchanged.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
 python=${PYTHON:-python3}
+extras=${EXTRAS:-libero,cluster,dev}
 
 fail() { echo "setup: $*" >&2; exit 2; }
 
@@ -55,7 +57,7 @@ if [ -z "${NO_BROWSER:-}" ] && ! command -v chromium >/dev/null; then
 fi
 
 # --- virtual environment ----------------------------------------------------------------------------------
-stamp=$venv/.setup-$(cat pyproject.toml constraints.txt cluster/libero-packages.txt cluster/setup.sh | sha256sum | cut -c1-16)
+stamp=$venv/.setup-$(cat pyproject.toml constraints.txt cluster/libero-packages.txt cluster/setup.sh | sha256sum | cut -c1-16)-$extras
 [ -e "$stamp" ] && exit 0
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip="$venv/bin/python -m pip --disable-pip-version-check"
@@ -63,7 +65,7 @@ echo "setup: installing into $venv (about five minutes, 3.5 GB)"
 $pip install -q --upgrade "pip>=24" "setuptools>=77" wheel
 # torch comes first and alone: any later resolver is then held to this very build.
 $pip install -q ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' constraints.txt)"
-$pip install -q --progress-bar off -c constraints.txt -e ".[libero,cluster,dev]"
+$pip install -q --progress-bar off -c constraints.txt -e ".[$extras]"
 $pip install -q --no-deps -c constraints.txt -r cluster/libero-packages.txt
 "$venv/bin/python" -c 'import torch, ray, deepspeed, mlflow, mujoco, robosuite' >/dev/null 2>&1 ||
     fail "the installed packages do not import: run $venv/bin/python -c 'import torch, ray, deepspeed, mlflow, mujoco, robosuite' to see why"

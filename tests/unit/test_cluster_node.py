@@ -41,7 +41,8 @@ class Machine:
         file.write_text(text)
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        given = {"HOME": str(self.home), "PATH": f"{self.home}/bin:{os.environ['PATH']}", **environment}
+        path = f"{self.home}/bin:{os.environ['PATH']}"
+        given = {"HOME": str(self.home), "PATH": path, "OMP_NUM_THREADS": "1", **environment}  # as Ray sets it
         command = ["bash", str(self.project / "cluster/node.sh"), *arguments]
         return subprocess.run(command, env=given, text=True, capture_output=True, timeout=60)
 
