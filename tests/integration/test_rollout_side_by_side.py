@@ -16,6 +16,7 @@ import ray
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.env_runner import SimulatorEnvRunner
 from actors.orders import Order
+from actors.termination import waiting
 from actors.weights import WeightHandle
 from avavla_ray.policy.weights import flatten
 from avavla_ray.simulators.base import SimulatorConfig
@@ -150,5 +151,8 @@ def test_a_runner_that_is_told_to_leave_hands_in_what_it_has(ray_cluster: dict, 
         fragments, report = ray.get(runner.deliver.remote(Order(handle, 8)))
         assert not fragments
         assert report.leaving
+        assert waiting(notice) == [str(ray.get(runner.hello.remote())["pid"])], "nobody has said that all is safe"
+        ray.get(runner.handed_in.remote())
+        assert waiting(notice) == []
     finally:
         ray.kill(runner)
