@@ -71,8 +71,8 @@ class Launcher:
         )  # fmt: skip
 
     def story(self) -> str:
-        """For a test that fails: what was sent, and what the autoscaler thought."""
-        logs = sorted(self.folder.glob("ray/session_latest/logs/monitor*"))
+        """For a test that fails: what was sent, and what autoscaler and MLflow said."""
+        logs = sorted([*self.folder.glob("ray/session_latest/logs/monitor*"), *self.folder.glob("c/m/*/mlflow/*.log")])
         told = [f"--- {log}\n{log.read_text()[-6000:]}" for log in logs]
         return "\n".join([json.dumps(self.machines.sent(), indent=1)[-6000:], *told])
 
