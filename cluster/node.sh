@@ -89,6 +89,11 @@ install() {
     # torch of the default index is built for CUDA and weighs 5 GB with its libraries.
     if ! has_gpu; then export TORCH_INDEX_URL=${TORCH_INDEX_URL-https://download.pytorch.org/whl/cpu}; fi
     NO_BROWSER=1 EXTRAS=${EXTRAS:-libero,cluster} "$here/setup.sh" "$venv"
+    # Rather no machine than one that is paid for its GPU and learns on the CPU.
+    if has_gpu && [ "${AVAVLA_KIND:-}" != simulator ] &&
+        ! "$venv/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+        fail "torch sees no GPU behind this driver: let TORCH_INDEX_URL name a build for it, or update the driver"
+    fi
     copy_assets
     # For whoever logs in, and for `ray down`, which says no more than `ray stop`.
     grep -qs "$venv/bin" "$HOME/.bashrc" ||

@@ -148,7 +148,13 @@ def test_set_up_takes_a_build_of_torch_for_what_the_machine_has(machine):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["libero,cluster", "1", "https://download.pytorch.org/whl/cpu", ".venv"]
     machine.script(machine.home / "bin/nvidia-smi", "echo 'GPU 0: NVIDIA L4 (UUID: GPU-1)'")
+    machine.script(machine.project / ".venv/bin/python", "exit 0")  # says that torch sees the GPU
     assert "default" in machine.run("install").stdout
+    machine.script(machine.project / ".venv/bin/python", "exit 1")
+    done = machine.run("install")
+    assert done.returncode == 2
+    assert "torch sees no GPU behind this driver" in done.stderr
+    assert machine.run("install", AVAVLA_KIND="simulator").returncode == 0
     profile = (machine.home / ".bashrc").read_text()
     assert profile == f"export PATH={machine.project}/.venv/bin:$PATH RAY_AUTH_MODE=token\n"
     machine.script(
