@@ -68,7 +68,7 @@ class Settings:
     checkpoint: Path | None = None
     """Start from this checkpoint's weights."""
     output: Path = Path("runs/bc")
-    """On a file system that all machines of the cluster share."""
+    """In a store, or on a file system that all machines of the cluster share."""
     run_id: str | None = None
     """Identity of this run, in MLflow too; the output folder's name when left out. Given, the same command again
     goes on with it."""

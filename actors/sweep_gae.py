@@ -30,6 +30,8 @@ from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.evaluation.intervals import wilson
 from avavla_ray.evaluation.tables import aligned
 from avavla_ray.files import append_line
+from avavla_ray.storage.names import address_of
+from avavla_ray.storage.place import Place
 from avavla_ray.tracked_run import Run
 from avavla_ray.tracking import noted_run, track
 from tune_spaces.gae import METRIC, TIME
@@ -191,9 +193,10 @@ def sweep(
     cut_torn_line(output / ROWS)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes are printed at verbosity 0, too
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
-    folder = output.absolute() / "tune"
-    if resume and tune.Tuner.can_restore(str(folder / EXPERIMENT)):
-        tuner = tune.Tuner.restore(str(folder / EXPERIMENT), trainable=SweptPPO, resume_errored=True)
+    folder, system = _tune_folder(output)
+    noted = f"{folder}/{EXPERIMENT}"
+    if resume and tune.Tuner.can_restore(noted, storage_filesystem=system):
+        tuner = tune.Tuner.restore(noted, trainable=SweptPPO, resume_errored=True, storage_filesystem=system)
     else:
         tuner = tune.Tuner(
             SweptPPO,
@@ -203,7 +206,8 @@ def sweep(
                 search_alg=BasicVariantGenerator(points_to_evaluate=[dict(first)], random_state=seed),
             ),
             run_config=tune.RunConfig(
-                name=EXPERIMENT, storage_path=str(folder), verbose=0, callbacks=[callback], stop={TIME: env_steps},
+                name=EXPERIMENT, storage_path=folder, storage_filesystem=system, verbose=0, callbacks=[callback],
+                stop={TIME: env_steps},
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True) if save_updates is None
                 else tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=save_updates, checkpoint_at_end=True),
             ),
@@ -212,6 +216,16 @@ def sweep(
     whole = [result.metrics for result in results if result.error is None and result.metrics]
     failed = [str(result.error) for result in results if result.error is not None]
     return {metrics["trial_id"] for metrics in whole if "trial_id" in metrics}, failed
+
+
+def _tune_folder(output: Path) -> tuple[str, Any]:
+    """Where Tune and the trials, on whatever machine, keep what they go on from: path and, in a store, its file
+    system."""
+    address = address_of(output / "tune")
+    if address is None:
+        return str(output.absolute() / "tune"), None
+    place = Place.of(address)
+    return place.path, place.system
 
 
 def last_rows(path: Path, trials: Collection[str] | None = None) -> list[Row]:

@@ -101,7 +101,7 @@ def main(demos: str, uri: str, folder: Path) -> None:
     # A run that starts from its checkpoint, which no machine but the driver's has.
     start = local_copy(uri.replace("?", "/checkpoint?"))
     with mirrored(uri.replace("?", "-2?")) as output:
-        short = replace(settings_of(workers=1), steps=2, checkpoints=1)
+        short = replace(settings_of(workers=1), steps=8, checkpoints=1)
         found["second"] = train(short, policy, demos, output, initial=start).metrics["step"]
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
     ray.shutdown()
