@@ -160,11 +160,11 @@ def test_from_ray_up_to_ray_down(cloud, keys, tmp_path):
         assert "No nodes remaining" in person.types("ray", "down", "-y", str(file))
         assert instances(ec2) == []
 
-    # No more than the policies allow.
-    asked = {who: actions(tmp_path / "requests.jsonl", who) for who in ("head", "person")}
-    assert {"ec2:RunInstances", "ec2:TerminateInstances"} <= asked["head"]
-    assert asked["head"] - allowed("head") == set()
-    assert asked["person"] - allowed("person") == set()
+    # Neither more nor less of EC2 than the policies allow. (What AWS asks for behind that, to hand over a role or to
+    # find an image, moto does not.)
+    for who in ("head", "person"):
+        asked = actions(tmp_path / "requests.jsonl", who)
+        assert asked == {action for action in allowed(who) if action.startswith("ec2:")}
 
 
 def client(cloud: str, service: str):
