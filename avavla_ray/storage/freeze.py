@@ -21,7 +21,7 @@ from avavla_ray.errors import InputError
 LEDGERS = (".jsonl", ".log")
 APART = ".apart"  # in a folder that has a snapshot of its own, published by another process
 _NOISE = re.compile(r"\..*\.(tmp|old|lock|links)|\.lock|__pycache__|ray")
-ROUNDS, PAUSE_S = 20, 0.05
+ROUNDS, PAUSE_S = 60, 0.05
 
 
 class Mark(NamedTuple):

@@ -184,6 +184,7 @@ def test_a_host_that_is_not_there_is_given_up_soon():
 
 def test_a_host_that_never_answers_is_given_up_soon(monkeypatch):
     monkeypatch.setattr(stores, "ATTEMPTS", 1)
+    monkeypatch.setattr(stores, "ANSWER_SECONDS", 2.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(8)

@@ -166,7 +166,8 @@ def test_a_reader_of_a_checkpoint_and_of_demonstrations_has_them_from_the_run(ro
         np.testing.assert_array_equal(there.images(index, [0, 5, 9]), here.images(index, [0, 5, 9]))
 
 
-def test_what_is_wrong_with_the_store_is_one_line(run, proxy):
+def test_what_is_wrong_with_the_store_is_one_line(run, proxy, monkeypatch):
+    monkeypatch.setattr(transfers, "PAUSES", ())
     for uri, message in (
         (proxy.uri("x").replace("robots", "robts"), "there is no bucket 'robts': correct its name"),
         ("s3://robots/x?endpoint_override=127.0.0.1:1&scheme=http", "the store does not answer"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 
 import pytest
 
@@ -122,11 +123,14 @@ def test_every_generation_of_a_run_that_writes_on_is_one_that_was(tmp_path):
                 for name in ("weights", "state"):
                     (run / ".gone.tmp" / name).unlink()
                 (run / ".gone.tmp").rmdir()
+            time.sleep(0.01)
 
     writer = threading.Thread(target=write)
     writer.start()
     ours, generations = publisher(run, root), 0
     try:
+        while not (run / "position.json").exists():
+            time.sleep(0.001)
         for _ in range(12):
             ours.publish()
             seen = fetched(root, tmp_path / "reader")
