@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -132,9 +131,15 @@ def losses(checkpoint: Path, folder: Path, machines: Machines) -> dict[str, Any]
     # The learner's machine goes, with the policy server, and comes back.
     updated(10)
     before, version, restarts = flatten(group.policy()).array.copy(), group.version, group.restarts
-    threading.Timer(AWAY_S, lambda: machines.add("learner", cpus=2)).start()
     machines.cluster.remove_node(machines.learner, allow_graceful=False)
     begun = time.monotonic()
+
+    def come_back() -> None:  # from within training, which goes no further until then
+        if time.monotonic() - begun > AWAY_S:
+            run.algorithm.check = lambda: None
+            machines.add("learner", cpus=2)
+
+    run.algorithm.check = come_back
     run.until(lambda: group.restarts > restarts and not group.busy and group.version > version)
     after = flatten(group.policy()).array
     found["back_after_s"] = time.monotonic() - begun
