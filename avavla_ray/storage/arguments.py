@@ -57,13 +57,13 @@ def brought(words: list[str], settings_type: Any) -> Iterator[list[str]]:
 @contextlib.contextmanager
 def mirrored(uri: str) -> Iterator[Any]:
     """A local folder for what lies, or is to lie, at an address: brought from there, and mirrored to there."""
-    from avavla_ray.storage.mirror import Mirror, Unpublished
+    from avavla_ray.storage.mirror import Mirror, Unpublished, every
     from avavla_ray.storage.names import remember, tidy
     from avavla_ray.storage.place import Place
     from avavla_ray.storage.publisher import Publisher
     from avavla_ray.storage.staging import Staging
 
-    uri = tidy(uri)
+    uri, seconds = tidy(uri), every()
     place = Place.of(uri)
     staging = Staging(place)
     with staging.lock:
@@ -72,7 +72,7 @@ def mirrored(uri: str) -> Iterator[Any]:
         held = f"generation {newest.generation}" if newest.generation else "nothing yet"
         print(f"{place} holds {held}; working in {staging.folder}", flush=True)
         try:
-            with _leaving_on_sigterm(), Mirror(Publisher(staging.folder, place, staging.notes, newest)):
+            with _leaving_on_sigterm(), Mirror(Publisher(staging.folder, place, staging.notes, newest), seconds):
                 yield staging.folder
         except Unpublished as error:
             print(f"error: {error}", file=sys.stderr, flush=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,9 +14,26 @@ from avavla_ray.errors import InputError
 from avavla_ray.storage.publisher import Overtaken, Publisher
 from avavla_ray.storage.transfers import Interrupted
 
+EVERY = "AVAVLA_PUBLISH_SECONDS"  # environment: seconds between two publications
 EVERY_S = 60.0
 PATIENCE_S, TOLD_TO_END_S = 300.0, 20.0
 RETRY_S = 2.0
+
+
+def every() -> float:
+    """Seconds between two publications.
+
+    Raises:
+        InputError: AVAVLA_PUBLISH_SECONDS is no number above 0.
+    """
+    text = os.environ.get(EVERY) or str(EVERY_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{EVERY}={text}: give seconds, more than 0")
+    return seconds
 
 
 class Unpublished(RuntimeError):

@@ -16,6 +16,7 @@ from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
 from avavla_ray.files import append_line, write_json
 from avavla_ray.provenance import provenance
+from avavla_ray.training.output import check_output
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class Settings:
     demos: tuple[str, ...] = ()
     end: Literal["well", "wrong", "bug", "wait"] = "well"
     line: str = "line"
+    run_id: str | None = None
+    resume: bool = False
 
 
 def main(settings: Settings) -> None:
+    print(f"resume: {settings.resume}")
+    if settings.run_id is not None:
+        check_output(settings.output, {"recipe": settings.recipe}, settings.resume)
     append_line(settings.output / "ledger.jsonl", settings.line)
     write_json(settings.output / "provenance.json", provenance(seed=0))
     for name in ("checkpoint", "exit_preset", "recipe"):

@@ -220,6 +220,29 @@ def test_what_is_wrong_is_one_line_and_status_2(job, store, tmp_path):
         assert len(err.strip().splitlines()) == 1
 
 
+def test_the_time_between_publications_is_checked(job, store, monkeypatch):
+    for text in ("soon", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("AVAVLA_PUBLISH_SECONDS", text)
+        status, _, err = job("--output", f"{store}/x")
+        assert (status, err) == (2, f"error: AVAVLA_PUBLISH_SECONDS={text}: give seconds, more than 0\n")
+
+
+def test_a_run_id_goes_on_and_is_finished_on_whatever_machine_its_command_is_repeated(
+    job, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("AVAVLA_RUNS", f"{store}/runs")
+    assert job("--run-id", "a-1", "--end", "wrong")[0] == 2
+    monkeypatch.setenv("AVAVLA_CACHE", str(tmp_path / "elsewhere"))
+    status, out, _ = job("--run-id", "a-1")
+    assert status == 0
+    assert "resume: True" in out
+    monkeypatch.setenv("AVAVLA_CACHE", str(tmp_path / "third"))
+    status, out, _ = job("--run-id", "a-1")
+    assert status == 0
+    assert "run a-1 is finished" in out
+    assert ledger(f"{store}/runs/a-1", tmp_path) == ["line", "line"]
+
+
 def test_the_rest_of_the_command_line_is_looked_at_before_any_store(job, monkeypatch):
     monkeypatch.setattr("avavla_ray.storage.arguments.brought", None)
     status, _, err = job("--checkpoint", "s3://nowhere/x", "--recipee", "x")
