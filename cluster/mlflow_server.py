@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """A cluster's MLflow server, on its head: runs in SQLite there; artifacts and backups of the runs in the store.
 
-    cluster/mlflow_server.py --store s3://BUCKET --folder ~/mlflow [--host 0.0.0.0] [--port 5000]
+    cluster/mlflow_server.py --store s3://BUCKET --folder ~/mlflow --address 10.0.0.7 [--host 0.0.0.0] [--port 5000]
     cluster/mlflow_server.py --wait 120 --port 5000          until it answers
 
 A head that is new takes the newest backup, so runs outlive the machine. The server is started again when it ends; on
@@ -98,8 +98,13 @@ def _check(path: Path) -> None:
         raise OSError(f"{path} is no whole database: {said}")
 
 
-def serve(store: str, folder: Path, host: str, port: int) -> int:
-    """Until SIGTERM. Returns the exit status."""
+def serve(store: str, folder: Path, host: str, port: int, address: str) -> int:
+    """Until SIGTERM. Returns the exit status.
+
+    Args:
+        address: of this machine, as others call it. MLflow answers to no other name, so that no web page which someone
+            here looks at can reach it by a name of its own; left to itself it would refuse a public address.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / "lock", "w")  # noqa: SIM115  held until this process ends
     try:
@@ -115,9 +120,11 @@ def serve(store: str, folder: Path, host: str, port: int) -> int:
     taken = backups.restore()
     print(f"runs of {taken or database}", flush=True)
     artifacts = store.rstrip("/") + "/mlflow/artifacts"
+    names = [name for known in ("localhost", "127.0.0.1", address) for name in (known, f"{known}:*")]
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
         "--artifacts-destination", artifacts, "--host", host, "--port", str(port), "--workers", "2",
+        "--allowed-hosts", ",".join(dict.fromkeys(names)),
     ]  # fmt: skip
     server = subprocess.Popen(command)
     next_backup = time.monotonic() + EVERY_S
@@ -166,7 +173,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--store", help="s3://BUCKET, gs://BUCKET or a folder")
     parser.add_argument("--folder", type=Path, help="where the database is")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="where it listens")
+    parser.add_argument("--address", default="127.0.0.1", help="how other machines call it")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--wait", type=float, metavar="SECONDS", help="only wait for one that runs")
     given = parser.parse_args()
@@ -174,7 +182,7 @@ def main() -> int:
         return 0 if wait(given.port, given.wait) else 1
     if given.store is None or given.folder is None:
         parser.error("give --store and --folder")
-    return serve(given.store, given.folder.expanduser().absolute(), given.host, given.port)
+    return serve(given.store, given.folder.expanduser().absolute(), given.host, given.port, given.address)
 
 
 if __name__ == "__main__":

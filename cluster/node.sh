@@ -129,7 +129,7 @@ serve_mlflow() {
     mkdir -p "$folder"
     # In a session of its own, or it would end with this one. It ends by itself when another one already runs.
     setsid nohup "$venv/bin/python" "$here/mlflow_server.py" --store "$AVAVLA_STORE" --folder "$folder" \
-        --host "${MLFLOW_HOST:-0.0.0.0}" --port "$mlflow_port" </dev/null >>"$folder/server.log" 2>&1 &
+        --host "${MLFLOW_HOST:-0.0.0.0}" --port "$mlflow_port" --address "$1" </dev/null >>"$folder/server.log" 2>&1 &
     "$venv/bin/python" "$here/mlflow_server.py" --wait 300 --port "$mlflow_port" ||
         fail "MLflow does not answer at port $mlflow_port: $folder/server.log says why"
 }
@@ -141,10 +141,11 @@ start_head() {
     # Drivers run here. What they start, they start elsewhere: each kind of actor on machines of its kind.
     export AVAVLA_SIMULATORS_ON=simulator AVAVLA_LEARNERS_ON=learner
     export AVAVLA_RUNS=$AVAVLA_STORE/runs
-    MLFLOW_TRACKING_URI=http://${AVAVLA_HEAD_ADDRESS:-$(head_address)}:$mlflow_port
-    export MLFLOW_TRACKING_URI
+    local address
+    address=${AVAVLA_HEAD_ADDRESS:-$(head_address)}
+    export MLFLOW_TRACKING_URI=http://$address:$mlflow_port
     export RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-30} # for a driver to save a checkpoint
-    serve_mlflow
+    serve_mlflow "$address"
     # shellcheck disable=SC2086  # options are words
     exec "$@" ${RAY_START_OPTIONS:-}
 }

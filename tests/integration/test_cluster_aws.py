@@ -148,7 +148,7 @@ def test_from_ray_up_to_ray_down(cloud, keys, tmp_path):
         assert 'PLACED learner ["learner/on-demand"]' in said
         offered = json.loads(re.search(r"HEAD (.*)", said).group(1))
         assert not {"CPU", "GPU", "simulator", "learner"} & set(offered)
-        assert f"RUNS s3://our-robots/runs http://127.0.0.1:{person.ports['mlflow']}" in said
+        assert f"RUNS s3://our-robots/runs http://{person.address}:{person.ports['mlflow']}" in said
         check_workers(ec2)
         stored = [
             entry["Key"] for entry in client(cloud, "s3").list_objects_v2(Bucket="our-robots").get("Contents", [])

@@ -39,11 +39,10 @@ class Launcher:
             f"RAY_START_OPTIONS=--port={self.ports['ray']} --dashboard-port={self.ports['dashboard']} "
             f"--ray-client-server-port={self.ports['client']} --dashboard-agent-listen-port={self.ports['agent']}",
             f"MLFLOW_PORT={self.ports['mlflow']}",
-            "MLFLOW_HOST=127.0.0.1",
-            "AVAVLA_HEAD_ADDRESS=127.0.0.1",
         ]
-        address = f"{ray.util.get_node_ip_address()}:{self.ports['ray']}"
-        worker = [f"RAY_START_OPTIONS=--address={address} --dashboard-agent-listen-port=0", *others]
+        self.address = ray.util.get_node_ip_address()
+        to = f"--address={self.address}:{self.ports['ray']}"
+        worker = [f"RAY_START_OPTIONS={to} --dashboard-agent-listen-port=0", *others]
         self.machines = Machines(folder / "c", {**machine, **common}, head, worker)
         (self.home / ".ray").mkdir(parents=True)
         (self.home / ".ray/auth_token").write_text(secrets.token_hex(32))
