@@ -92,7 +92,7 @@ def cloning(checkpoint: Path, folder: Path, machines: Machines) -> dict[str, Any
     demos = make_dataset(folder / "demos", episodes=4)
     cloning_job.run(
         cloning_job.Settings(
-            demos=(str(demos),), preset="tiny", recipe="tiny", steps=4, workers=1, output=folder / "bc",
+            demos=(str(demos),), preset="tiny", recipe="tiny", steps=10, workers=1, output=folder / "bc",
             tracking_uri=f"sqlite:///{folder}/mlflow.db",
         ),
         calvin=False,
