@@ -88,7 +88,6 @@ def main(checkpoint: Path, folder: Path) -> None:
         algorithm._wait()
         algorithm.take_deliveries()
 
-    until(lambda: group.version >= 1, algorithm.training_step)
     maker = Maker.remote()
     left_behind = maker.make.remote()
     ray.wait([left_behind], fetch_local=False)
@@ -104,7 +103,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     found["left"], found["lots"] = pool.count(Stage.LEAVING), len(queue)
     head = ray.get_runtime_context().get_node_id()
     found["lie_on_the_head"] = sum(lot.node == head for lot in queue.lots)
-    cluster.remove_node(spot, allow_graceful=False)
+    cluster.remove_node(spot, allow_graceful=True)
     try:
         ray.get(left_behind, timeout=60)
         found["left_behind"] = "is there"
