@@ -109,6 +109,7 @@ def test_bad_input_is_2_in_the_jobs_details_and_1_on_rays_command_line(head: Hea
     assert (job["status"], job["driver_exit_code"]) == ("FAILED", 2)
 
 
+@pytest.mark.long
 def test_a_stopped_job_goes_on_when_it_is_submitted_again(head: Head, place: Path) -> None:
     save_checkpoint(place / "policy", responsive_policy(), point_statistics(), stage="bc", provenance={})
     job = (
@@ -159,7 +160,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         "--preset", "tiny", "--recipe", "tiny", "--tasks", "0", "--max-steps", "64", "--num-runners", "1",
         "--simulators", "1", "--fragment-decisions", "8", "--cloning-episodes", "2", "--cloning-minutes", "0.05",
-        "--output", f"{folder}/run", "--tracking-uri", f"sqlite:///{folder}/mlflow.db",
+        "--run-id", "libero-1", "--output", f"{folder}/run", "--tracking-uri", f"sqlite:///{folder}/mlflow.db",
     ]  # fmt: skip
 
 
@@ -201,13 +202,13 @@ def test_a_submitted_job_clones_first_and_then_learns_in_libero(head: Head, word
 
 
 @pytest.mark.libero
-def test_a_script_resumes_where_the_job_stopped(words: list[str]) -> None:
+def test_a_script_with_the_jobs_run_id_goes_on_and_then_the_job_is_finished(head: Head, words: list[str]) -> None:
     output = output_of(words)
     before = curve(output)
     # A cluster that a job starts for itself offers what its actors are told to ask for.
     environment = {**os.environ, "RAY_ADDRESS": "local", "AVAVLA_SIMULATORS_ON": "simulator"}
     done = subprocess.run(
-        [str(ROOT / "jobs/ppo_libero.py"), *words, "--updates", "3", "--resume"],
+        [str(ROOT / "jobs/ppo_libero.py"), *words, "--updates", "3"],
         env={**environment, "PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
@@ -222,3 +223,8 @@ def test_a_script_resumes_where_the_job_stopped(words: list[str]) -> None:
     assert len(episodes) == len(set(episodes))
     (run,) = find_runs(uri=words[-1], kind="ppo")
     assert run.info.status == "FINISHED"
+
+    again = head.submit("python", "jobs/ppo_libero.py", *words, "--updates", "3", options=["--working-dir", "."])
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "run libero-1 is finished" in again.stdout
+    assert curve(output) == points
