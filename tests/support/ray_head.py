@@ -91,9 +91,10 @@ def started_head(*, cpus: int, **variables: str) -> Iterator[Head]:
     )  # fmt: skip
     address, end = f"http://127.0.0.1:{dashboard}", time.monotonic() + 90
     try:
-        while not answers(address):
+        # Jobs are accepted by the dashboard and started by its agent.
+        while not (answers(f"{address}/api/version") and answers(f"http://127.0.0.1:{agent}/api/local_raylet_healthz")):
             assert process.poll() is None, (folder / "head.log").read_text()
-            assert time.monotonic() < end, "the head's dashboard does not answer"
+            assert time.monotonic() < end, "the head's dashboard and its agent do not answer"
             time.sleep(0.3)
         yield Head(address, environment)
     finally:
@@ -106,9 +107,9 @@ def started_head(*, cpus: int, **variables: str) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def answers(address: str) -> bool:
+def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2) as reply:
+        with urllib.request.urlopen(url, timeout=2) as reply:
             return reply.status == 200
     except OSError:
         return False
