@@ -14,6 +14,7 @@ import argparse
 import datetime
 import fcntl
 import hashlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -43,6 +44,7 @@ class Backups:
             store = Path(store).expanduser().absolute().as_uri()
         self._files, root = fs.FileSystem.from_uri(store)
         self._folder, self._database = f"{root.rstrip('/')}/mlflow/backups", database
+        self._note = database.with_suffix(".backed-up")  # the database is this backup, and what came after it
         self._saved = ""
 
     def names(self) -> list[str]:
@@ -50,17 +52,46 @@ class Backups:
         selector = fs.FileSelector(self._folder, allow_not_found=True)
         return sorted(file.path for file in self._files.get_file_info(selector) if file.path.endswith(".db"))
 
+    def _digest(self, path: str) -> str:
+        with self._files.open_input_stream(path) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    def _outdated(self, newest: str) -> bool:
+        """Whether another server has gone on in this store since the database here was last saved: that of a machine
+        which came from an image of this one, or which this one is an image of. A server that was only started again
+        finds the backup that it noted, or a database that has no note and so was never saved here."""
+        if not self._note.exists():
+            return False
+        noted = self._note.read_text().splitlines()
+        if newest < max(line.split(maxsplit=1)[1] for line in noted):
+            return False
+        return f"{self._digest(newest)} {newest}" not in noted
+
     def restore(self) -> str | None:
-        """Take the newest backup where there is no database yet. Returns its path; None where nothing was done."""
-        if self._database.exists() or not (names := self.names()):
+        """Take the newest backup where there is no database yet, or where that is older; it is then put aside. Returns
+        the backup's path; None where nothing was done."""
+        names = self.names()
+        if not names or (self._database.exists() and not self._outdated(names[-1])):
             return None
         partial = self._database.with_suffix(".partial")
         fs.copy_files(
             names[-1], str(partial), source_filesystem=self._files, destination_filesystem=fs.LocalFileSystem()
         )
         _check(partial)
+        content = hashlib.sha256(partial.read_bytes()).hexdigest()
+        stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S}"
+        for name in ("", "-wal", "-shm"):  # SQLite would take the log of the old one for the new one's
+            old = Path(f"{self._database}{name}")
+            if old.exists():
+                old.rename(f"{self._database}.{stamp}{name}")
         partial.rename(self._database)
+        self._write_note([f"{content} {names[-1]}"])
         return names[-1]
+
+    def _write_note(self, lines: list[str]) -> None:
+        partial = self._note.with_suffix(".partial-note")
+        partial.write_text("\n".join(lines) + "\n")
+        partial.rename(self._note)
 
     def save(self) -> str | None:
         """Write today's backup. Returns its path; None where nothing has changed since the last one."""
@@ -77,9 +108,14 @@ class Backups:
         if content == self._saved:
             return None
         path = f"{self._folder}/{datetime.datetime.now(datetime.UTC).date().isoformat()}.db"
+        before = self._note.read_text().splitlines() if self._note.exists() else []
+        # Noted before it is there, and until it is, beside what may be there instead: whenever this process ends, the
+        # database must not look outdated by its own backup.
+        self._write_note([*before, f"{content} {path}"])
         self._files.create_dir(self._folder, recursive=True)
         fs.copy_files(str(copy), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._files)
         self._saved = content
+        self._write_note([f"{content} {path}"])
         for old in self.names()[:-KEPT]:
             self._files.delete_file(old)
         return path
@@ -106,12 +142,14 @@ def serve(store: str, folder: Path, host: str, port: int, address: str) -> int:
             here looks at can reach it by a name of its own; left to itself it would refuse a public address.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / "lock", "w")  # noqa: SIM115  held until this process ends
+    lock = open(folder / "lock", "a")  # noqa: SIM115  held until this process ends
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         print("another one serves this folder", flush=True)
         return 0
+    lock.truncate(0)
+    print(os.getpid(), file=lock, flush=True)  # for whoever wants to end it
     leaving = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leaving.set())

@@ -127,6 +127,12 @@ PY
 serve_mlflow() {
     local folder=$HOME/mlflow
     mkdir -p "$folder"
+    # Runs and their artifacts belong together: those of one store are not served beside those of another.
+    if [ -e "$folder/mlflow.db" ] && [ -s "$folder/store" ] && [ "$(cat "$folder/store")" != "${AVAVLA_STORE%/}" ]; then
+        fail "$folder has the runs of $(cat "$folder/store"), not of $AVAVLA_STORE: name that store again, or end its" \
+            "server (kill \$(cat $folder/lock)) and move $folder away"
+    fi
+    echo "${AVAVLA_STORE%/}" >"$folder/store"
     # In a session of its own, or it would end with this one. It ends by itself when another one already runs.
     setsid nohup "$venv/bin/python" "$here/mlflow_server.py" --store "$AVAVLA_STORE" --folder "$folder" \
         --host "${MLFLOW_HOST:-0.0.0.0}" --port "$mlflow_port" --address "$1" </dev/null >>"$folder/server.log" 2>&1 &

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -55,6 +56,61 @@ def test_a_new_head_has_the_runs_of_the_last_one(server, tmp_path, store):
     # And where there is nothing, the server makes one.
     assert server.Backups(str(tmp_path / "empty"), tmp_path / "third.db").restore() is None
     assert not (tmp_path / "third.db").exists()
+
+
+def test_a_head_made_from_an_image_takes_what_came_after_the_image(server, tmp_path, store):
+    imaged = tmp_path / "image"
+    head = tmp_path / "head/mlflow.db"
+    head.parent.mkdir()
+    write(head, 1)
+    server.Backups(str(store), head).save()
+    shutil.copytree(head.parent, imaged)
+    write(head, 2)
+    server.Backups(str(store), head).save()  # on the same day, into the same file
+    again = server.Backups(str(store), imaged / "mlflow.db")
+    assert again.restore() == again.names()[-1]
+    assert values(imaged / "mlflow.db") == [1, 2]
+    aside = [file for file in imaged.glob("mlflow.db.*") if not file.name.endswith(("-wal", "-shm"))]
+    assert [values(file) for file in aside] == [[1]]
+    assert again.restore() is None
+    # And from a later day's.
+    later = Path(again.names()[-1]).with_name("2999-01-01.db")
+    write(head, 3)
+    with contextlib.closing(sqlite3.connect(head)) as source, contextlib.closing(sqlite3.connect(later)) as target:
+        source.backup(target)
+    assert again.restore() == str(later)
+    assert values(imaged / "mlflow.db") == [1, 2, 3]
+
+
+def test_a_server_that_is_only_started_again_keeps_what_no_backup_has(server, tmp_path, store, monkeypatch):
+    database = tmp_path / "mlflow.db"
+    write(database, 1)
+    backups = server.Backups(str(store), database)
+    path = Path(backups.save())
+    write(database, 2)
+    assert server.Backups(str(store), database).restore() is None
+    # It ends right before its next backup is there, and right after.
+    content = path.read_bytes()
+    for arrives in (False, True):
+        copy = server.fs.copy_files
+
+        def end(*places, arrives=arrives, copy=copy, **systems):
+            if arrives:
+                copy(*places, **systems)
+            raise OSError("ended")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(server.fs, "copy_files", end)
+            for _ in range(2):
+                with pytest.raises(OSError, match="ended"):
+                    backups.save()
+        assert (path.read_bytes() != content) == arrives
+        write(database, 3)
+        assert server.Backups(str(store), database).restore() is None
+    assert values(database) == [1, 2, 3, 3]
+    # Nor is an older backup taken where the newest has gone.
+    path.rename(path.with_name("2024-01-01.db"))
+    assert server.Backups(str(store), database).restore() is None
 
 
 def test_a_backup_holds_what_was_written_while_the_database_is_open(server, tmp_path, store):

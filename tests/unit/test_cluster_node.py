@@ -133,6 +133,19 @@ def test_a_machine_that_is_not_ready_says_what_makes_it_so(machine, lost, messag
     assert message in done.stderr
 
 
+def test_a_head_does_not_serve_the_runs_of_another_store(machine):
+    (machine.project / ".venv/bin/python").unlink(missing_ok=True)
+    machine.script(machine.project / ".venv/bin/python", "exit 0")  # the server's, and whoever waits for it
+    environment = {"AVAVLA_HEAD_ADDRESS": "10.0.0.1"}
+    assert machine.run("head", "ray", "start", AVAVLA_STORE="s3://robots/", **environment).returncode == 0
+    machine.write("~/mlflow/mlflow.db", "")
+    assert machine.run("head", "ray", "start", AVAVLA_STORE="s3://robots", **environment).returncode == 0
+    done = machine.run("head", "ray", "start", AVAVLA_STORE="s3://others", **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "mlflow has the runs of s3://robots, not of s3://others" in done.stderr
+    assert (machine.home / "mlflow/store").read_text() == "s3://robots\n"
+
+
 def test_set_up_takes_a_build_of_torch_for_what_the_machine_has(machine):
     """What set-up itself does is not repeated here: five minutes and 3.5 GB."""
     machine.script(
