@@ -13,7 +13,7 @@ from avavla_ray.machines import LEARNERS_ON, SIMULATORS_ON, chosen
 from avavla_ray.provenance import COMMIT, git_commit
 
 # What every process of ours needs: one compute thread an actor (there are as many actors as cores), headless
-# rendering that works beside Ray's empty CUDA_VISIBLE_DEVICES, and no phone calls home.
+# rendering on the first EGL device whatever CUDA_VISIBLE_DEVICES says, and no phone calls home.
 PROCESS_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MUJOCO_GL": "egl",

@@ -23,6 +23,7 @@ from actors.objective import PPOObjective
 from actors.rollback import Rollback
 from actors.settings import PPOSettings
 from actors.update_meter import UpdateMeter
+from avavla_ray.devices import keep_to_given_gpus
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
@@ -92,7 +93,9 @@ class Learner:
         Raises:
             InputError: demonstrations that do not go with the policy.
         """
+        keep_to_given_gpus()
         os.environ.update(
+            # Ray shows each rank the GPU that it was given and no other, which is then its first.
             RANK=str(self._rank), WORLD_SIZE=str(self._world), LOCAL_RANK="0",
             MASTER_ADDR=host, MASTER_PORT=str(port),
         )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import default_workers
+from avavla_ray.devices import learners_gpus, ppo_gpus_each
 from avavla_ray.errors import InputError, check_fraction
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class Settings:
     """How runners hear that their machine is about to be taken away: off, aws, gcp, or file:PATH."""
     learners: int = 1
     """DeepSpeed ranks."""
+    learner_gpus: float | None = None
+    """GPUs of each; left out: one where the cluster has, or its autoscaler could start, enough besides the servers';
+    else, and with 0, they compute on CPUs."""
     zero_stage: Literal[0, 1, 2, 3] | None = None
     """What DeepSpeed shards: 1 optimizer, 2 and gradients, 3 and parameters. By default 2 on several ranks."""
     assets: str = "bundled"
@@ -137,8 +141,8 @@ SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
 # May change from one --resume to the next.
 OPEN_ENDED = (
     "env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",
-    "num_servers", "server_gpus", "rollout_precision", "spot", "profile", "output", "run_id", "resume", "register",
-    "tracking_uri",
+    "num_servers", "server_gpus", "learner_gpus", "rollout_precision", "spot", "profile", "output", "run_id", "resume",
+    "register", "tracking_uri",
 )  # fmt: skip
 
 
@@ -187,6 +191,8 @@ def run(settings: Settings, *, calvin: bool) -> None:
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
     servers = settings.num_servers if settings.placement == "server" else 0
     connect(cpus=settings.num_runners + settings.learners + servers)
+    gpus = ppo_gpus_each(settings.learner_gpus, settings.learners, learners_gpus(), servers * settings.server_gpus)
+    settings = replace(settings, learner_gpus=gpus)
     checkpoint, demos = settings.checkpoint, settings.demos
     if checkpoint is None:
         checkpoint, demos = clone_first(settings, uri, calvin)
@@ -195,7 +201,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     config = configure(settings, ppo, replace(simulator, image_size=camera), checkpoint, demos)
     print(
         f"PPO from {named(checkpoint)} ({start.stage}) on {settings.suite}, {settings.num_runners} runner(s) x "
-        f"{settings.simulators} simulators, {settings.learners} learner rank(s)"
+        f"{settings.simulators} simulators, {settings.learners} learner rank(s) of {gpus:g} GPU(s)"
         f"{f', {servers} policy server(s)' if servers else ''}, {ppo.update_decisions} decisions an "
         f"update{'' if demos is None else f', cloning {Place.of(demos)} beside it'}",
         flush=True,
@@ -236,6 +242,7 @@ def check(settings: Settings, ppo: PPOSettings) -> None:
 
     if settings.num_runners < 1 or settings.simulators < 1 or settings.learners < 1:
         raise InputError("--num-runners, --simulators and --learners need to be at least 1 each")
+    ppo_gpus_each(settings.learner_gpus, settings.learners, found=0)
     if settings.exit_threshold is not None:
         check_fraction("exit threshold", settings.exit_threshold)
         if settings.exit_preset is not None:
@@ -297,7 +304,10 @@ def configure(
             num_env_runners=settings.num_runners, num_envs_per_env_runner=settings.simulators,
             rollout_fragment_length=settings.fragment_decisions, custom_resources_per_env_runner=for_simulators(),
         )
-        .learners(num_learners=settings.learners, custom_resources_per_learner=for_learners())
+        .learners(
+            num_learners=settings.learners, num_gpus_per_learner=settings.learner_gpus or 0,
+            custom_resources_per_learner=for_learners(),
+        )
         .resources(custom_resources_for_main_process=for_learners())  # of a trial; otherwise that is the driver
         .debugging(seed=settings.seed)
         .training(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,8 @@ def run_job(
 ) -> NoReturn:
     """Parse the command line into `settings_type`, run `main`, and exit.
 
-    Exit status: 0 done, 2 bad input (one line on standard error), 1 anything else (with a traceback).
+    Exit status: 0 done, 2 bad input (one line on standard error), 1 anything else (with a traceback, unless it was
+    told to end).
     """
     import tyro
 
@@ -56,6 +58,11 @@ def run_job(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(1) from None
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:  # Ray's own handler, of a process that has joined a cluster
+            print("told to end (SIGTERM)", file=sys.stderr)
+            raise SystemExit(1) from None
+        raise
     sys.stdout.flush()
     raise SystemExit(0)
 

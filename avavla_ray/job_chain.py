@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from avavla_ray.storage.recorded import recorded
+
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 
 
@@ -19,7 +21,7 @@ def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
         SystemExit: it failed; the chain ends with its exit status.
     """
     start, texts = time.monotonic(), [str(word) for word in words]
-    print(f"\n=== {title}\n$ python jobs/{job}.py {' '.join(texts)}", flush=True)
+    print(f"\n=== {title}\n$ python jobs/{job}.py {' '.join(recorded(texts))}", flush=True)
     status = subprocess.run([sys.executable, str(JOBS / f"{job}.py"), *texts], check=False).returncode
     if status:
         print(f"jobs/{job}.py ended with status {status}: stopping here", file=sys.stderr)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from avavla_ray.errors import InputError
 from avavla_ray.files import write_json
 from avavla_ray.provenance import PACKAGE
+from avavla_ray.storage.recorded import recorded
 from avavla_ray.training.output import SETTINGS
 from avavla_ray.training.run_lock import RunLock
 
@@ -133,8 +134,8 @@ def _below(root: str, name: str) -> str:
 
 
 def _asked(settings: Any) -> dict[str, Any]:
-    """What the command asks for, as JSON keeps it."""
-    asked = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NO_MATTER}
+    """What the command asks for, as JSON keeps it and as any machine would note it."""
+    asked = {name: recorded(value) for name, value in dataclasses.asdict(settings).items() if name not in NO_MATTER}
     return json.loads(json.dumps(asked, default=str))
 
 

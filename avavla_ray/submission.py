@@ -24,16 +24,22 @@ ROOT = Path(__file__).resolve().parent.parent
 STOP = "RAY_JOB_STOP_WAIT_TIME_S"
 STOP_S = "30"
 SECRET = re.compile(r"(^|_)(KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)(_|$)")
+# In an address: a password before its host (a number there is a port), or a key behind its question mark.
+SECRET_IN_ADDRESS = re.compile(
+    r"://[^/?#:\s]*:(?!\d*(?:[/?#]|$))\S*@|://\S*[?&](?:sig|[^=&\s]*(?:key|secret|token|password|signature|credential)[^=&\s]*)=",
+    re.IGNORECASE,
+)
 
 
 def runtime_env(variables: Mapping[str, str]) -> dict[str, Any]:
     """As Ray takes it.
 
     Raises:
-        InputError: a variable by whose name it is a secret: Ray's dashboard shows a job's environment.
+        InputError: a variable that is a secret by its name, or holds one in an address: Ray's dashboard shows a job's
+            environment.
     """
-    for name in variables:
-        if SECRET.search(name.upper()):
+    for name, value in variables.items():
+        if SECRET.search(name.upper()) or SECRET_IN_ADDRESS.search(value):
             raise InputError(f"{name} would be shown in Ray's dashboard: give it to the cluster's machines instead")
     commit = git_commit()
     known = {} if commit == "unknown" else {COMMIT: commit}
@@ -42,8 +48,11 @@ def runtime_env(variables: Mapping[str, str]) -> dict[str, Any]:
 
 
 def untracked(root: Path) -> list[str]:
-    """Files and whole folders that git neither tracks nor ignores; none outside a checkout, where all is shipped."""
-    words = ["git", "-C", str(root), "ls-files", "--others", "--exclude-standard", "--directory", "-z"]
+    """Files and whole folders that git neither tracks nor ignores; none outside a checkout, where all is shipped.
+
+    Only .gitignore counts: what git ignores for other reasons (.git/info/exclude, the user's own list) Ray would ship.
+    """
+    words = ["git", "-C", str(root), "ls-files", "--others", "--exclude-per-directory=.gitignore", "--directory", "-z"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

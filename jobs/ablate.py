@@ -71,13 +71,14 @@ def main(settings: Settings) -> None:
     from avavla_ray.evaluation.ablation import ablation_table, play_list, plot_ablation, read_rows, variants
     from avavla_ray.files import write_text
     from avavla_ray.policy.config import preset
+    from avavla_ray.storage.recorded import recorded
     from avavla_ray.tracking import check_store, default_uri, track
     from avavla_ray.training.output import check_output
 
     uri = settings.tracking_uri or default_uri()
     check_store(uri)
     check(settings)
-    trained = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    trained = {name: recorded(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     check_output(settings.output, trained, settings.resume)
     key = settings.run_id or settings.output.name
     family = variants(with_ppo=settings.ppo_updates > 0)

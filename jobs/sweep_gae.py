@@ -112,6 +112,7 @@ def main(settings: Settings) -> None:
     from actors.sweep_gae import ROWS, TrialRuns, last_rows, processors, sweep, trials_table
     from avavla_ray.files import write_text
     from avavla_ray.storage.names import named
+    from avavla_ray.storage.recorded import recorded
     from avavla_ray.training.run_lock import RunLock
     from tune_spaces.gae import METRIC, defaults, scheduler, space
 
@@ -122,7 +123,7 @@ def main(settings: Settings) -> None:
     config = ppo_job.configure(job, ppo, simulator, settings.checkpoint, settings.demos)
     config.validate()
     identity = {
-        name: named(value.absolute()) if isinstance(value, Path) else value
+        name: recorded(value.absolute() if isinstance(value, Path) else value)
         for name, value in asdict(settings).items() if name not in MAY_CHANGE
     }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)

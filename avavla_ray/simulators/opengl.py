@@ -39,5 +39,5 @@ def choose_renderer() -> None:
     backend = os.environ.setdefault("MUJOCO_GL", "egl").lower()
     os.environ["MUJOCO_GL"] = os.environ["PYOPENGL_PLATFORM"] = backend
     # Which EGL device draws, the first: a GPU where its driver is, else Mesa. Without it robosuite would parse
-    # CUDA_VISIBLE_DEVICES, which Ray leaves empty.
+    # CUDA_VISIBLE_DEVICES, which Ray sets where an actor has GPUs, and which may be empty.
     os.environ.setdefault("MUJOCO_EGL_DEVICE_ID", "0")

@@ -23,6 +23,7 @@ from typing import Any
 from avavla_ray.demonstrations.augmentation import check_augmentation
 from avavla_ray.demonstrations.mixture import Mixture, open_mixture, split
 from avavla_ray.demonstrations.reader import DatasetMetadata
+from avavla_ray.devices import learners_gpus
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
 from avavla_ray.machines import for_learners
@@ -267,16 +268,14 @@ def _refusal(output: Path, launch: str, store: SharedOutput | None) -> str | Non
 
 
 def gpus_each(settings: CloningSettings) -> float:
-    """GPUs of a worker: as set, else one each where the cluster has any.
+    """GPUs of a worker: as set, else one each where the cluster has any, or its autoscaler could start any.
 
     Raises:
         InputError: it has fewer than the fewest workers; to train on CPUs beside idle GPUs has to be said.
     """
-    import ray
-
     if settings.gpus is not None:
         return settings.gpus
-    found, needed = ray.cluster_resources().get("GPU", 0), settings.min_workers or settings.workers
+    found, needed = learners_gpus(), settings.min_workers or settings.workers
     if 0 < found < needed:
         raise InputError(
             f"the cluster has {found:g} GPU(s) for {needed} workers: give --workers {int(found)}, a share of one each "

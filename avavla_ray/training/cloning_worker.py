@@ -18,6 +18,7 @@ import torch.distributed as dist
 from avavla_ray.demonstrations.decisions import DrawLoader, WindowSettings
 from avavla_ray.demonstrations.mixture import Mixture, split
 from avavla_ray.demonstrations.windows import Source, WindowWalk, prefetch
+from avavla_ray.devices import keep_to_given_gpus
 from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.policy.checkpoint import load_checkpoint, policy_of, save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
@@ -90,6 +91,7 @@ def work(what: CloningWork) -> None:
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train logs at INFO
     logging.getLogger("ray.train.v2._internal.util").addFilter(_is_unexpected)
     torch.set_num_threads(what.settings.threads)
+    keep_to_given_gpus()
     what = _on_this_machine(what)
     _check_shared(what)
     if (what.store.refusal(what.launch) if what.store else refusal(what.output, what.launch)) is not None:

@@ -15,6 +15,7 @@ import pytest
 from avavla_ray.errors import InputError
 from avavla_ray.files import write_json
 from avavla_ray.run_identity import continued, holds_run, with_default_output
+from avavla_ray.storage.names import remember
 from avavla_ray.training.output import check_output
 from avavla_ray.training.run_lock import RunLock
 
@@ -27,6 +28,7 @@ class Settings:
 
     steps: int = 1
     checkpoint: Path | None = None
+    demos: tuple[str, ...] = ()
     output: Path = Path("runs/train")
     run_id: str | None = None
     resume: bool = False
@@ -123,6 +125,22 @@ def test_a_job_that_was_killed_before_it_began_begins(tmp_path: Path) -> None:
         write_json(tmp_path / "a/mlflow.json", {})
         raise KeyboardInterrupt
     assert run(settings) is False
+
+
+def test_another_machine_with_copies_of_its_own_sees_that_it_is_finished(tmp_path: Path) -> None:
+    for machine, key in (("one", "old"), ("two", "new")):
+        remember(tmp_path / machine, "s3://robots/bc", f"s3://AKIA1:{key}@robots/bc")
+    settings = Settings(
+        output=tmp_path / "a", run_id="a", checkpoint=tmp_path / "one/checkpoint", demos=("s3://AKIA1:old@robots/d",)
+    )
+    assert run(settings) is False
+    note = (tmp_path / "a/run.json").read_text()
+    assert "s3://robots/bc/checkpoint" in note
+    assert "s3://robots/d" in note
+    assert "AKIA1" not in note
+    moved = replace(settings, checkpoint=tmp_path / "two/checkpoint", demos=("s3://AKIA1:new@robots/d",))
+    assert run(moved) is None
+    assert run(replace(settings, checkpoint=tmp_path / "two/other")) is True
 
 
 def test_without_an_id_nothing_is_resumed_unasked(tmp_path: Path) -> None:

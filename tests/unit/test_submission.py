@@ -91,6 +91,40 @@ def test_a_secret_is_not_put_where_the_dashboard_shows_it(name: str) -> None:
         runtime_env({name: "x"})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://user:hush@host", "http://user:1234@host:5000", "s3://AKIA1:hush/hush@robots/runs?region=eu-west-1",
+        "s3://robots/runs?region=eu-west-1&Secret_Key=hush", "https://robots.blob/runs?sig=hush",
+        "postgresql://:hush@host/mlflow",
+    ],
+)  # fmt: skip
+def test_nor_is_one_in_an_address(value: str) -> None:
+    with pytest.raises(InputError, match="AVAVLA_RUNS would be shown") as refusal:
+        runtime_env({"AVAVLA_RUNS": value})
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://host:5000", "http://host:5000/a@b", "s3://robots/runs?region=eu-west-1&endpoint_override=http://h:9000",
+        "sqlite:////data/mlflow.db", "abfs://robots@account.dfs.core.windows.net/runs", "s3://keys/monkey",
+    ],
+)  # fmt: skip
+def test_an_address_without_one_is_taken(value: str) -> None:
+    assert runtime_env({"AVAVLA_RUNS": value})["env_vars"]["AVAVLA_RUNS"] == value
+
+
+def test_what_git_ignores_for_this_user_only_is_not_shipped_either(tree: Path) -> None:
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    (tree / ".git/info/exclude").write_text("mine/\nnotes.txt\n")
+    plant(tree, ["mine/a.py", "notes.txt", "runs/bc/weights.bin"])
+    assert untracked(tree) == ["mine", "notes.txt"]
+    assert packed(tree, [f"/{path}" for path in untracked(tree)]) == {*SHIPPED, ".rayignore", ".gitignore"}
+
+
 def test_without_a_commit_the_package_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "_ray_pkg_0123abcd"
     (folder / "avavla_ray").mkdir(parents=True)
