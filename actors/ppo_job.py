@@ -159,6 +159,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     from avavla_ray.simulators.registry import identify
     from avavla_ray.storage.names import named
     from avavla_ray.storage.place import Place
+    from avavla_ray.storage.recorded import recorded
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.output import check_output
 
@@ -185,7 +186,7 @@ def run(settings: Settings, *, calvin: bool) -> None:
     quiet()
     config.validate()
     identity = {
-        name: named(value.absolute()) if isinstance(value, Path) else value
+        name: recorded(value.absolute() if isinstance(value, Path) else value)
         for name, value in asdict(settings).items() if name not in OPEN_ENDED
     }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
