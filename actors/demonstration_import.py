@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import ray
 
-from avavla_ray.demonstrations.importers.source import Member, Skipped, Source
+from avavla_ray.demonstrations.importers.source import Member, Skipped, Source, open_source
 from avavla_ray.demonstrations.schema import Episode
 from avavla_ray.demonstrations.writer import check_episode
 from avavla_ray.errors import InputError
 from avavla_ray.machines import for_simulators
 from avavla_ray.simulators.base import SimulatorFailure
+from avavla_ray.storage.sharing import here
 
 ATTEMPTS = 3  # of one member, before it counts as lost
 # What is raised for a reader that died, or whose result died with its machine.
@@ -30,6 +31,11 @@ class Reading:
     episodes: list[Episode] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     broken: str | None = None
+
+
+def open_here(kind: str, where: str, **options: Any) -> Source:
+    """As `open_source`, where `where` may be an address: brought to this machine, once for all its readers."""
+    return open_source(kind, here(where), **options)
 
 
 class MemberReader:

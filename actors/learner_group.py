@@ -32,6 +32,8 @@ from avavla_ray.policy.checkpoint import load_checkpoint
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import flatten, load_flat
+from avavla_ray.storage.names import named
+from avavla_ray.storage.sharing import here
 
 RESTARTS_IN_A_ROW = 3
 # A rank that is alive answers within this time after another has failed: the collective that it waits in breaks.
@@ -94,9 +96,10 @@ class DeepSpeedLearnerGroup(Checkpointable):
         """
         if not config.checkpoint:
             raise InputError("no policy to start from: set the checkpoint folder")
-        checkpoint = load_checkpoint(config.checkpoint)
+        start = here(config.checkpoint)  # of a trial: on whatever machine that is
+        checkpoint = load_checkpoint(start)
         settings = PPOSettings.of(config)
-        check_trainable(checkpoint.policy.config, config.checkpoint, settings)
+        check_trainable(checkpoint.policy.config, named(start), settings)
         if settings.train_actions:
             with_action_noise(checkpoint.policy, settings.action_std, keep=settings.learn_action_std)
         self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics_of(config.unnorm_key)

@@ -84,11 +84,11 @@ def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
     from avavla_ray.progress import Progress
     from avavla_ray.provenance import provenance
+    from avavla_ray.storage.sharing import portable
 
     assert settings.kind is not None
-    options, place = _options(settings), settings.source.absolute()
-    make_source = functools.partial(open_source, settings.kind, place, **options)
-    source = make_source()
+    options = _options(settings)
+    source = open_source(settings.kind, settings.source.absolute(), **options)
     found = source.members()
     if not found:
         raise InputError(f"{settings.source} holds no demonstrations")
@@ -99,9 +99,10 @@ def main(settings: Settings) -> None:
     start, already = time.monotonic(), len(members) - len(pending)
     if pending:
         from actors.cluster import connect
-        from actors.demonstration_import import Reading, read_members
+        from actors.demonstration_import import Reading, open_here, read_members
 
         connect(cpus=settings.num_runners)
+        make_source = functools.partial(open_here, settings.kind, portable(settings.source), **options)
         missing = 0
         with Progress(len(members), f"import {source.suite}", "members", done=already) as progress:
 

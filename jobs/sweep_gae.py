@@ -113,6 +113,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.files import write_text
     from avavla_ray.storage.names import named
     from avavla_ray.storage.recorded import recorded
+    from avavla_ray.storage.sharing import portable
     from avavla_ray.training.run_lock import RunLock
     from tune_spaces.gae import METRIC, defaults, scheduler, space
 
@@ -121,6 +122,7 @@ def main(settings: Settings) -> None:
     start = load_checkpoint(settings.checkpoint)
     simulator = replace(simulator, image_size=start.policy.config.backbone.camera_size)
     config = ppo_job.configure(job, ppo, simulator, settings.checkpoint, settings.demos)
+    config.training(checkpoint=portable(settings.checkpoint))  # trials read it, on other machines
     config.validate()
     identity = {
         name: recorded(value.absolute() if isinstance(value, Path) else value)

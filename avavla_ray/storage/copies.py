@@ -1,6 +1,6 @@
 """Local copies of what is read from a store: a checkpoint, a preset, a recipe.
 
-    CACHE/copies/HASH/NAME      HASH is that of the content, or of what the store says of it
+    CACHE/copies/HASH/NAME      HASH is that of the content, or of what the store says of it (sizes, times)
 
 A copy is made whole, under a lock, and is then the same for all processes of the machine.
 """
@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path, cache_folder
+from avavla_ray.files import atomic_path, cache_folder, sha256
 from avavla_ray.storage.fetching import bring
 from avavla_ray.storage.manifest import NAME, Manifest, find_snapshot
 from avavla_ray.storage.names import remember, tidy
 from avavla_ray.storage.place import Place
 from avavla_ray.storage.progress import Telling, all_at_once
 from avavla_ray.storage.stores import NothingThere
-from avavla_ray.storage.transfers import Entry, download, listing, read_bytes
+from avavla_ray.storage.transfers import Entry, attempt, details, download, read_bytes
 from avavla_ray.training.run_lock import RunLock
 
 ROUNDS = 5
@@ -54,16 +55,14 @@ def _copy(place: Place) -> Path:
             return _of_snapshot(place, root, manifest, inside, files)
         known = ", ".join(sorted({name.partition("/")[0] for name in manifest.files}))
     if place.is_file():
-        content = read_bytes(place)
-        if content is not None:
-            return _kept(place.name, hashlib.sha256(content).hexdigest(), {}, lambda path: path.write_bytes(content))
-    files = _of_checkpoint(place) or {name: {"size": size} for name, size in listing(place).items()}
+        return _of_file(place)
+    files = _of_checkpoint(place) or details(place)
     if not files:
         if found is not None:
             raise NothingThere(f"there is nothing at {place}: the run at {root} has {known}")
         place.is_folder()  # says so where there is no bucket
         raise NothingThere(f"there is nothing at {place}: correct the address")
-    told = json.dumps([str(place), sorted((name, entry.get("sha256", entry["size"])) for name, entry in files.items())])
+    told = json.dumps([str(place), sorted((name, *entry.values()) for name, entry in files.items())])
 
     def fill(folder: Path) -> None:
         telling = Telling(f"bringing {place}", sum(entry["size"] or 0 for entry in files.values()))
@@ -86,6 +85,17 @@ def _of_snapshot(place: Place, root: Place, manifest: Manifest, inside: str, fil
 
     single = {} if list(files) == [inside] else content
     return _kept(place.name, hashlib.sha256(told.encode()).hexdigest(), single, fill)
+
+
+def _of_file(place: Place) -> Path:
+    """A single file, whose content is known when it is here; it may be larger than the memory."""
+    size = attempt(place, lambda: place.system.get_file_info(place.path).size)
+    home = cache_folder().absolute() / "copies"
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix=".", suffix=".tmp") as beside:
+        brought = Path(beside) / "content"
+        download(place, brought, {"size": size})
+        return _kept(place.name, sha256(brought), {}, brought.rename)
 
 
 def _of_checkpoint(place: Place) -> dict[str, Entry]:

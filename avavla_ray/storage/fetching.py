@@ -6,7 +6,7 @@ from pathlib import Path
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import check_space, sha256
-from avavla_ray.storage.freeze import Mark, scan
+from avavla_ray.storage.freeze import scan
 from avavla_ray.storage.manifest import Manifest, read_manifest
 from avavla_ray.storage.notes import Marks
 from avavla_ray.storage.place import Place
@@ -16,11 +16,10 @@ from avavla_ray.storage.transfers import Entry, download
 ROUNDS = 10
 
 
-def fetch(root: Place, folder: Path, *, known: Marks | None = None, exact: bool = False) -> tuple[Manifest, Marks]:
+def fetch(root: Place, folder: Path, *, exact: bool = False) -> tuple[Manifest, Marks]:
     """Bring the newest generation of a snapshot.
 
     Args:
-        known: marks of files in the folder whose content the generation is known to have.
         exact: remove what the generation does not have.
 
     Returns:
@@ -34,7 +33,7 @@ def fetch(root: Place, folder: Path, *, known: Marks | None = None, exact: bool 
         if not manifest.generation:
             raise InputError(f"nothing is published at {root}: give the address of a run")
         try:
-            bring(root, manifest, folder, manifest.files, known=known)
+            bring(root, manifest, folder, manifest.files)
         except FileNotFoundError:  # replaced by two newer generations meanwhile; what is here already stays
             continue
         here = scan(folder)
@@ -52,7 +51,6 @@ def bring(
     files: dict[str, Entry],
     *,
     strip: str = "",
-    known: Marks | None = None,
 ) -> None:
     """Bring some files of a generation; those that are here already with the same content stay.
 
@@ -62,8 +60,7 @@ def bring(
     Raises:
         FileNotFoundError: the store has one of them no more. The rest as `fetch`.
     """
-    known = known or {}
-    missing = [name for name in files if not _is_here(folder / name.removeprefix(strip), files[name], known.get(name))]
+    missing = [name for name in files if not _is_here(folder / name.removeprefix(strip), files[name])]
     total = sum(files[name]["size"] for name in missing)
     check_space(folder, total)
     telling = Telling(f"bringing {len(missing)} files from {root}", total)
@@ -75,11 +72,8 @@ def bring(
     telling.end()
 
 
-def _is_here(path: Path, entry: Entry, mark: Mark | None) -> bool:
+def _is_here(path: Path, entry: Entry) -> bool:
     try:
-        told = path.stat()
+        return path.stat().st_size == entry["size"] and sha256(path) == entry["sha256"]
     except (FileNotFoundError, NotADirectoryError):
         return False
-    if told.st_size != entry["size"]:
-        return False
-    return mark == Mark(told.st_size, told.st_mtime_ns, told.st_ino) or sha256(path) == entry["sha256"]

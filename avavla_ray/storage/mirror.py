@@ -94,10 +94,15 @@ class Mirror:
             return
         why = self._ended or (self._outage or {}).get("reason") or "it took too long"
         line = (
-            f"not everything is published to {self.publisher.root} ({why}); all of it lies in {self.publisher.folder}: "
-            f"publish it with 'python -m avavla_ray.storage.publish {self.publisher.folder} {self.publisher.root}', or "
-            "repeat the command there with --resume"
+            f"not everything is published to {self.publisher.root} ({why}); all of it lies in {self.publisher.folder}"
         )
+        if self._ended is not None:  # to publish it there would replace the other's
+            line += ", and needs another address"
+        else:
+            line += (
+                f": publish it with 'python -m avavla_ray.storage.publish {self.publisher.folder} "
+                f"{self.publisher.root}', or repeat the command there with --resume"
+            )
         if error is None:
             raise Unpublished(line)
         self._say(line)

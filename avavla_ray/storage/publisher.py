@@ -19,6 +19,8 @@ from avavla_ray.storage.progress import Telling, all_at_once
 from avavla_ray.storage.stores import StoreUnreachable
 from avavla_ray.storage.transfers import CHUNK, Entry, Interrupted, listing, remove, upload
 
+ROUNDS = 5
+
 
 class Overtaken(InputError):
     """Somebody else has published to the same address."""
@@ -66,13 +68,12 @@ class Publisher:
         self._tried = None
         self._check(found)
         at = self._prepare()
-        known = dict(self._marks) | {name: mark for name, (mark, _) in self._sent.items()}
-        try:
-            marks, frozen = freeze(self.folder, known, self._links)
-            self._upload(frozen, at)
-        finally:
-            shutil.rmtree(self._links, ignore_errors=True)
-        files, kept = self._collect(marks)
+        files, kept = self._collect(self._send(at))
+        if not files and self.newest.files:
+            raise InputError(
+                f"{self.folder} is empty or gone, {self.root} has {len(self.newest.files)} files of it: these stay; "
+                "repeat the command to bring them back"
+            )
         if files == self.newest.files:
             self._remember(kept)
             return self.newest
@@ -86,6 +87,22 @@ class Publisher:
         self._check(found, manifest)
         self._settle(manifest, kept)
         return manifest
+
+    def _send(self, at: str) -> Marks:
+        """Send what is new in the folder; the marks of all its files, at the moment of which they are published."""
+        for _ in range(ROUNDS):
+            known = dict(self._marks) | {name: mark for name, (mark, _) in self._sent.items()}
+            try:
+                marks, frozen = freeze(self.folder, known, self._links)
+                self._upload(frozen, at)
+                # Without links a file that was replaced meanwhile is lost, and its old content does not go with the
+                # new one of others.
+                unlinked = [name for name, each in frozen.items() if each.path == self.folder / name]
+                if not any(is_torn(name, frozen[name]) for name in unlinked):
+                    return marks
+            finally:
+                shutil.rmtree(self._links, ignore_errors=True)
+        raise InputError(f"{self.folder} changes faster than it is sent, on a disk without hard links: give another")
 
     def _check(self, found: Manifest, expected: Manifest | None = None) -> None:
         """Raise Overtaken unless the store's newest generation is the one that this process knows."""

@@ -1,10 +1,30 @@
-"""A folder below a run's output that other machines have to read while the run goes on."""
+"""What other machines have to read: a folder below a run's output while the run goes on, or what a job was given."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from avavla_ray.storage.names import address_of
+from avavla_ray.storage.stores import scheme_of
+
+
+def portable(path: str | Path) -> str:
+    """How a process of another machine finds what this one reads at `path`, for `here`: by its address, where it is a
+    copy of what lies in a store, since other machines have no such copy; else on a file system that all share."""
+    return address_of(path) or str(Path(path).absolute())
+
+
+def here(where: str | Path) -> Path:
+    """What `portable` named, on this machine.
+
+    Raises:
+        InputError: as `local_copy`.
+    """
+    if scheme_of(str(where)) is None:
+        return Path(where)
+    from avavla_ray.storage.copies import local_copy
+
+    return local_copy(str(where))
 
 
 def shared(folder: Path) -> str:
@@ -26,3 +46,25 @@ def shared(folder: Path) -> str:
         (folder / APART).touch()  # the run's own snapshot leaves it out
         Publisher(folder, Place.of(address), Notes(folder.with_name(f".{folder.name}.shared.tmp"))).publish()
     return address
+
+
+def recover(folder: Path) -> None:
+    """Bring what `shared` published from another machine, where this one has no such folder.
+
+    Raises:
+        InputError: the store does not answer or refuses.
+    """
+    address = address_of(folder)
+    if address is None or folder.is_dir():
+        return
+    from avavla_ray.files import atomic_path
+    from avavla_ray.storage.fetching import fetch
+    from avavla_ray.storage.freeze import APART
+    from avavla_ray.storage.manifest import read_manifest
+    from avavla_ray.storage.place import Place
+
+    root = Place.of(address)
+    if read_manifest(root).generation:
+        with atomic_path(folder) as temporary:  # whole or not at all: half a data set would be gone on with
+            fetch(root, temporary)
+            (temporary / APART).touch()

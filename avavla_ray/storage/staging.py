@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from pathlib import Path
 
 from avavla_ray.errors import InputError
 from avavla_ray.files import cache_folder, sha256
-from avavla_ray.storage.fetching import fetch
+from avavla_ray.run_identity import DYING_S
+from avavla_ray.storage.fetching import bring, fetch
 from avavla_ray.storage.freeze import scan
 from avavla_ray.storage.manifest import Manifest, read_manifest
 from avavla_ray.storage.notes import Marks, Notes
@@ -22,6 +24,21 @@ from avavla_ray.storage.stores import scheme_of
 from avavla_ray.training.run_lock import RunLock
 
 BRINGING = "bringing"  # instead of a seal: a process was killed while it fetched
+
+
+class _Lock(RunLock):
+    """Whose refusal names the address, which people know, too."""
+
+    def __init__(self, folder: Path, patience: float, place: Place) -> None:
+        super().__init__(folder, patience)
+        self._place = place
+
+    def __enter__(self) -> _Lock:
+        try:
+            super().__enter__()
+        except InputError as error:
+            raise InputError(f"{self._place}: {error}") from error
+        return self
 
 
 class Staging:
@@ -44,7 +61,7 @@ class Staging:
         self.folder = home / (place.name or "output") / inside
         name = inside.replace("/", ".") or place.name or "output"
         self.notes = Notes(home / f"{name}.json")
-        self.lock = RunLock(home / f"{name}.lock", patience=10.0)
+        self.lock = _Lock(home / f"{name}.lock", DYING_S, place)
 
     def bring(self, discard: bool = False) -> Manifest:
         """Make the folder what the store has, and return that: generation 0 where nothing was published yet.
@@ -62,11 +79,12 @@ class Staging:
         if not newest.generation:
             self.root.is_folder()  # says so where there is no bucket
         noted = self.notes.read()
-        if newest.seal in noted and (self.folder.is_dir() or not newest.generation):
-            return newest
+        if newest.seal in noted:
+            return newest if self._complete(newest, noted[newest.seal]) else self.bring(discard)
         if not noted and not newest.generation:
             return newest
-        marks = next(reversed(noted.values()), {})
+        # The first: that one was published for certain, a second one is noted before its manifest is written.
+        marks = next(iter(noted.values()), {})
         here = scan(self.folder)
         if not (discard or BRINGING in noted or here == marks or self._is_in(newest, here)):
             self._set_aside()
@@ -80,6 +98,23 @@ class Staging:
             newest, kept = fetch(self.root, self.folder, exact=True)
         self.notes.write({newest.seal: kept})
         return newest
+
+    def _complete(self, newest: Manifest, marks: Marks) -> bool:
+        """Bring what has gone from the folder, as after a cleaner of old files: it would be published as removed. False
+        when the store has another generation by now.
+
+        What a killed run itself had removed comes back with it, which costs space only.
+        """
+        gone = {name: newest.files[name] for name in newest.files.keys() - scan(self.folder).keys()}
+        if gone:
+            print(f"{len(gone)} files of {self.root} are gone from {self.folder}: they are brought again", flush=True)
+            try:
+                bring(self.root, newest, self.folder, gone)
+            except FileNotFoundError:
+                return False
+            now = scan(self.folder)
+            self.notes.write({newest.seal: {**marks, **{name: now[name] for name in gone if name in now}}})
+        return True
 
     def _is_in(self, manifest: Manifest, here: Marks) -> bool:
         """Whether nothing would be lost here: every file is just as the store has it."""

@@ -205,11 +205,16 @@ class _Failed(Exception):
 
 def listing(place: Place) -> dict[str, int]:
     """Sizes of all files below a folder, by their names from there; empty where there is no such folder."""
+    return {name: entry["size"] for name, entry in details(place).items()}
 
-    def ask() -> dict[str, int]:
+
+def details(place: Place) -> dict[str, Entry]:
+    """The same with the times of their last changes, in ns, which tell new content of the same size."""
+
+    def ask() -> dict[str, Entry]:
         found = place.system.get_file_info(fs.FileSelector(place.path, recursive=True, allow_not_found=True))
         start = len(place.path.rstrip("/")) + 1
-        return {each.path[start:]: each.size for each in found if each.is_file}
+        return {each.path[start:]: {"size": each.size, "changed": each.mtime_ns} for each in found if each.is_file}
 
     return attempt(place, ask)
 

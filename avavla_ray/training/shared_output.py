@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from avavla_ray.storage.fetching import bring, fetch
-from avavla_ray.storage.freeze import APART
+from avavla_ray.storage.freeze import APART, scan
 from avavla_ray.storage.manifest import read_manifest
 from avavla_ray.storage.mirror import Mirror
 from avavla_ray.storage.names import address_of
@@ -25,7 +25,7 @@ from avavla_ray.storage.publisher import Overtaken, Publisher
 from avavla_ray.storage.staging import Staging
 from avavla_ray.storage.transfers import read_bytes, write_bytes
 from avavla_ray.training.output import CHECKPOINTS, LAUNCH, REFUSAL
-from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
+from avavla_ray.training.run_checkpoints import StoredCheckpoint
 
 ROUNDS = 5
 
@@ -94,19 +94,22 @@ class SharedOutput:
 
     def take(self, stored: StoredCheckpoint) -> StoredCheckpoint:
         """For the others: the checkpoint that rank 0 has chosen, on this machine."""
-        checkpoints = self.folder / CHECKPOINTS
-        own = checkpoints / stored.path.name
-        here = RunCheckpoints(checkpoints).newest()
-        if here is not None and here.path == own:
-            return here  # rank 0 is on this machine, or was
         staging = Staging(self.store, CHECKPOINTS)
+        own = staging.folder / stored.path.name
+        # What lies here under the same name may be another, which this machine wrote before it was replaced: only the
+        # content tells. Where it is the same, nothing is brought.
         with staging.lock:
             for _ in range(ROUNDS):
                 manifest = read_manifest(staging.root)
+                files = manifest.below(own.name)
+                if not files:
+                    break
                 try:
-                    bring(staging.root, manifest, staging.folder, manifest.below(own.name))
+                    bring(staging.root, manifest, staging.folder, files)
                 except FileNotFoundError:
                     continue
+                for name in scan(own).keys() - {name.removeprefix(f"{own.name}/") for name in files}:
+                    (own / name).unlink(missing_ok=True)
                 return stored._replace(path=own)
         raise RuntimeError(f"{staging.root} does not keep {own.name}, which rank 0 goes on from")
 
@@ -116,9 +119,10 @@ class SharedOutput:
         folder = output / CHECKPOINTS
         if staging.folder == folder:
             with staging.lock:
-                staging.bring()
+                staging.bring(discard=True)  # of a rank 0 that was replaced
         elif read_manifest(staging.root).generation:
             fetch(staging.root, folder, exact=True)
+        (folder / APART).touch()  # else the run's own snapshot has them too
 
 
 def _only_troubles(line: str) -> None:

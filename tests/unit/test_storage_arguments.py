@@ -16,10 +16,12 @@ import pytest
 from avavla_ray import files
 from avavla_ray.command_line import run_job
 from avavla_ray.errors import InputError
+from avavla_ray.run_identity import DYING_S
 from avavla_ray.storage import fetch, names, publish, transfers
 from avavla_ray.storage import mirror as mirrors
 from avavla_ray.storage.mirror import Mirror
 from avavla_ray.storage.place import Place
+from avavla_ray.storage.publisher import Publisher
 from avavla_ray.storage.staging import Staging
 from avavla_ray.storage.stores import StoreUnreachable
 from tests.support.snapshots import Killed, Killer, fetched, fill, held, publisher
@@ -173,6 +175,66 @@ def test_the_command_for_what_was_not_published(job, store, tmp_path, outage, mo
     assert ledger(uri, tmp_path) == ["first", "second"]
 
 
+def test_work_whose_publication_failed_is_set_aside_too(store, tmp_path, monkeypatch):
+    place = Place.of(f"{store}/runs/x")
+    staging = Staging(place)
+    ours = Publisher(staging.folder, place, staging.notes, staging.bring())
+    fill(staging.folder, {"a": b"1"})
+    ours.publish()
+    fill(staging.folder, {"a": b"mine"})
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("avavla_ray.storage.publisher.write_manifest", killed)
+        ours.publish()
+    other = tmp_path / "other"
+    fill(other, {"a": b"theirs"})
+    publisher(other, place).publish()
+    Staging(place).bring()
+    assert held(staging.folder) == {"a": b"theirs"}
+    (aside,) = staging.folder.parent.glob("x.*.*/a")
+    assert aside.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("lost", ["ledger.jsonl", "*"])
+def test_what_a_cleaner_removed_here_is_brought_again_and_what_is_unpublished_stays(job, store, tmp_path, lost):
+    uri = f"{store}/runs/x"
+    job("--output", uri, "--line", "first")
+    (folder,) = (tmp_path / "cache/outputs").glob("*/x")
+    (folder / "unpublished").write_text("1")
+    for path in folder.glob(lost):
+        if path.name != "unpublished":
+            path.unlink()
+    _, out, _ = job("--output", uri, "--line", "second")
+    assert f"of {uri} are gone from {folder}: they are brought again" in out
+    assert ledger(uri, tmp_path) == ["first", "second"]
+    assert (tmp_path / "reader/unpublished").read_text() == "1"
+    shutil.rmtree(folder)
+    job("--output", uri, "--line", "third")
+    assert ledger(uri, tmp_path) == ["first", "second", "third"]
+
+
+def test_what_is_fetched_again_is_one_generation_and_nothing_else_is_replaced(store, tmp_path, monkeypatch):
+    uri, run, into = f"{store}/run", tmp_path / "run", tmp_path / "into"
+    fill(run, {"a": b"1", "gone": b"1"})
+    publish.main(run, uri)
+    with pytest.raises(Killed), Killer(4):
+        fetch.main(uri, into)
+    fetch.main(uri, into)
+    assert held(into) == held(run)
+    (into / "own.txt").write_text("of whoever looks at it")
+    fill(run, {"a": b"2"})
+    publish.main(run, uri)
+    fetch.main(uri, into)
+    assert held(into) == {"a": b"2", "own.txt": b"of whoever looks at it"}
+    fill(tmp_path / "foreign", {"a": b"mine"})
+    with pytest.raises(InputError, match="foreign holds what was not fetched from a store: give another folder"):
+        fetch.main(uri, tmp_path / "foreign")
+    assert held(tmp_path / "foreign") == {"a": b"mine"}
+
+
 def test_a_run_whose_store_was_emptied_begins_anew(job, store, tmp_path):
     uri = f"{store}/runs/x"
     job("--output", uri, "--line", "old")
@@ -262,7 +324,9 @@ def test_two_processes_of_a_machine_do_not_share_an_output(job, store, monkeypat
     with staging.lock:
         status, _, err = job("--output", f"{store}/runs/x")
     assert status == 2
+    assert err.startswith(f"error: {store}/runs/x: ")
     assert "is being written by process" in err
+    assert staging.lock.patience == DYING_S
 
 
 def test_a_job_that_is_told_to_end_publishes(store, tmp_path):

@@ -99,6 +99,20 @@ def test_a_manifest_that_leads_out_of_the_checkpoint_is_not_followed(tmp_path):
     assert set(held(local_copy(f"file://{tmp_path}/store/plain"))) == {"a", "manifest.json"}
 
 
+def test_a_single_file_is_not_read_into_memory(tmp_path, cache, monkeypatch):
+    fill(tmp_path / "store", {"weights": b"w" * 1000})
+    monkeypatch.setattr("avavla_ray.storage.copies.read_bytes", None)
+    assert local_copy(f"file://{tmp_path}/store/weights").read_bytes() == b"w" * 1000
+    assert [path.name for path in (cache / "copies").iterdir() if path.name.startswith(".")] == []
+
+
+def test_new_content_of_the_same_size_is_seen(tmp_path):
+    address = f"file://{tmp_path}/store/folder"
+    for content in (b"old", b"new"):
+        fill(tmp_path / "store", {"folder/a": content})
+        assert held(local_copy(address)) == {"a": content}
+
+
 def test_any_other_folder_or_file_is_copied_as_it_is(tmp_path):
     fill(tmp_path / "store", {"folder/a": b"1", "folder/b/c": b"2", "recipe.json": b"{}"})
     assert held(local_copy(f"file://{tmp_path}/store/folder")) == {"a": b"1", "b/c": b"2"}

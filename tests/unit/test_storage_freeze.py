@@ -86,6 +86,28 @@ def test_a_file_that_changes_while_it_is_sent_is_left_as_it_was(tmp_path, monkey
     assert fetched(root, tmp_path / "reader") == {"a": b"old+", "new": b"1+"}
 
 
+def test_without_links_a_generation_is_one_that_was_all_the_same(tmp_path, monkeypatch):
+    run, root = tmp_path / "run", Place.of(f"file://{tmp_path}/store")
+    fill(run, {"a": b"1", "b": b"1"})
+    ours = publisher(run, root)
+    ours.publish()
+
+    def no_links(*_, **__):
+        raise OSError("not supported")
+
+    def upload(path, place, size, passed, send=publisher.__globals__["Publisher"]._upload.__globals__["upload"]):
+        entry = send(path, place, size, passed)
+        if path.name == "a":
+            fill(run, {"a": b"3", "b": b"2"})
+        return entry
+
+    monkeypatch.setattr(freezing.os, "link", no_links)
+    monkeypatch.setattr("avavla_ray.storage.publisher.upload", upload)
+    fill(run, {"a": b"2", "b": b"2"})
+    ours.publish()
+    assert fetched(root, tmp_path / "reader") == {"a": b"3", "b": b"2"}
+
+
 def test_a_folder_that_never_rests_is_told(tmp_path, monkeypatch):
     fill(tmp_path / "run", {"a": b"1"})
     monkeypatch.setattr(freezing, "PAUSE_S", 0)

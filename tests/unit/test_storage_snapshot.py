@@ -21,7 +21,7 @@ from avavla_ray.storage.publisher import Overtaken, Publisher
 from tests.support.snapshots import Killed, Killer, fetched, fill, held, publisher, stored
 
 NAMES = ("settings.json", "curve.csv", "checkpoint/weights", "checkpoint/deep/er/x y", "empty", "ünï.txt")
-CONTENT = st.dictionaries(st.sampled_from(NAMES), st.binary(max_size=40), max_size=len(NAMES))
+CONTENT = st.dictionaries(st.sampled_from(NAMES), st.binary(max_size=40), min_size=1, max_size=len(NAMES))
 
 
 @pytest.fixture
@@ -103,6 +103,18 @@ def test_nothing_new_is_no_generation(tmp_path, root):
 def test_nothing_at_all_is_published_as_nothing(tmp_path, root):
     assert publisher(tmp_path / "none", root).publish().generation == 0
     assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_was_lost_is_not_published_as_nothing(tmp_path, root):
+    run = tmp_path / "run"
+    fill(run, {"a": b"1"})
+    ours = publisher(run, root)
+    ours.publish()
+    for lose in ((run / "a").unlink, run.rmdir):
+        lose()
+        with pytest.raises(InputError, match=r"/run is empty or gone, .* has 1 files of it: these stay; repeat"):
+            ours.publish()
+    assert fetched(root, tmp_path / "reader") == {"a": b"1"}
 
 
 def test_noise_stays_here(tmp_path, root):
