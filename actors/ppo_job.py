@@ -334,7 +334,7 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
 
     from actors import cloning_job
     from avavla_ray.simulators.registry import CHAINS
-    from avavla_ray.storage.sharing import shared
+    from avavla_ray.storage.sharing import recover, shared
 
     folder = settings.output / "cloning"
     demos, cloned = str(folder / "demos"), folder / "bc"
@@ -344,6 +344,7 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
             f"{settings.cloning_minutes} minutes first, in {folder}",
             flush=True,
         )
+        recover(Path(demos))  # what a machine that is lost had collected
         chains = settings.suite.endswith(CHAINS)  # whose tasks are lengths; they are made of the suite's own
         collect_demos.main(
             collect_demos.Settings(

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
+from actors import ppo_job
 from avavla_ray.demonstrations.reader import read_metadata
 from avavla_ray.storage import names
 from avavla_ray.storage.arguments import mirrored
+from avavla_ray.storage.copies import local_copy
 from avavla_ray.storage.manifest import read_manifest
 from avavla_ray.storage.place import Place
-from avavla_ray.storage.sharing import shared
+from avavla_ray.storage.sharing import here, portable, shared
 from avavla_ray.training.output import CHECKPOINTS
 from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
 from avavla_ray.training.shared_output import SharedOutput
-from tests.support.checkpoint_writer import assert_whole, write
+from tests.support.checkpoint_writer import assert_whole, content, write
 from tests.support.demonstration_data import make_dataset
-from tests.support.snapshots import Killed, Killer
+from tests.support.snapshots import Killed, Killer, fill, held, publisher
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +55,43 @@ def test_a_folder_of_a_run_is_read_by_others_while_the_run_goes_on(uri, tmp_path
     assert set(read_manifest(Place.of(uri)).files) == {"summary.json"}
     # On another machine it is in the store only.
     assert len(read_metadata(address).episodes) == 3
+
+
+def test_what_was_shared_from_a_lost_machine_is_there_again_before_more_is_collected(
+    uri, machine, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "jobs"))
+    import collect_demos
+
+    with mirrored(uri) as output:
+        make_dataset(output / "cloning/demos", episodes=2)
+        shared(output / "cloning/demos")
+    found = []
+
+    def collect(settings):
+        found.append(len(read_metadata(settings.output).episodes))
+        raise Killed  # what would come next is another test's
+
+    machine("second")
+    monkeypatch.setattr(collect_demos, "main", collect)
+    with pytest.raises(Killed), mirrored(uri) as output:
+        fill(output, {"settings.json": b"{}"})
+        ppo_job.clone_first(ppo_job.Settings(output=output), "sqlite:///x.db", calvin=False)
+    assert found == [2]
+    # And the run's own snapshot still leaves it out.
+    assert set(read_manifest(Place.of(uri)).files) == {"settings.json"}
+
+
+def test_other_machines_read_what_was_given_by_its_address(uri, machine, tmp_path):
+    assert here(portable(tmp_path / "bc")) == tmp_path / "bc"
+    make_dataset(tmp_path / "run/demos", episodes=2)
+    publisher(tmp_path / "run", Place.of(uri)).publish()
+    given = portable(local_copy(f"{uri}/demos") / "steps")
+    shutil.rmtree(tmp_path / "driver")
+    machine("second")
+    assert given == f"{uri}/demos/steps"
+    assert held(here(given)) == held(tmp_path / "run/demos/steps")
+    assert here(given).is_relative_to(tmp_path / "second")
 
 
 def test_a_folder_of_a_local_run_is_itself(tmp_path):
@@ -91,6 +132,40 @@ def test_what_rank_0_writes_on_one_machine_others_take_and_the_driver_gathers(st
     store.gather(driver)
     assert [found.step for found in checkpoints(store)._all()] == [3, 2]
     assert set(read_manifest(store.store).files) == {"settings.json"}
+
+
+def test_another_checkpoint_of_the_same_name_is_not_taken_for_the_chosen_one(store, machine):
+    machine("second")  # wrote it before it was lost, never to be published
+    own = write(checkpoints(store), 3).path
+    (own / "engine.bin").write_bytes(content(4, "engine.bin"))
+    (own / "policy/more.bin").write_bytes(b"")
+    machine("first")
+    with store.publishing():
+        chosen = write(checkpoints(store), 3)
+    machine("second")
+    taken = store.take(chosen)
+    assert taken.path == own
+    assert_whole(taken)
+    assert not (own / "policy/more.bin").exists()
+    with pytest.raises(RuntimeError, match="does not keep step-000000009, which rank 0 goes on from"):
+        store.take(chosen._replace(path=own.with_name("step-000000009")))
+
+
+def test_a_driver_whose_machine_had_rank_0_once_keeps_the_checkpoints_apart(store, machine):
+    driver = store.folder
+    with store.publishing():
+        write(checkpoints(store), 1)
+    write(checkpoints(store), 2)  # and rank 0 is lost
+    machine("second")
+    with store.publishing():
+        write(checkpoints(store), 3)
+    machine("driver")
+    store.gather(driver)
+    assert checkpoints(store).newest().step == 3
+    with mirrored(str(store.store)) as output:
+        assert output == driver
+        (output / "summary.json").write_text("{}")
+    assert set(read_manifest(store.store).files) == {"settings.json", "summary.json"}
 
 
 def test_a_successor_on_another_machine_goes_on_from_what_was_published(store, machine):
