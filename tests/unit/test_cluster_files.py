@@ -115,6 +115,19 @@ def test_aws_machines_have_what_the_file_says(instances):
     assert set(profiles.values()) == {"avavla-worker"}
 
 
+@pytest.mark.parametrize("who", ["head", "person"])
+def test_machines_and_firewalls_of_others_are_left_alone(who):
+    found = set()
+    for statement in json.loads((ROOT / f"cluster/iam/{who}.json").read_text())["Statement"]:
+        actions = [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        changes = {"ec2:AuthorizeSecurityGroupIngress", "ec2:TerminateInstances"} & set(actions)
+        if changes:
+            assert statement["Condition"] == {"StringEquals": {"ec2:ResourceTag/ray-cluster-name": "$cluster"}}
+            found |= changes
+    assert "ec2:TerminateInstances" in found
+    assert ("ec2:AuthorizeSecurityGroupIngress" in found) == (who == "person")
+
+
 def test_no_file_holds_a_secret():
     pattern = re.compile(
         r"AKIA[0-9A-Z]{12}|aws_secret|BEGIN [A-Z ]*PRIVATE KEY|password\s*[:=]|token\s*=\s*\S", re.IGNORECASE

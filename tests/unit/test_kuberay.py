@@ -147,7 +147,10 @@ def test_an_attempt_that_follows_a_failed_one_goes_on_with_its_run() -> None:
 def test_the_job_fits_its_cluster_and_ends_with_it(understood: dict[str, Any]) -> None:
     simulator = understood["simulator"]
     assert settings().num_runners <= simulator["max_workers"] * simulator["resources"]["simulator"]
-    assert 0 < settings().server_gpus <= understood["learner"]["resources"]["GPU"]
+    # Learner and server share what there is.
+    assert settings().server_gpus > 0
+    assert settings().learner_gpus > 0
+    assert settings().learner_gpus + settings().server_gpus <= understood["learner"]["resources"]["GPU"]
     assert ray_job()["spec"]["shutdownAfterJobFinishes"]
     environment = yaml.safe_load(ray_job()["spec"]["runtimeEnvYAML"])
     assert set(environment) <= {"env_vars", "working_dir"}
@@ -202,9 +205,11 @@ def test_mlflow_answers_under_the_name_that_jobs_call() -> None:
     assert service["spec"]["selector"] == DEPLOYMENT["metadata"]["labels"]
     values = {each["name"]: each.get("value") for each in ray["env"]}
     allowed = values["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
-    for host in (f"mlflow:{port}", f"mlflow.avavla.svc:{port}", f"localhost:{port}", "localhost:8000"):
-        assert is_allowed_host_header(allowed, host), host
-    assert not is_allowed_host_header(allowed, "evil.example")
+    for host in ("mlflow", "mlflow.avavla", "mlflow.avavla.svc", "localhost"):
+        assert is_allowed_host_header(allowed, f"{host}:{port}"), host
+    assert is_allowed_host_header(allowed, "localhost:8000")
+    for host in ("evil.example", "mlflow.evil.example", f"mlflow.evil.example:{port}", "mlflow.avavla.evil.example"):
+        assert not is_allowed_host_header(allowed, host), host
     assert values["MLFLOW_BACKEND_STORE_URI"].startswith(f"sqlite:///{ray['volumeMounts'][0]['mountPath']}/")
     keys = [each["valueFrom"]["configMapKeyRef"]["key"] for each in ray["env"] if "valueFrom" in each]
     assert set(keys) <= set(ENVIRONMENT)
