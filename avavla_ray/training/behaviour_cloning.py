@@ -278,8 +278,8 @@ def gpus_each(settings: CloningSettings) -> float:
     found, needed = learners_gpus(), settings.min_workers or settings.workers
     if 0 < found < needed:
         raise InputError(
-            f"the cluster has {found:g} GPU(s) for {needed} workers: give --workers {int(found)}, a share of one each "
-            f"(--gpus {found / needed:.2g}), or --gpus 0 to train on CPUs"
+            f"the cluster has {found:g} GPU(s) for {needed} workers: give --workers {int(found)}, or --gpus 0 to train "
+            "on CPUs"
         )
     return float(found >= needed)
 
