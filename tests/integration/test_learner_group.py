@@ -36,8 +36,9 @@ def group(ray_cluster: dict, policy: AvaVlaPolicy, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("policy") / "checkpoint"
     known = {name: replace(point_statistics(), name=name) for name in ("point", "other")}
     save_checkpoint(folder, policy, known, stage="bc", provenance={})
-    with pytest.raises(InputError, match="name one of other, point"):
-        AsyncPPOConfig().training(checkpoint=str(folder)).build_learner_group()
+    for given in (str(folder), folder.as_uri()):  # an address is what the trials of a sweep get
+        with pytest.raises(InputError, match="name one of other, point"):
+            AsyncPPOConfig().training(checkpoint=given).build_learner_group()
     settings = {
         "checkpoint": str(folder),
         "unnorm_key": "other",
