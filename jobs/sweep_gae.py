@@ -110,6 +110,7 @@ def main(settings: Settings) -> None:
     from actors.ppo_run import quiet
     from actors.settings import save_recipe
     from actors.sweep_gae import ROWS, TrialRuns, last_rows, processors, sweep, trials_table
+    from avavla_ray.devices import learners_gpus, ppo_gpus_each
     from avavla_ray.files import write_text
     from avavla_ray.storage.names import named
     from avavla_ray.storage.recorded import recorded
@@ -131,10 +132,14 @@ def main(settings: Settings) -> None:
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
     need = processors(config)
     offered = connect(cpus=int(need))["cpus"]
-    at_once = max(1, min(settings.trials, int(offered // need)))
+    there = learners_gpus()
+    gpus = ppo_gpus_each(None, settings.learners, there)
+    config.learners(num_gpus_per_learner=gpus)
+    room = min(offered // need, there // (gpus * settings.learners) if gpus else settings.trials)
+    at_once = max(1, min(settings.trials, int(room)))
     print(
         f"{settings.trials} PPO runs of {settings.env_steps} environment steps from {named(settings.checkpoint)}, "
-        f"{at_once} at once: each takes {need:g} of {offered:g} processors"
+        f"{at_once} at once: each takes {need:g} of {offered:g} processors and {gpus * settings.learners:g} GPU(s)"
         + (", so they take turns" if at_once < settings.trials and settings.scheduler == "pbt" else ""),
         flush=True,
     )
