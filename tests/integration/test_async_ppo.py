@@ -128,6 +128,7 @@ def test_a_killed_runner_comes_back_with_current_weights_while_training_goes_on(
     assert ray.get(actors[1].apply.remote(lambda runner: os.getpid())) != pid
 
 
+@pytest.mark.long
 def test_a_runner_that_hangs_is_killed_and_comes_back(algorithm, seen) -> None:
     actors = algorithm.env_runner_group._worker_manager.actors()
     pid = ray.get(actors[2].apply.remote(lambda runner: os.getpid()))

@@ -59,7 +59,7 @@ def test_the_job_plays_chains_at_every_setting_and_resumes(ray_cluster, tmp_path
     )  # fmt: skip
     main(settings)
     played = (tmp_path / "out" / "chains.jsonl").read_text()
-    video = tmp_path / "out" / "videos" / "cloned_chain0_0.50.mp4"
+    video = tmp_path / "out" / "videos" / "cloned_chain0_threshold_0.50.mp4"
     filmed = imageio.v3.immeta(video)
     assert (filmed["fps"], filmed["duration"]) == (30, pytest.approx((16 + 30) / 30, abs=0.1))  # the one task it failed
     at = video.stat().st_mtime_ns

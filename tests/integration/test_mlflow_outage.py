@@ -116,6 +116,7 @@ def test_a_killed_server_loses_no_point_and_gets_none_twice(server: Server, tmp_
     assert list((server.folder / "artifacts").rglob("note.txt"))
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_is_not_waited_for_and_gets_the_rest_later(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,7 @@ def watched(servers: PolicyServers, reached: Callable[[], Any], limit_s: float =
     return back
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_before_a_runner_has_heard_from_it_is_ended(started, capfd) -> None:
     servers = started()
     (seen,) = servers._seen

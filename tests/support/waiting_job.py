@@ -1,7 +1,8 @@
-"""A job that joins a cluster and waits to be told to end."""
+"""A job that joins a cluster, waits to be told to end, and then takes a while, as publishing does."""
 
 from __future__ import annotations
 
+import atexit
 import time
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     connect()
+    atexit.register(time.sleep, 4)
     print("WAITING", flush=True)
     time.sleep(60)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_what_is_handed_in_outlives_the_machine_that_played_it(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "policy", responsive_policy(), point_statistics(), stage="bc", provenance={})
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
