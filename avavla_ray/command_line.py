@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -47,9 +48,9 @@ def run_job(
         about = description or (sys.modules["__main__"].__doc__ or "").strip()
         if any("://" in word for word in words):
             tyro.cli(settings_type, description=about, args=words)  # what is wrong is said before stores are asked
-        with brought(words, settings_type) as words:
+        with _told_to_end(), brought(words, settings_type) as words:
             settings = tyro.cli(settings_type, description=about, args=words)
-            with continued(settings, job) as going:
+            with continued(settings, job) as going, _told_to_end():
                 if going is not None:
                     main(going)
     except InputError as error:
@@ -58,13 +59,25 @@ def run_job(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(1) from None
-    except SystemExit as end:
-        if end.code == signal.SIGTERM:  # Ray's own handler, of a process that has joined a cluster
-            print("told to end (SIGTERM)", file=sys.stderr)
-            raise SystemExit(1) from None
-        raise
     sys.stdout.flush()
     raise SystemExit(0)
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[None]:
+    """SIGTERM ends a process that has joined a cluster with status 1, too, and in the time that its sender gives.
+
+    Ray's own handler exits with the signal's number, and its other one, in C++, has an alarm abort the process 3 s
+    later: too soon for what is still to be published.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        signal.alarm(0)
+        print("told to end (SIGTERM)", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def default_workers() -> int:
