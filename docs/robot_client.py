@@ -34,5 +34,7 @@ if __name__ == "__main__":
     policy = robot.call("GET", "/health")
     for decision in range(5):
         images = np.random.randint(0, 256, (policy["cameras"], 128, 128, 3), np.uint8)
-        print(robot.act(images, "pick up the red block", np.zeros(policy["proprio"]), decision == 0)[0].round(3))
+        print(
+            robot.act(images, "pick up the red block", np.zeros(policy["proprio"]), decision == 0)[0].round(3).tolist()
+        )
     robot.call("DELETE", f"/sessions/{robot.session}")

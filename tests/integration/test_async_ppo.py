@@ -92,6 +92,7 @@ def runner_versions(algorithm: AsyncPPO) -> list[int]:
     )
 
 
+@pytest.mark.long
 def test_learners_that_die_before_the_first_update_come_back_to_the_checkpoint(algorithm, checkpoint, seen) -> None:
     group, version = algorithm.learner_group, algorithm.learner_group.version
     ray.kill(group._ranks[0])
@@ -253,6 +254,7 @@ def test_without_lag_the_same_seed_gives_the_same_weights(ray_cluster: dict, che
     assert first[1] == second[1]
 
 
+@pytest.mark.long
 def test_a_policy_server_that_dies_costs_no_episode(ray_cluster: dict, checkpoint: Path, tmp_path: Path) -> None:
     ledger, seen = tmp_path / "episodes.jsonl", set[str]()
     algorithm = point_config(

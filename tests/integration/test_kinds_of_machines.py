@@ -34,6 +34,7 @@ def run(place: Path, what: str) -> tuple[dict[str, Any], str]:
     return json.loads((place / "found.json").read_text(encoding="utf-8")), done.stdout
 
 
+@pytest.mark.long
 def test_jobs_keep_simulators_and_learners_to_their_machines(tmp_path: Path) -> None:
     found, said = run(tmp_path, "placement")
     assert found["trained"] == {"SimulatorEnvRunner": BOTH, "Learner": ["learner 1"], "PolicyServer": ["learner 1"]}

@@ -83,7 +83,7 @@ def make_slow(config: SimulatorConfig) -> Slow:
     return Slow(config)
 
 
-@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("hold", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_simulator_that_hangs_is_found_while_another_buffer_keeps_the_runner_busy(hold: bool) -> None:
     make = functools.partial(IsolatedSimulator, make_slow, limits=Limits(silence_s=3.0))
     rollout = point_rollout(stirred_policy(tiny()).eval(), make, simulators=3, buffers=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -136,7 +137,7 @@ def test_the_client_of_the_documentation_drives_it(job):
         cwd=ROOT, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    actions = [line.strip("[]").split() for line in result.stdout.splitlines()]
+    actions = [json.loads(line) for line in result.stdout.splitlines()]
     assert [len(action) for action in actions] == [7] * 5
 
 
