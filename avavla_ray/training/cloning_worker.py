@@ -204,8 +204,8 @@ class Worker:
                 )
             self._begin()
         else:
-            elsewhere = self.what.store is not None and self.rank > 0
-            self._resume(self.what.store.take(found[0]) if elsewhere and self.what.store else found[0])
+            store = self.what.store if self.rank > 0 else None
+            self._resume(found[0] if store is None else store.take(found[0]))
             self.ended = self._is_over()  # before a stage is entered, which is due a step
             entering = self._due()
             if entering is not None:

@@ -9,7 +9,7 @@ the state of every group but the first, and at 3 they can't set a parameter that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -75,14 +75,21 @@ def _flattened(engine: Any) -> dict[int, tuple[int, slice, slice]]:
 
 
 def _partitioned(engine: Any) -> dict[int, tuple[int, slice, slice]]:
-    optimizer, places = engine.optimizer, {}
+    return {
+        id(parameter): (master, slice(start, start + last - first), slice(first, last))
+        for parameter, master, start, _, first, last in _parts(engine)
+    }
+
+
+def _parts(engine: Any) -> Iterator[tuple[Tensor, int, int, int, int, int]]:
+    """At ZeRO 3: each parameter, its master, where its part begins there, the part's size with padding, and the first
+    number of the parameter in it and the one behind the last."""
+    optimizer = engine.optimizer
     for group in optimizer.fp16_groups:
         for parameter in group:
             master, start, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
             first = min(engine.global_rank * size, parameter.ds_numel)
-            last = min(first + size, parameter.ds_numel)
-            places[id(parameter)] = master, slice(start, start + last - first), slice(first, last)
-    return places
+            yield parameter, master, start, size, first, min(first + size, parameter.ds_numel)
 
 
 @torch.no_grad()
@@ -91,13 +98,9 @@ def clear_padding(engine: Any) -> None:
 
     Nothing reads it as a weight, but now and then it is not finite, and then the masters are not either.
     """
-    optimizer = engine.optimizer
-    for group in optimizer.fp16_groups:
-        for parameter in group:
-            master, start, size = optimizer.grad_position[optimizer.get_param_id(parameter)]
-            held = min(max(0, parameter.ds_numel - engine.global_rank * size), size)
-            optimizer.fp32_partitioned_groups_flat[master][start + held : start + size] = 0
-            parameter.ds_tensor[held:] = 0
+    for parameter, master, start, size, first, last in _parts(engine):
+        masters(engine)[master][start + last - first : start + size] = 0
+        parameter.ds_tensor[last - first :] = 0
 
 
 @torch.no_grad()

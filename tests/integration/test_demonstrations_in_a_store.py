@@ -18,8 +18,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.storage import stores
 from avavla_ray.storage.place import Place
 from tests.support.demonstration_data import make_dataset
-
-KEYS = {"AWS_ACCESS_KEY_ID": "anyone", "AWS_SECRET_ACCESS_KEY": "hushhush"}
+from tests.support.unreliable_store import KEYS, use_keys
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +47,7 @@ def store(folder):
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch, tmp_path):
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    use_keys(monkeypatch, tmp_path)
 
 
 def address(store: str, path: str = "robots/data/demos") -> str:

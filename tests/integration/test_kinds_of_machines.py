@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avavla_ray.policy.checkpoint import save_checkpoint
-from tests.support.point_simulator import point_statistics
-from tests.support.policies import responsive_policy
+from tests.support.node_programs import check_ledger, run_program
 
 pytestmark = pytest.mark.ray
-ROOT = Path(__file__).resolve().parents[2]
 BOTH = ["simulator 1", "simulator 2"]
 
 
 def run(place: Path, what: str) -> tuple[dict[str, Any], str]:
     """What the program found, and what it printed."""
-    save_checkpoint(place / "policy", responsive_policy(), point_statistics(), stage="bc", provenance={})
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.placed_nodes", str(place / "policy"), str(place), what],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=540,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
-    return json.loads((place / "found.json").read_text(encoding="utf-8")), done.stdout
+    return run_program("placed_nodes", place, what, timeout=540)
 
 
 @pytest.mark.long
@@ -75,11 +59,6 @@ class TestLosses:
             assert all("head" not in nodes for nodes in lost[when].values()), when
 
     def test_no_finished_episode_is_lost_or_counted_twice(self, lost: dict[str, Any]) -> None:
-        assert len(set(lost["ledger"])) == len(lost["ledger"])
-        assert set(lost["reported"]) == set(lost["ledger"])
-        numbers: dict[str, list[int]] = defaultdict(list)
-        for episode in lost["ledger"]:
-            slot, _, number = episode.rpartition("-")
-            numbers[slot].append(int(number))
+        numbers = check_ledger(lost)
         for slot, seen in numbers.items():
             assert sorted(seen) == list(range(len(seen))), slot

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from avavla_ray.policy.checkpoint import save_checkpoint
 from tests.support.elastic_nodes import A_NODE, MEGABYTES, RUNNERS
-from tests.support.point_simulator import point_statistics
-from tests.support.policies import responsive_policy
+from tests.support.node_programs import check_ledger, run_program
 
 # All tests look at what one program did.
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[str, Any]:
     place = tmp_path_factory.mktemp("elastic")
-    save_checkpoint(place / "policy", responsive_policy(), point_statistics(), stage="bc", provenance={})
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"}
-    environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.elastic_nodes", str(place / "policy"), str(place)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=540,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
-    print(done.stdout)
-    return json.loads((place / "found.json").read_text(encoding="utf-8"))
+    found, said = run_program("elastic_nodes", place, timeout=540)
+    print(said)
+    return found
 
 
 def test_training_begins_with_the_runners_that_have_room_and_others_join(found) -> None:
@@ -59,12 +43,7 @@ def test_weights_lie_once_on_each_node(found) -> None:
 def test_a_lost_node_loses_no_finished_episode(found) -> None:
     assert found["lost"] == A_NODE == found["restarts"]
     assert found["noticed_after_s"] < 60
-    assert len(set(found["ledger"])) == len(found["ledger"])
-    assert set(found["reported"]) == set(found["ledger"])
-    numbers: dict[str, list[int]] = defaultdict(list)
-    for episode in found["ledger"]:
-        slot, _, number = episode.rpartition("-")
-        numbers[slot].append(int(number))
+    numbers = check_ledger(found)
     # Every simulator of every start of every runner: nothing in between is missing.
     assert len(numbers) >= 2 * (RUNNERS + A_NODE)
     for slot, seen in numbers.items():

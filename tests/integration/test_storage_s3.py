@@ -27,7 +27,7 @@ from avavla_ray.storage.stores import StoreUnreachable
 from avavla_ray.storage.transfers import listing
 from tests.support.demonstration_data import make_dataset
 from tests.support.snapshots import fetched, fill, held, publisher
-from tests.support.unreliable_store import KEYS, Proxy, s3_store
+from tests.support.unreliable_store import Proxy, s3_store, use_keys
 
 LONG = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,11 +57,7 @@ def root(proxy):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
-    for name, value in KEYS.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    use_keys(monkeypatch, tmp_path)
     monkeypatch.setenv("AVAVLA_CACHE", str(tmp_path / "cache"))
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,15 @@ _BROKEN = b"<Error><Code>InternalError</Code><Message>We encountered an internal
 # the connection ends in the middle of its body, or of its answer. "lost": it is carried out, its answer never comes. A
 # number: seconds to wait before the answer.
 Faults = Callable[[int, str, str], "str | float | None"]
+
+
+def use_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Give this process these keys, and none from anywhere else."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 class Proxy:
