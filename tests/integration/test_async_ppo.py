@@ -28,6 +28,7 @@ from avavla_ray.simulators.base import SimulatorConfig
 from tests.support.lost_objects import lost_reference
 from tests.support.point_simulator import make_point_simulator, point_statistics, refuse_point_simulator
 from tests.support.policies import responsive_policy
+from tests.support.processes import wait_until_gone
 
 pytestmark = pytest.mark.ray
 
@@ -147,10 +148,12 @@ def test_a_runner_that_hangs_is_killed_and_comes_back(algorithm, seen) -> None:
 
 def test_killed_learners_restart_together_and_versions_go_on(algorithm, seen) -> None:
     group = algorithm.learner_group
-    before, weights = group.version, weights_of(algorithm)
-    ray.kill(group._ranks[0])
+    before, weights, restarts = group.version, weights_of(algorithm), group.restarts
+    pid = ray.get(group._ranks[0].__ray_call__.remote(lambda _: os.getpid()))
+    ray.kill(group._ranks[0])  # returns before the rank is dead
+    wait_until_gone({pid})
     train(algorithm, seen)
-    assert group.restarts == 2
+    assert group.restarts == restarts + 1
     assert group.version >= before + 2
     # The snapshot was of the last update, so that nothing of it was lost.
     assert np.abs(weights_of(algorithm) - weights).max() < 0.003 * 16 * 2

@@ -22,6 +22,7 @@ from tests.support.fragments import rollout_fragments
 from tests.support.lost_objects import lost_reference
 from tests.support.point_simulator import point_statistics
 from tests.support.policies import responsive_policy
+from tests.support.processes import wait_until_gone
 
 pytestmark = pytest.mark.ray
 
@@ -147,7 +148,9 @@ def test_a_rank_that_dies_while_all_start_for_the_first_time(group, monkeypatch:
 
 def test_weights_are_there_even_when_a_rank_has_just_died(group) -> None:
     before, version = weights(group), group.version
-    ray.kill(group._ranks[0])
+    pid = ray.get(group._ranks[0].__ray_call__.remote(lambda _: os.getpid()))
+    ray.kill(group._ranks[0])  # returns before the rank is dead
+    wait_until_gone({pid})
     np.testing.assert_array_equal(weights(group), before)
     assert group.version == version + 1
 

@@ -51,6 +51,12 @@ class Run:
             self.point = flat(self.algorithm.train())
             self.reported += [episode.episode_id for episode in self.algorithm.episodes]
 
+    def settle(self) -> None:
+        """What is delivered outside an iteration is written down, too: the next one forgets it."""
+        known = len(self.algorithm.episodes)
+        self.algorithm.settle()
+        self.reported += [episode.episode_id for episode in self.algorithm.episodes[known:]]
+
     def heard_of(self, *names: str) -> bool:
         """Whether an episode of each of these runners ("3.0": of the seat and its start) has been reported."""
         return all(any(f"-{name}-" in episode for episode in self.reported) for name in names)
@@ -72,7 +78,7 @@ def used_bytes() -> dict[str, int]:
 
 def broadcast(run: Run) -> dict[str, Any]:
     """All runners hold the same big object at once: where it lies, and by how much each node's store has grown."""
-    run.algorithm.settle()
+    run.settle()
     before = used_bytes()
     big = ray.put(np.ones(MEGABYTES << 20, np.uint8))
 
@@ -157,8 +163,7 @@ def main(checkpoint: Path, folder: Path) -> None:
     run.until(lambda: run.algorithm.metrics.peek(RELEASED, default=0) > 0)
     run.algorithm._demand = None
     found["free"], found["present"] = ray.available_resources().get("simulator", 0), pool.present
-    run.algorithm.settle()
-    run.reported += [episode.episode_id for episode in run.algorithm.episodes if episode.episode_id not in run.reported]
+    run.settle()
     run.algorithm.stop()
     found["reported"] = run.reported
     found["restarts"] = run.point["total/runner_restarts"]
