@@ -21,7 +21,8 @@ class Recording:
 
     Attributes:
         success: the task's own check held; without it the rest is empty.
-        images: T entries, each one PNG a camera. proprio: (T, P) float32. actions: (T, A) float32.
+        images: T entries, each one PNG a camera. proprio: (T, P) float32.
+        actions: (T, A) float32, what the expert meant to do; its noise disturbs what is executed only.
         dropped: no-op steps that were left out. steps: environment steps simulated.
     """
 
@@ -61,8 +62,14 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
         NoExpert: from `make_expert`. SimulatorFailure: the simulator broke, or what it sends is garbage.
     """
     observation = _begin(simulator, task, seed)
-    expert = make_expert(seed)
-    frames, actions, success = _play(simulator, observation, lambda _: np.clip(expert.act(), -1, 1))
+    expert, intended = make_expert(seed), list[np.ndarray]()
+
+    def act(_: Observation) -> np.ndarray:
+        action = np.clip(expert.act(), -1, 1)
+        intended.append(np.clip(expert.intended, -1, 1))
+        return action
+
+    frames, actions, success = _play(simulator, observation, act)
     steps, dropped = len(actions), 0
     keep = kept_steps(np.array(actions)) if success else np.zeros(0, bool)
     if success and not keep.all():
@@ -76,7 +83,8 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
         True,
         [[encode_image(picture) for picture in frame.images] for frame in frames],
         np.stack([frame.proprio for frame in frames]).astype(np.float32),
-        np.stack(actions).astype(np.float32),
+        # The replay may succeed before its script ends.
+        np.array(intended, np.float32)[keep][: len(actions)],
         dropped,
         steps,
         observation.instruction,

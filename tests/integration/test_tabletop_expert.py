@@ -21,7 +21,7 @@ def test_the_expert_solves_its_task(suite: str, task: int) -> None:
     failed = []
     for state in range(STATES):
         simulator.reset(task, initial_state=state)
-        expert = make_expert(simulator, seed=state, noise=0.2)
+        expert = make_expert(simulator, seed=state, noise=0.1)
         done = False
         while not done:
             result = simulator.run_chunk(expert.act()[None])

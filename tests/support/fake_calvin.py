@@ -68,7 +68,8 @@ class ButtonExpert:
 
     def act(self) -> np.ndarray:
         # The pictures and numbers that an observation holds are float32: so that both go the same way.
-        return self._path.action(self._simulator.robot_obs[:3].astype(np.float32))
+        self.intended = self._path.action(self._simulator.robot_obs[:3].astype(np.float32))
+        return self.intended
 
 
 class ButtonCalvin(CalvinWithExpert):

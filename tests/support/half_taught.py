@@ -20,7 +20,8 @@ class PointExpert:
 
     def act(self) -> np.ndarray:
         direction = MARKS[self._simulator._task] - self._simulator._position
-        return np.array([*(direction / np.abs(direction).max()), 0, 0, 0, 0, -1], np.float32)
+        self.intended = np.array([*(direction / np.abs(direction).max()), 0, 0, 0, 0, -1], np.float32)
+        return self.intended
 
 
 def make_half_expert(simulator: PointSimulator, *, seed: int, noise: float) -> PointExpert:

@@ -70,9 +70,10 @@ class Cautious:
         return self._expert.phase_name
 
     def act(self) -> np.ndarray:
-        action = self._expert.act()
-        action[:3] *= self._speed
-        return action
+        slower = np.array([self._speed] * 3 + [1] * 4, np.float32)
+        executed = self._expert.act() * slower
+        self.intended = self._expert.intended * slower
+        return executed
 
 
 def record_demonstrations(

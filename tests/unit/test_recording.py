@@ -26,15 +26,16 @@ def test_no_ops_are_what_openvla_calls_so():
 class Straight:
     """Goes straight to the mark; pauses now and then, or does nothing at all."""
 
-    def __init__(self, simulator: PointSimulator, pause: int = 0, lazy: bool = False) -> None:
+    def __init__(self, simulator: PointSimulator, pause: int = 0, lazy: bool = False, drift: float = 0.0) -> None:
         self._simulator, self._pause, self._lazy, self._count = simulator, pause, lazy, 0
+        self._drift = act(0.0, drift, gripper=0.0)
 
     def act(self) -> np.ndarray:
         self._count += 1
-        if self._lazy or (self._pause and self._count % self._pause == 0):
-            return act(0.0)
         direction = MARKS[self._simulator._task] - self._simulator._position
-        return act(*(direction / np.abs(direction).max()))
+        resting = self._lazy or (self._pause and self._count % self._pause == 0)
+        self.intended = act(0.0) if resting else act(*(direction / np.abs(direction).max()))
+        return self.intended + self._drift * (not resting)
 
 
 def play(seed: int = 3, **habits) -> tuple:
@@ -83,3 +84,14 @@ def test_a_failure_leaves_nothing():
     assert not recording.success
     assert recording.images == []
     assert recording.steps == 24
+
+
+@pytest.mark.parametrize("pause", [0, 3])
+def test_what_is_recorded_is_what_the_expert_meant(pause: int):
+    calm, *_ = play(pause=pause)
+    recording, *_ = play(pause=pause, drift=0.3)
+    assert recording.success
+    assert (recording.dropped > 0) == bool(pause)
+    assert np.abs(recording.actions[:, :2]).max(axis=1) == pytest.approx(1), "the expert's straight way has no drift"
+    assert np.abs(recording.proprio[1, :2] - calm.proprio[1, :2]).max() > 0, "the drift was executed"
+    assert len(recording.actions) == len(recording.images)

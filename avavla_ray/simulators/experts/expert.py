@@ -16,10 +16,16 @@ class NoExpert(InputError):
 
 
 class Expert(Protocol):
-    """Acts one environment step at a time, with access to the true state of its simulator."""
+    """Acts one environment step at a time, with access to the true state of its simulator.
+
+    Attributes:
+        intended: (A,) float32, what the last `act` was before its noise; demonstrations record this.
+    """
+
+    intended: np.ndarray
 
     def act(self) -> np.ndarray:
-        """(A,) float32 action in [-1, 1], in the environment's own convention."""
+        """(A,) float32 action in [-1, 1] to execute, in the environment's own convention."""
         ...
 
     @property
@@ -32,7 +38,7 @@ def make_expert(simulator: Simulator, *, seed: int = 0, noise: float = 0.0) -> E
     """An expert for the episode that `simulator` has just been reset to.
 
     Args:
-        seed: of the noise. noise: standard deviation of the noise on the motion, in action units.
+        seed: of the noise. noise: standard deviation of the noise on the motion, in action units; see noise.py.
 
     Raises:
         NoExpert: its suite or its task has none.

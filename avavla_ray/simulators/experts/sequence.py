@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avavla_ray.errors import InputError
 from avavla_ray.simulators.experts.expert import NoExpert
 from avavla_ray.simulators.experts.goals import ordered, skill_for
 from avavla_ray.simulators.experts.hand import OPEN, Hand
+from avavla_ray.simulators.experts.noise import MotionNoise
 from avavla_ray.simulators.experts.scene import Motion, Scene, Skill
 
 if TYPE_CHECKING:
@@ -34,22 +34,20 @@ class SkillSequence:
     """Meets the goals of a task in a sensible order, and goes back to one that has been undone or missed.
 
     Attributes:
-        skill: what it is busy with.
+        skill: what it is busy with. intended: see `Expert`.
     """
 
     def __init__(self, simulator: LiberoSimulator, *, seed: int = 0, noise: float = 0.0) -> None:
         """Plan from the present state of `simulator`, which must have been reset.
 
         Args:
-            seed: of the noise. noise: standard deviation of Gaussian noise on the motion, in action units.
+            seed: of the noise. noise: standard deviation of the noise on the motion, in action units.
 
         Raises:
             NoExpert: there is no skill for one of the task's goals. InputError: `noise` is negative.
         """
-        if noise < 0:
-            raise InputError(f"expert noise {noise} is negative: give 0 or more")
+        self._noise = MotionNoise(noise, 6, seed=seed)
         self._scene = Scene.of(simulator)
-        self._rng, self._noise = np.random.default_rng(seed), noise
         self._goals = ordered(self._scene.goals)
         for goal in self._goals:
             skill_for(self._scene, goal)
@@ -64,11 +62,8 @@ class SkillSequence:
         if self.skill.finished:
             self.skill = self._next()
         motion = self.skill.step()
-        action = self._scene.hand.action(motion.position, motion.rotation, motion.gripper, motion.speed)
-        if self._noise and not motion.delicate:
-            action[:6] += self._rng.normal(0, self._noise, 6)
-            action = np.clip(action, -1, 1).astype(np.float32)
-        return action
+        self.intended = self._scene.hand.action(motion.position, motion.rotation, motion.gripper, motion.speed)
+        return self._noise.disturbed(self.intended, still=motion.delicate)
 
     def _next(self) -> Skill:
         try:

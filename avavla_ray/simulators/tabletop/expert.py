@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from avavla_ray.errors import InputError
+from avavla_ray.simulators.experts.noise import MotionNoise
 from avavla_ray.simulators.tabletop.adapter import TabletopSimulator
 from avavla_ray.simulators.tabletop.scene import BLOCK_HALF, ZONE_X
 from avavla_ray.simulators.tabletop.tasks import Task
@@ -31,20 +32,19 @@ class TabletopExpert:
     """Goes through the phases of its task, and through them again while the task is not done.
 
     Attributes:
-        phase_name: what it is doing, in a word.
+        phase_name: what it is doing, in a word. intended: see `Expert`.
     """
 
     def __init__(self, simulator: TabletopSimulator, task: Task, *, seed: int, noise: float) -> None:
         self._world, self._task = simulator.world, task
-        self._random, self._noise = np.random.default_rng(seed), noise
+        self._noise = MotionNoise(noise, 3, seed=seed)
         self.phase_name = "start"
         self._script = self._attempts()
 
     def act(self) -> np.ndarray:
         """(7,) float32 action in [-1, 1]; noise is added to x, y and z, since most tasks have no use for yaw at all."""
-        action = next(self._script)
-        action[:3] += self._noise * self._random.standard_normal(3)
-        return np.clip(action, -1.0, 1.0).astype(np.float32)
+        self.intended = np.clip(next(self._script), -1.0, 1.0).astype(np.float32)
+        return self._noise.disturbed(self.intended)
 
     def _attempts(self) -> Iterator[np.ndarray]:
         plan = {

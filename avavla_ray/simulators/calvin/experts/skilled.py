@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avavla_ray.errors import InputError
 from avavla_ray.simulators.calvin.experts.arm import Arm, Motion
 from avavla_ray.simulators.calvin.experts.scene import PlayTable
+from avavla_ray.simulators.experts.noise import MotionNoise
 
 if TYPE_CHECKING:
     from avavla_ray.simulators.calvin.adapter import CalvinSimulator
@@ -18,21 +18,23 @@ Skill = Callable[[Arm, PlayTable, int], Motion]
 
 
 class SkillExpert:
-    """Plays a skill from wherever the arm is, and plays it again when it ended without success."""
+    """Plays a skill from wherever the arm is, and plays it again when it ended without success.
+
+    Attributes:
+        intended: see `Expert`.
+    """
 
     def __init__(self, simulator: CalvinSimulator, skill: Skill, *, seed: int = 0, noise: float = 0.0) -> None:
         """Start from the present state of `simulator`.
 
         Args:
-            noise: standard deviation of Gaussian noise on the motion of moving phases, in action units.
+            noise: standard deviation of the noise on the motion of moving phases, in action units.
 
         Raises:
             InputError: `noise` is negative.
         """
-        if noise < 0:
-            raise InputError(f"expert noise {noise} is negative: give 0 or more")
+        self._noise = MotionNoise(noise, 6, seed=seed)
         self._arm, self._table = Arm(simulator.env), PlayTable(simulator.env)
-        self._rng, self._noise = np.random.default_rng(seed), noise
         self._actions = self._attempts(skill)
 
     def _attempts(self, skill: Skill) -> Motion:
@@ -45,11 +47,8 @@ class SkillExpert:
 
     def act(self) -> np.ndarray:
         """(7,) float32 action in [-1, 1] for the next environment step."""
-        action = next(self._actions)
-        if self._noise and self._arm.moving:
-            action[:6] += self._rng.normal(0, self._noise, 6)
-            action = np.clip(action, -1, 1).astype(np.float32)
-        return action
+        self.intended = next(self._actions)
+        return self._noise.disturbed(self.intended, still=not self._arm.moving)
 
     @property
     def phase_name(self) -> str:
