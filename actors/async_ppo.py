@@ -28,6 +28,7 @@ from actors.async_ppo_config import AsyncPPOConfig
 from actors.curriculum import Curriculum
 from actors.demand import Demand
 from actors.fragment_queue import FragmentQueue, Lot
+from actors.known_runner import Stage
 from actors.ledger import Ledger, incarnations
 from actors.orders import Order
 from actors.policy_servers import PolicyServers
@@ -91,8 +92,9 @@ class AsyncPPO(Algorithm):
         self.servers = PolicyServers(config, self.learner_group.policy_config)
         self.env_runner_group = RunnerGroup(config, self.trial_id)
         self.queue = FragmentQueue(
-            config.update_decisions, ranks=len(self.learner_group), max_lag=config.max_lag, limit=config.most_queued
-        )
+            config.update_decisions, ranks=len(self.learner_group), max_lag=config.max_lag, limit=config.most_queued,
+            behind=config.kept_decisions,
+        )  # fmt: skip
         # Runners are started by the first training step, so that a checkpoint can be restored before.
         self.pool = RunnerPool(
             self.env_runner_group, self._start_runner, minimum=config.least_env_runners,
@@ -119,6 +121,14 @@ class AsyncPPO(Algorithm):
         with span("learner"):
             self._start_update()
             self._finish_update()
+
+    def start_runners(self) -> None:
+        """Wait until as many play as the run begins with: who times training starts the clock then."""
+        while self.pool.count(Stage.PLAYING) < self.config.least_env_runners:
+            self.check()
+            self._wait()
+            self.take_deliveries()
+        self._begun = time.monotonic()
 
     def settle(self) -> None:
         """Wait for what has been ordered and for the update that is under way; nothing new is begun."""

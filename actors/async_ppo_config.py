@@ -20,9 +20,9 @@ from avavla_ray.training.engine import PRECISIONS, EngineSettings
 
 OWN = (
     "checkpoint", "unnorm_key", "simulator", "make_simulator", "exit_threshold", "demonstrations", "engine",
-    "snapshot_every", "run_name", "min_env_runners", "idle_release_s", "queue_decisions", "policy_placement",
-    "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server", "custom_resources_per_server",
-    "server_batch", "rollout_precision", "buffers",
+    "snapshot_every", "run_name", "min_env_runners", "idle_release_s", "queue_decisions", "delay_updates",
+    "policy_placement", "num_policy_servers", "num_cpus_per_server", "num_gpus_per_server",
+    "custom_resources_per_server", "server_batch", "rollout_precision", "buffers",
     "spot", "ledger", "runner_timeout_s", "server_timeout_s", "learner_timeout_s", "profile",
 )  # fmt: skip
 PLACEMENTS = ("copy", "server")
@@ -51,7 +51,10 @@ class AsyncPPOConfig(AlgorithmConfig):
         idle_release_s: where runners had to wait for the learner, all together, for one runner's worth of this time,
             one is ended for good, so that the cluster may take its node; where the learner had to wait for fragments,
             one is asked for again. None keeps all.
-        queue_decisions: runners wait while so many decisions wait to be learned from; None is two updates' worth.
+        queue_decisions: runners wait while so many decisions wait to be learned from; None is two updates' worth, and
+            what the delay keeps.
+        delay_updates: so many updates' worth of decisions wait on when an update takes the oldest. Makes experience
+            that much older, whoever is faster, for studies of what that costs.
         policy_placement: "copy" of the policy in every runner, or "server", shared by all.
         num_policy_servers, num_cpus_per_server, num_gpus_per_server, custom_resources_per_server: how many, and what
             each has for itself.
@@ -86,6 +89,7 @@ class AsyncPPOConfig(AlgorithmConfig):
         self.min_env_runners: int | None = None
         self.idle_release_s: float | None = 120.0
         self.queue_decisions: int | None = None
+        self.delay_updates = 0
         self.policy_placement = "copy"
         self.num_policy_servers = 1
         self.num_cpus_per_server = 1.0
@@ -161,10 +165,15 @@ class AsyncPPOConfig(AlgorithmConfig):
                 f"min_env_runners is {self.least_env_runners}, and there are {self.num_env_runners}: training would "
                 "never begin; give at most that"
             )
-        if self.most_queued < self.update_decisions:
+        if not 0 <= self.delay_updates <= self.max_lag:
             raise InputError(
-                f"queue_decisions is {self.queue_decisions}, and an update waits for {self.update_decisions}: "
-                "give at least that"
+                f"delay_updates is {self.delay_updates}, and what is more than {self.max_lag} updates old is dropped: "
+                "give 0 to that, or a larger max_lag"
+            )
+        waits = self.update_decisions + self.kept_decisions
+        if self.most_queued < waits:
+            raise InputError(
+                f"queue_decisions is {self.queue_decisions}, and an update waits for {waits}: give at least that"
             )
 
     @property
@@ -177,7 +186,13 @@ class AsyncPPOConfig(AlgorithmConfig):
     @property
     def most_queued(self) -> int:
         """`queue_decisions`, or what None of it means."""
-        return 2 * self.update_decisions if self.queue_decisions is None else self.queue_decisions
+        most = 2 * self.update_decisions + self.kept_decisions
+        return most if self.queue_decisions is None else self.queue_decisions
+
+    @property
+    def kept_decisions(self) -> int:
+        """That wait on while an update learns, for the sake of `delay_updates`."""
+        return self.delay_updates * self.update_decisions
 
     @property
     def is_online(self) -> bool:

@@ -46,16 +46,18 @@ class FragmentQueue:
     Args:
         update_decisions: that an update waits for. ranks: learners, none of which may go without a lot.
         max_lag: lots with a decision of weights more than so many versions old are dropped.
-        limit: decisions from which on the queue is full; at least `update_decisions`.
+        limit: decisions from which on the queue is full; at least those that `enough` asks for.
+        behind: decisions that wait on when an update takes the oldest, so that these are older than they need be.
 
     Attributes:
         used, dropped: what was taken for updates, and what was too old or lost, since this queue was made.
     """
 
-    def __init__(self, update_decisions: int, *, ranks: int = 1, max_lag: int, limit: int) -> None:
-        if limit < update_decisions:
-            raise ValueError(f"a queue of {limit} decisions never holds the {update_decisions} of an update")
+    def __init__(self, update_decisions: int, *, ranks: int = 1, max_lag: int, limit: int, behind: int = 0) -> None:
+        if limit < update_decisions + behind:
+            raise ValueError(f"a queue of {limit} decisions never holds the {update_decisions + behind} of an update")
         self._update_decisions, self._ranks, self._max_lag, self._limit = update_decisions, ranks, max_lag, limit
+        self._behind = behind
         self._lots: list[Lot] = []
         self._lags: Counter[int] = Counter()
         self.used, self.dropped = Tally(), Tally()
@@ -77,7 +79,7 @@ class FragmentQueue:
     @property
     def enough(self) -> bool:
         """An update can be made of what waits."""
-        return len(self._lots) >= self._ranks and self.decisions >= self._update_decisions
+        return len(self._lots) >= self._ranks and self.decisions >= self._update_decisions + self._behind
 
     @property
     def full(self) -> bool:

@@ -55,6 +55,10 @@ class Settings:
     """How the loss corrects for data of older weights."""
     max_lag: int | None = None
     """Fragments made by weights more than so many updates old are dropped; 0 is synchronous PPO."""
+    queue_decisions: int | None = None
+    """Runners wait while so many decisions wait to be learned from; two updates' worth when left out."""
+    delay_updates: int | None = None
+    """Learn from experience so many updates late, for studies of what its age costs; at most --max-lag."""
     train_actions: bool = False
     """Draw the executed chunks too, and learn from how they did."""
     action_std: float | None = None
@@ -319,6 +323,7 @@ def configure(
             buffers=settings.buffers, policy_placement=settings.placement, num_policy_servers=settings.num_servers,
             num_gpus_per_server=settings.server_gpus, custom_resources_per_server=for_learners(),
             rollout_precision=settings.rollout_precision,
+            queue_decisions=settings.queue_decisions, delay_updates=settings.delay_updates or 0,
             spot=settings.spot, profile=settings.profile,
         )
     )  # fmt: skip

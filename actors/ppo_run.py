@@ -186,6 +186,7 @@ def _run(
     algorithm: AsyncPPO, budget: Budget, output: Path, points: list[Point], save_minutes: float,
     log: Callable[[Point], None],
 ) -> None:  # fmt: skip
+    algorithm.start_runners()  # no part of a run's time, which pauses between its resumptions are not either
     point: Point = points[-1] if points else {}
     begun = time.monotonic() - point.get("total/seconds", 0.0)
     saved = time.monotonic()

@@ -296,6 +296,10 @@ def test_a_policy_server_that_dies_costs_no_episode(ray_cluster: dict, checkpoin
         ({"policy_placement": "cloud"}, "unknown policy placement 'cloud'"),
         ({"min_env_runners": 3}, "min_env_runners is 3, and there are 2: training would never begin"),
         ({"queue_decisions": 255}, "queue_decisions is 255, and an update waits for 256"),
+        ({"queue_decisions": 1000, "delay_updates": 3}, "queue_decisions is 1000, and an update waits for 1024"),
+        ({"delay_updates": 5}, "delay_updates is 5, and what is more than 4 updates old is dropped"),
+        ({"delay_updates": -1}, "delay_updates is -1"),
+        ({"max_lag": 0, "delay_updates": 1}, "delay_updates is 1, and what is more than 0 updates old is dropped"),
         ({"buffers": 0}, "buffers is 0: give at least 1"),
         ({"idle_release_s": 0.0}, "idle_release_s is 0.0: give more than 0"),
     ],
@@ -303,6 +307,24 @@ def test_a_policy_server_that_dies_costs_no_episode(ray_cluster: dict, checkpoin
 def test_settings_that_cannot_work_are_refused(checkpoint: Path, setting: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         point_config(checkpoint, **setting).validate()
+
+
+def test_experience_is_as_late_as_asked_and_the_clock_starts_when_runners_play(
+    ray_cluster: dict, checkpoint: Path
+) -> None:
+    late = {"max_lag": 6, "delay_updates": 3, "queue_decisions": 4 * 64}
+    algorithm = point_config(checkpoint, update_decisions=64, epochs=1, isolate=False, **late).build_algo()
+    try:
+        algorithm.start_runners()
+        assert algorithm.pool.count(Stage.PLAYING) >= 1
+        assert not algorithm.episodes
+        points = [flat(algorithm.train()) for _ in range(12)]
+        lags = [point["learner/lag"] for point in points]
+        assert lags[0] == 0, "there was one version only"
+        assert all(3 <= lag <= 5 for lag in lags[6:]), lags
+        assert points[-1]["total/decisions_dropped"] == 0
+    finally:
+        algorithm.stop()
 
 
 def test_bad_input_of_a_runner_arrives_as_it_was_raised(ray_cluster: dict, checkpoint: Path) -> None:

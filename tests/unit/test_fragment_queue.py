@@ -41,6 +41,17 @@ def test_no_learner_goes_without_a_lot() -> None:
     assert len(queue.take(0)) == 3
 
 
+def test_what_is_kept_behind_makes_an_update_wait_and_its_decisions_older() -> None:
+    queue = FragmentQueue(10, max_lag=9, limit=30, behind=20)
+    for version in range(6):
+        queue.put(lot(10, version))
+        assert (queue.enough, queue.full) == (version > 1, version > 1)
+        taken = queue.take(version)
+        assert [version - each.report.version for each in taken] == ([2] if version > 1 else [])
+    with pytest.raises(ValueError, match="a queue of 29 decisions never holds the 30"):
+        FragmentQueue(10, max_lag=9, limit=29, behind=20)
+
+
 def test_it_is_full_until_something_is_taken_or_dropped() -> None:
     queue = FragmentQueue(8, max_lag=0, limit=16)
     for _ in range(3):
