@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from avavla_ray.storage.recorded import recorded
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
+ENDING_S = 60.0  # a job that is told to end saves what it has in that time
 
 
 def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
     """Print the command of jobs/JOB.py and run it to its end.
 
+    A chain that is told to end (SIGTERM, Ctrl-C) tells the job, and waits until it has saved what it has.
+
     Raises:
-        SystemExit: it failed; the chain ends with its exit status.
+        SystemExit: it failed, and the chain ends with its exit status; or the chain was told to end.
     """
     start, texts = time.monotonic(), [str(word) for word in words]
     print(f"\n=== {title}\n$ python jobs/{job}.py {' '.join(recorded(texts))}", flush=True)
-    status = subprocess.run([sys.executable, str(JOBS / f"{job}.py"), *texts], check=False).returncode
+    with _ending_on_sigterm():
+        process = subprocess.Popen([sys.executable, str(JOBS / f"{job}.py"), *texts])
+        try:
+            status = process.wait()
+        except BaseException:
+            _end(process)
+            raise
     if status:
         print(f"jobs/{job}.py ended with status {status}: stopping here", file=sys.stderr)
-        raise SystemExit(status)
+        raise SystemExit(status if status > 0 else 1)  # negative: the signal that killed it
     print(f"=== took {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(ENDING_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """SIGTERM leaves the block by SystemExit, where nobody else has said what it does."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        print("told to end (SIGTERM)", file=sys.stderr, flush=True)
+        raise SystemExit(1)
+
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

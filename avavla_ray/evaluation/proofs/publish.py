@@ -1,0 +1,60 @@
+"""results/: a folder a proof and seed, summary.json with the rows of all of them, and the tables of README.md."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from avavla_ray.errors import InputError
+from avavla_ray.evaluation.proofs.private import check_public
+from avavla_ray.evaluation.proofs.result import ROWS, files_of
+from avavla_ray.evaluation.proofs.table import README, SUMMARY, read_rows, split_readme, write_tables
+from avavla_ray.files import atomic_path, write_json
+
+
+def publish(result: Path, results: Path) -> Path:
+    """Copy a proof's result into the folder of all, and bring summary and tables up to date.
+
+    Rows of the same proof and seed are replaced, all others stay as they are.
+
+    Args:
+        result: as `write_result` left it.
+
+    Returns:
+        The folder it was copied to.
+
+    Raises:
+        InputError: a file names this machine, or the summary that is there is not readable.
+    """
+    rows = read_rows(result / ROWS)
+    if not rows:
+        raise InputError(f"{result / ROWS} holds no rows: run the proof again")
+    for path in files_of(result):
+        check_public(path)
+    proof, seed = str(rows[0]["proof"]), int(rows[0]["seed"])
+    before = read_rows(results / SUMMARY) if (results / SUMMARY).is_file() else []
+    target = results / f"{proof}-{seed}"
+    with atomic_path(target) as temporary:
+        shutil.copytree(result, temporary)
+    write_json(results / SUMMARY, merged(before, rows))
+    write_tables(results)
+    return target
+
+
+def check_place(results: Path) -> None:
+    """Refuse a folder that can't be published to, before anything is run.
+
+    Raises:
+        InputError: its summary is not readable, or its README.md has no place for the tables.
+    """
+    if (results / SUMMARY).is_file():
+        read_rows(results / SUMMARY)
+    split_readme(results / README)
+
+
+def merged(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All rows, by proof and seed; within them in their own order. `rows` are of one proof and seed."""
+    mine = (rows[0]["proof"], rows[0]["seed"])
+    others = [row for row in before if (row["proof"], row["seed"]) != mine]
+    return sorted([*others, *rows], key=lambda row: (row["proof"], row["seed"]))
