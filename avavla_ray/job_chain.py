@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
         SystemExit: it failed, and the chain ends with its exit status; or the chain was told to end.
     """
     start, texts = time.monotonic(), [str(word) for word in words]
-    print(f"\n=== {title}\n$ python jobs/{job}.py {' '.join(recorded(texts))}", flush=True)
+    print(f"\n=== {title}\n$ python jobs/{job}.py {shlex.join(recorded(texts))}", flush=True)
     with _ending_on_sigterm():
         process = subprocess.Popen([sys.executable, str(JOBS / f"{job}.py"), *texts])
         try:

@@ -66,7 +66,10 @@ class Notes:
 
     @contextlib.contextmanager
     def running(self, step: Step, commit: str, machine: str, every: float = EVERY_S) -> Iterator[None]:
-        """Count the time of the block, however it ends. At its good end the step is finished."""
+        """Count the time of the block, however it ends. At its good end the step is finished.
+
+        A job that refuses other words than it was finished with (status 2) leaves the step as finished as it was.
+        """
         before = self._kept(step) or {"seconds": 0.0, "commits": [], "machines": []}
         note: dict[str, Any] = {
             "words": _words(step), "seconds": before["seconds"], "finished": None, "reads": self._made(step),
@@ -91,7 +94,11 @@ class Notes:
         try:
             yield
             self._check_made(step)
-            note["finished"] = 1 + max((each["finished"] or 0) for each in self.steps.values())
+            note["finished"] = self._next_number()
+        except SystemExit as end:
+            if end.code == 2 and before.get("finished") is not None:
+                note |= {name: before[name] for name in ("words", "finished", "reads")}
+            raise
         finally:
             over.set()
             thread.join()
@@ -112,6 +119,11 @@ class Notes:
     def _made(self, step: Step) -> dict[str, int]:
         """Which making of each step that it reads is there."""
         return {key: self.steps[key]["finished"] for key in step.reads}
+
+    def _next_number(self) -> int:
+        """Higher than that of any making that somebody has read."""
+        notes = self.steps.values()
+        return 1 + max(number or 0 for note in notes for number in (note["finished"], *note["reads"].values()))
 
     def _check_made(self, step: Step) -> None:
         made = self.folder / step.key / step.makes
