@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# Lowest bias of a key where it is a feature: its share is 0 in every precision, and 0 times it is a number.
+_SILENT = -1e4
+_ALIGNED = 8  # widths of heads that kernels like are multiples of it
 
 
 class MultiHeadAttention(nn.Module):
@@ -37,9 +42,28 @@ class MultiHeadAttention(nn.Module):
         """`forward` on what `keys_values` made of a source that many calls attend to."""
         B, Q, width = x.shape
         q = self.query(x).view(B, Q, self.heads, -1).transpose(1, 2)
+        if key_bias is not None and key_bias.requires_grad and x.device.type == "cpu":
+            mixed = _biased_attention(q, k, v, key_bias)
+            return self.output(mixed.transpose(1, 2).reshape(B, Q, width))
         mask = None if key_bias is None else key_bias.to(q.dtype)[:, None, None, :].expand(-1, self.heads, Q, -1)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).reshape(B, Q, width))
+
+
+def _biased_attention(q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor) -> Tensor:
+    """Attention with a bias (B, S) that learns, as one more feature of the keys, which every query weighs alike.
+
+    The same as a mask, which has no fused kernel on the CPU once it needs a gradient.
+
+    Args:
+        q: (B, heads, Q, width / heads). k, v: (B, heads, S, width / heads).
+    """
+    width = q.shape[-1]
+    bias = key_bias.clamp_min(_SILENT).to(q.dtype)[:, None, :, None].expand(*k.shape[:3], 1)
+    ones = q.new_full((*q.shape[:3], 1), width**0.5)
+    q, k = (F.pad(torch.cat(parts, dim=-1), (0, _ALIGNED - 1)) for parts in ((q, ones), (k, bias)))
+    v = F.pad(v, (0, _ALIGNED))
+    return F.scaled_dot_product_attention(q, k, v, scale=width**-0.5)[..., :width]
 
 
 class Block(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from avavla_ray.policy.attention import log_bias
@@ -83,3 +84,23 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(block(x), block(x))
     block.eval()
     assert torch.equal(block(x), block(x))
+
+
+def test_a_bias_that_learns_is_the_mask_that_does_not():
+    """On the CPU it is a feature of the keys while gradients are taken, since masks have no fused kernel there then."""
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(12, 2)
+    x, source = torch.randn(3, 5, 12), torch.randn(3, 7, 12)
+    bias = torch.randn(3, 7)
+    bias[:, 2] = -torch.inf  # padding, and a token that was pruned away
+    learning = bias.clone().requires_grad_()
+    torch.testing.assert_close(attention(x, source, learning), attention(x, source, bias), atol=1e-6, rtol=0)
+
+    attention(x, source, learning).square().sum().backward()
+    assert torch.isfinite(learning.grad).all()
+    assert not learning.grad[:, 2].any()
+    with torch.no_grad():
+        step = torch.zeros_like(bias)
+        step[0, 4] = 1e-2
+        above, below = (attention(x, source, each).square().sum() for each in (bias + step, bias - step))
+    assert learning.grad[0, 4].item() == pytest.approx(float(above - below) / 2e-2, rel=0.02)
