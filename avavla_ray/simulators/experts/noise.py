@@ -10,7 +10,7 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 
-# Of the deviation, for each motion dimension: turns stay off by as much as they are disturbed, and grasps are lost then.
+# Of the deviation, by motion dimension: turns stay off by as much as they are disturbed, and grasps are lost then.
 SHARES = (1.0, 1.0, 1.0, 0.25, 0.25, 0.25)
 CORRELATION_STEPS = 8.0  # environment steps after which a disturbance has decayed to 1/e: about a chunk
 
