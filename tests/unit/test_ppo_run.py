@@ -6,16 +6,18 @@ import json
 import math
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from actors.async_ppo_config import AsyncPPOConfig
 from actors.batch import deal
 from actors.metrics import EPISODE_WINDOW, TASK_WINDOW, RolloutWindow, flat, log_rollout, log_update
 from actors.ppo_job import Settings, check_thresholds, choose, configure
-from actors.ppo_run import CHECKPOINTS, CURVE, Budget, _restore, _tidy
+from actors.ppo_run import CHECKPOINTS, CURVE, Budget, _restore, _run, _tidy
 from actors.report import Report
 from actors.stopping import Stopped, Stopping
 from avavla_ray.errors import InputError
@@ -24,6 +26,38 @@ from avavla_ray.evaluation.lag_plot import plot_lag
 from avavla_ray.evaluation.learning_curve import plot_learning_curve
 from avavla_ray.evaluation.timing_tree import REST, describe, kinds, plot_timings, shares
 from avavla_ray.simulators.base import EpisodeSummary, SimulatorConfig
+
+
+class SlowToStart:
+    """What `_run` asks of an algorithm: runners take a while, updates no time."""
+
+    config = AsyncPPOConfig()
+    metrics = MetricsLogger()
+    iteration = 0
+    started = False
+
+    def start_runners(self) -> None:
+        time.sleep(0.4)
+        self.started = True
+
+    def train(self) -> dict:
+        assert self.started
+        self.iteration += 1
+        return {"learners": {"policy": {"kl": 0.0}}, "env_runners": {"num_env_steps_sampled_lifetime": 10}}
+
+    def save_to_path(self, path: str) -> None:
+        Path(path).mkdir()
+
+
+def test_the_start_of_runners_is_no_part_of_a_runs_time_nor_is_a_pause(tmp_path: Path) -> None:
+    points: list[dict[str, float]] = []
+    _run(SlowToStart(), Budget(updates=1), tmp_path, points, 5.0, lambda _: None)  # type: ignore[arg-type]
+    assert [point["total/seconds"] < 0.3 for point in points] == [True]
+    points[-1]["total/seconds"] = 100.0
+    resumed = SlowToStart()
+    resumed.iteration = 1
+    _run(resumed, Budget(updates=2), tmp_path, points, 5.0, lambda _: None)  # type: ignore[arg-type]
+    assert [100.0 <= point["total/seconds"] < 100.3 for point in points] == [True, True]
 
 
 def test_the_first_limit_that_is_reached_ends_the_run() -> None:

@@ -1,0 +1,188 @@
+#!/usr/bin/env python
+"""Which way of doing PPO learns fastest: variants side by side, over seeds, against environment steps and time.
+
+Trains every variant with every seed from the same policy, plays the last policy of each from the same initial states,
+and leaves a picture for each question and one table. Runs the other jobs one after another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avavla_ray.command_line import default_workers, run_job
+
+if TYPE_CHECKING:
+    from avavla_ray.evaluation.ppo_study import Way
+    from avavla_ray.evaluation.study_chain import Chain
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the study (docs/study.md)."""
+
+    suite: str = "tabletop"
+    tasks: tuple[int, ...] = ()
+    """Task indices; all when left out."""
+    panels: tuple[str, ...] = ("asynchrony", "staleness", "what_learns", "cloning")
+    """What is compared. The base of all of them is always trained."""
+    checkpoint: Path | None = None
+    """Policy to start from; cloned for a short while when left out."""
+    demos: str | None = None
+    """Demonstrations that it was cloned from; collected from the scripted expert when both are left out."""
+    recipe: str = "demo"
+    """PPO of the base: a name, or a file of settings."""
+    train_actions: bool = False
+    """The base learns from its executed chunks, too."""
+    env_steps: int = 100_000
+    """Budget of each run."""
+    seeds: tuple[int, ...] = (0, 1)
+    episodes: int = 50
+    """Evaluation episodes a task, of the last policy of each run."""
+    depth: int = 5
+    """Fixed number of latent steps in those."""
+    simulators: int = 2
+    """Simulators in each rollout process."""
+    fragment_decisions: int = 16
+    """Decisions that a simulator takes between two deliveries."""
+    num_runners: int = max(1, default_workers() - 1)
+    """Rollout processes; one core is left to the learner."""
+    max_steps: int | None = None
+    assets: str = "bundled"
+    render: str = "fast"
+    preset: str = "small"
+    """Policy to clone when there is no --checkpoint."""
+    demonstrations: int = 30
+    """Episodes a task to collect for that."""
+    bc_steps: int = 300
+    """Length of that cloning."""
+    seed: int = 0
+    """Of demonstrations and cloning."""
+    output: Path = Path("runs/study")
+    run_id: str | None = None
+    """Identity of this study, in MLflow too; the output folder's name when left out. Given, the same command again
+    goes on with it."""
+    resume: bool = False
+    """Go on in the output folder: what is finished is not done again."""
+    tracking_uri: str | None = None
+    """MLflow store; an SQLite file under runs/ when left out."""
+
+
+# From one --resume to the next. All else is what makes runs comparable.
+MAY_CHANGE = ("panels", "env_steps", "seeds", "episodes", "output", "run_id", "resume", "tracking_uri")
+
+
+def main(settings: Settings) -> None:
+    from actors.settings import recipe, save_recipe
+    from avavla_ray.evaluation.study_chain import Chain
+    from avavla_ray.evaluation.study_files import write_study
+    from avavla_ray.evaluation.study_report import Run
+    from avavla_ray.storage.recorded import recorded
+    from avavla_ray.tracking import check_store, default_uri, track
+    from avavla_ray.training.output import check_output
+
+    uri = settings.tracking_uri or default_uri()
+    check_store(uri)
+    base, family = check(settings)
+    identity = {name: recorded(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    check_output(settings.output, identity, settings.resume)
+    key, ppo, own = settings.run_id or settings.output.name, recipe(settings.recipe), settings.output / "recipe.json"
+    # Those variants that learn actions say so by flags; no flag could undo what the recipe says.
+    save_recipe(own, replace(ppo, train_actions=False, learn_action_std=False), base=settings.recipe)
+    tasks = ["--tasks", *settings.tasks] if settings.tasks else []
+    chain = Chain(
+        settings.output, key, uri, settings.suite,
+        simulator=["--suite", settings.suite, *tasks, "--assets", settings.assets, "--render", settings.render],
+        limit=[] if settings.max_steps is None else ["--max-steps", settings.max_steps],
+    )  # fmt: skip
+    checkpoint, demos = start(settings, chain)
+    first = chain.play("start", checkpoint, settings.depth, settings.episodes)
+    runs: dict[str, list[Run]] = {name: [] for name in family}
+    for seed in settings.seeds:
+        for name, way in family.items():
+            last, points = chain.train(f"{name}-{seed}", [
+                "--checkpoint", checkpoint, "--recipe", own,
+                *way.flags(ppo.update_decisions, demos, ppo.learn_action_std),
+                "--env-steps", settings.env_steps, "--seed", seed,
+                "--num-runners", settings.num_runners, "--min-runners", settings.num_runners,
+                "--simulators", settings.simulators, "--fragment-decisions", settings.fragment_decisions,
+            ])  # fmt: skip
+            # With a larger budget the run goes on, and there is another policy to play.
+            played = f"{name}-{seed}-{settings.env_steps}"
+            runs[name].append(Run(seed, points, chain.play(played, last, settings.depth, settings.episodes)))
+        title = f"{settings.suite}: ways of doing PPO"
+        files = write_study(settings.output, title, settings.panels, base, runs, first)  # of what there is so far
+    with track(
+        f"study {settings.output.name}", kind="study", uri=uri, run_key=key, resume=settings.resume,
+        params={"suite": settings.suite, "recipe": settings.recipe}, output=settings.output,
+    ) as run:  # fmt: skip
+        for file in files:
+            run.log_file(file)
+    print(f"\n{(settings.output / 'study.md').read_text(encoding='utf-8')}\nin {settings.output}")
+
+
+def check(settings: Settings) -> tuple[Way, dict[str, Way]]:
+    """The base and all variants; refuses what can't work, before anything slow starts."""
+    from actors.cloning_stream import check_units
+    from actors.learner_group import check_trainable
+    from actors.settings import recipe
+    from avavla_ray.demonstrations.reader import read_metadata
+    from avavla_ray.errors import InputError
+    from avavla_ray.evaluation.exit_setting import exit_settings
+    from avavla_ray.evaluation.ppo_study import Way, chosen
+    from avavla_ray.policy.checkpoint import load_checkpoint
+    from avavla_ray.policy.config import preset
+    from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.registry import CHAINS, identify, suite_spec
+    from avavla_ray.training.output import check_unused
+
+    if settings.suite.endswith(CHAINS):
+        raise InputError(f"--suite {settings.suite}: a study plays single tasks; take one of them")
+    spec = suite_spec(settings.suite)
+    if not 1 <= settings.episodes <= spec.num_initial_states:
+        raise InputError(f"--episodes {settings.episodes}: {settings.suite} has 1 to {spec.num_initial_states} a task")
+    if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, settings.seeds))}: give one or several, each once")
+    for name in ("env_steps", "bc_steps", "demonstrations", "num_runners", "simulators", "fragment_decisions"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: give at least 1")
+    ppo, policy = recipe(settings.recipe), preset(settings.preset)
+    metadata = None if settings.demos is None else read_metadata(settings.demos)
+    if settings.checkpoint is not None:
+        given = load_checkpoint(settings.checkpoint)
+        policy = given.policy.config
+        check_trainable(policy, settings.checkpoint, ppo)
+        if metadata is not None:
+            check_units(str(metadata.folder), metadata.statistics, given.statistics_of(None))
+    exit_settings((), (settings.depth,), policy)
+    base = Way(
+        max_lag=ppo.max_lag, correction=ppo.correction, train_actions=settings.train_actions or ppo.train_actions,
+        demos=settings.checkpoint is None or settings.demos is not None,
+    )  # fmt: skip
+    family = chosen(settings.panels, base)
+    identify(
+        SimulatorConfig(
+            suite=settings.suite, tasks=settings.tasks, assets=settings.assets, render=settings.render,
+            max_steps=settings.max_steps,
+        )
+    )  # fmt: skip
+    check_unused(settings.output, settings.resume)
+    return base, family
+
+
+def start(settings: Settings, chain: Chain) -> tuple[Path, str | None]:
+    """The policy that all begin with, cloned where none was given, and the demonstrations."""
+    from avavla_ray.policy.config import preset
+
+    if settings.checkpoint is not None:
+        return settings.checkpoint, settings.demos
+    demos, seed = settings.demos, ["--seed", settings.seed]
+    if demos is None:
+        size = ["--image-size", preset(settings.preset).backbone.camera_size]
+        demos = chain.collect(["--episodes", settings.demonstrations, *size, *seed])
+    return chain.clone(settings.bc_steps, ["--demos", demos, "--preset", settings.preset, *seed]), demos
+
+
+if __name__ == "__main__":
+    run_job(main, Settings)
