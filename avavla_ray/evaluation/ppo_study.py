@@ -29,8 +29,7 @@ class Way:
         max_lag: experience of weights more than so many versions old is dropped; 0 is synchronous.
         train_actions: the executed chunks are drawn and learn, too.
         demos: the policy is cloned beside it.
-        delay: updates that experience has to wait for, besides the one or so that it waits anyway; None leaves the
-            queue as it is.
+        delay: updates that experience has to wait for; None leaves the queue as it is.
     """
 
     max_lag: int = 4
@@ -70,8 +69,8 @@ class Line:
 def ways(base: Way) -> dict[str, Way]:
     """All variants by name, the base first.
 
-    Of a lag of L everything waits for L updates, about: for L - 1 by the delay, for one while it is made and the
-    learner is busy. What is one older than L is kept, or a share of it would be dropped at each L.
+    At a lag of L everything waits for L updates, and up to one more goes by while it is made and the learner is busy.
+    What is older than that is kept, too: else variants would also differ in what they throw away.
 
     Raises:
         InputError: the base is synchronous.
@@ -79,7 +78,7 @@ def ways(base: Way) -> dict[str, Way]:
     if base.max_lag == 0:
         raise InputError("the study's base is asynchronous: take a --recipe whose max_lag is more than 0")
     late = {
-        f"{correction}_lag_{lag}": replace(base, correction=correction, max_lag=lag + 1, delay=lag - 1)
+        f"{correction}_lag_{lag}": replace(base, correction=correction, max_lag=lag + 2, delay=lag)
         for lag in LAGS
         for correction in ("decoupled", "naive")
     }
