@@ -18,6 +18,7 @@ from avavla_ray.storage.recorded import recorded
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 ENDING_S = 60.0  # a job that is told to end saves what it has in that time
+HEARD_S = 10.0
 
 
 def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
@@ -34,6 +35,9 @@ def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
         process = subprocess.Popen([sys.executable, str(JOBS / f"{job}.py"), *texts])
         try:
             status = process.wait()
+        except KeyboardInterrupt:
+            _end(process, heard=True)
+            raise
         except BaseException:
             _end(process)
             raise
@@ -43,7 +47,16 @@ def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
     print(f"=== took {time.monotonic() - start:.0f} s", flush=True)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], heard: bool = False) -> None:
+    """Tell a job to end, and kill it if it does not.
+
+    Args:
+        heard: a terminal's Ctrl-C is the job's, too: what it does then is not to be disturbed.
+    """
+    if heard:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(HEARD_S)
+            return
     process.terminate()
     try:
         process.wait(ENDING_S)

@@ -23,7 +23,7 @@ COMMAND = re.compile(r"python (?:/opt/avavla/)?jobs/(\w+)\.py\b([^\n`]*)")
 def commands() -> list[tuple[str, str, str]]:
     """(file, job, its words) of each that is shown."""
     found = []
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), RAYJOB):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/README.md", RAYJOB):
         text = re.sub(r"\\\n\s*", " ", path.read_text())
         if path == RAYJOB:  # a folded scalar: lines that belong together are indented alike
             text = re.sub(r"\n    (?=-)", " ", text)

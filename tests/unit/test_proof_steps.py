@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -256,6 +257,22 @@ def test_a_chain_that_is_told_to_end_lets_its_job_save(tmp_path: Path) -> None:
         assert process.wait(30) == 1
     finally:
         process.kill()
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_job_that_does_not_hear_an_interrupt_is_told_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    monkeypatch.setattr(job_chain, "JOBS", tmp_path)
+    monkeypatch.setattr(job_chain, "HEARD_S", 0.2)
+
+    def interrupt() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        job_chain.run_stage("waiting", "waits", [str(tmp_path)])
     assert (tmp_path / "saved").exists()
 
 

@@ -12,7 +12,8 @@ from avavla_ray.errors import InputError
 TEXTS = (".json", ".jsonl", ".md", ".csv", ".tex", ".txt")
 # An absolute path of two parts or more; not the end of a relative one, nor a part of an address (https://...). JSON
 # writes a new line as two characters, the second of them a letter.
-ABSOLUTE = re.compile(r"(?:(?<=\\[nrt])|(?<![\w./:~\\-]))/(?:[\w.+@=~-]+/)+[\w.+@=~-]*")
+_NEW_LINE = r"(?<=\\[nrt])"
+ABSOLUTE = re.compile(rf"(?:{_NEW_LINE}|(?<![\w./:~\\*-]))/(?:[\w.+@=~-]+/)+[\w.+@=~-]*")
 HOME = re.compile(r"(?<![\w./])~/")
 HOST_IN_IP = re.compile(r"\bip=\d+\.\d+\.\d+\.\d+")
 
@@ -26,8 +27,9 @@ def cleaned(text: str, folders: Sequence[Path]) -> str:
     for folder in folders:
         place = str(folder.absolute())
         if len(place) > 1:
-            text = re.sub(rf"{re.escape(place)}/", "", text)
-            text = re.sub(rf"{re.escape(place)}(?![\w.-])", ".", text)
+            alone = rf"(?:{_NEW_LINE}|(?<![\w.-])){re.escape(place)}"  # not the end of another path
+            text = re.sub(rf"{alone}/", "", text)
+            text = re.sub(rf"{alone}(?![\w.-])", ".", text)
     text = ABSOLUTE.sub(lambda found: "<path>/" + found[0].rstrip("/").rpartition("/")[2], text)
     text = HOST_IN_IP.sub("ip=<host>", text)
     host = _host()
