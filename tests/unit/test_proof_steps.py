@@ -265,10 +265,12 @@ def test_a_job_that_does_not_hear_an_interrupt_is_told_to_end(tmp_path: Path, mo
     monkeypatch.setattr(job_chain, "JOBS", tmp_path)
     monkeypatch.setattr(job_chain, "HEARD_S", 0.2)
 
+    main = threading.get_ident()
+
     def interrupt() -> None:
         while not (tmp_path / "begun").exists():
             time.sleep(0.02)
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
