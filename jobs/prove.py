@@ -129,7 +129,8 @@ def prove(chosen: Proof, settings: Settings, folder: Path, uri: str) -> None:
     Raises:
         InputError: the folder holds another proof, or something does not fit. SystemExit: a job failed.
     """
-    from avavla_ray.evaluation.proofs.chain import run_chain
+    from avavla_ray.evaluation.proofs.chain import WITHOUT_SIMULATORS, run_chain
+    from avavla_ray.evaluation.proofs.cloning_curve import keep_cloning_curve
     from avavla_ray.evaluation.proofs.publish import publish
     from avavla_ray.evaluation.proofs.result import TABLE, write_result
     from avavla_ray.storage.recorded import recorded
@@ -142,6 +143,9 @@ def prove(chosen: Proof, settings: Settings, folder: Path, uri: str) -> None:
         identity = {"proof": chosen.name, **asked, "checkpoint": start}
         check_output(folder, json.loads(json.dumps(identity)), resume=(folder / SETTINGS).is_file())
         notes = run_chain(chosen, folder, num_runners=settings.num_runners, uri=uri)
+        for step in chosen.steps:
+            if step.job in WITHOUT_SIMULATORS:
+                keep_cloning_curve(folder / step.key, uri)
         command = " ".join(
             [f"python jobs/prove.py {chosen.name}", *(f"--{name} {value}" for name, value in asked.items()),
              *([] if start is None else [f"--checkpoint {start}"])]

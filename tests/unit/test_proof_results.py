@@ -6,8 +6,9 @@ import json
 import socket
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import imageio.v3 as imageio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.evaluation.proofs import private
 from avavla_ray.evaluation.proofs.catalogue import PROOFS
+from avavla_ray.evaluation.proofs.cloning_curve import cloning_points, keep_cloning_curve, plot_cloning
 from avavla_ray.evaluation.proofs.notes import Notes
 from avavla_ray.evaluation.proofs.private import check_public, cleaned
 from avavla_ray.evaluation.proofs.publish import check_place, merged, publish
@@ -187,6 +189,35 @@ def test_half_the_steps_and_success_as_before() -> None:
     assert SuccessAtLeast("none", 0.0).judge(rows).reached == MISSED
     assert IntervalsApart("half", "more").judge(rows).reached == REACHED
     assert IntervalsApart("more", "half").judge(rows).reached == MISSED
+
+
+class Metric(NamedTuple):
+    step: int
+    value: float
+    timestamp: int
+
+
+class Store:
+    """MLflow's client, of which only histories are asked."""
+
+    def get_metric_history(self, run: str, name: str) -> list[Metric]:
+        assert run == "r"
+        again = [Metric(20, 0.3, 7), Metric(10, 0.5, 1), Metric(20, 0.4, 2)]  # step 20 was done again after a kill
+        return {"train/l1": again, "val/l1": [Metric(20, 0.6, 9)]}.get(name, [])
+
+
+def test_a_cloning_curve_has_each_step_once_and_is_drawn(tmp_path: Path) -> None:
+    points = cloning_points(Store(), "r")
+    assert points == [{"step": 10, "train/l1": 0.5}, {"step": 20, "train/l1": 0.3, "val/l1": 0.6}]
+    plot_cloning(tmp_path / "x.png", points, "cloning")
+    assert imageio.imread(tmp_path / "x.png").std() > 0
+
+
+def test_a_store_that_is_away_costs_the_curve_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.json").write_text('{"run": "0123456789abcdef"}')
+    keep_cloning_curve(tmp_path, f"sqlite:///{tmp_path}/empty.db")
+    assert "no learning curve" in capsys.readouterr().out
+    assert not (tmp_path / "learning_curve.png").exists()
 
 
 def test_a_result_holds_what_is_published_with_relative_paths(tmp_path: Path) -> None:

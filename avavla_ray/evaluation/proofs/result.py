@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from avavla_ray.evaluation.proofs.cloning_curve import CURVE, PICTURE
 from avavla_ray.evaluation.proofs.notes import Notes
 from avavla_ray.evaluation.proofs.private import TEXTS, check_public, cleaned
 from avavla_ray.evaluation.proofs.rows import is_result, proof_rows, result_path
@@ -19,6 +20,8 @@ RESULT, ROWS, TABLE = "result", "row.json", "table.md"
 _PPO = ("summary.json", "curve.jsonl", "learning_curve.png", "lag.png")
 # What of a job's folder is kept; results of exit settings besides.
 KEPT: dict[str, tuple[str, ...]] = {
+    "bc_libero": (CURVE, PICTURE),
+    "bc_calvin": (CURVE, PICTURE),
     "ppo_libero": _PPO,
     "ppo_calvin": _PPO,
     "calibrate_exit": ("summary.json", "calibration.md", "reliability.png", "exits.png"),

@@ -23,7 +23,7 @@ from avavla_ray.files import write_text
 SUMMARY, README = "summary.json", "README.md"
 BEGIN, END = "<!-- proofs -->", "<!-- end proofs -->"
 NOT_RUN = "not run yet"
-PICTURES = ("ppo/learning_curve.png", "sweep/pareto.png", "calibrated/reliability.png")
+PICTURES = ("bc/learning_curve.png", "ppo/learning_curve.png", "sweep/pareto.png", "calibrated/reliability.png")
 
 Row = Mapping[str, Any]
 
