@@ -1,97 +1,38 @@
-"""What a proof publishes: rows with intervals and verdicts, files that name no machine, and the tables of results/."""
+"""What a proof says: rows with intervals, comparisons and verdicts, and the files of its result."""
 
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import imageio.v3 as imageio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.chain_results import ChainRecord, summarise_chains
 from avavla_ray.evaluation.episode import EpisodeRecord
 from avavla_ray.evaluation.exit_setting import ExitSetting
-from avavla_ray.evaluation.proofs import private
-from avavla_ray.evaluation.proofs.catalogue import PROOFS
 from avavla_ray.evaluation.proofs.cloning_curve import cloning_points, keep_cloning_curve, plot_cloning
 from avavla_ray.evaluation.proofs.notes import Notes
-from avavla_ray.evaluation.proofs.private import check_public, cleaned
-from avavla_ray.evaluation.proofs.publish import check_place, merged, publish
 from avavla_ray.evaluation.proofs.result import write_result
 from avavla_ray.evaluation.proofs.rows import proof_rows
-from avavla_ray.evaluation.proofs.step import Inside, Play, Proof, Step
-from avavla_ray.evaluation.proofs.table import BEGIN, END, NOT_RUN, all_tables, read_rows, split_readme, write_tables
+from avavla_ray.evaluation.proofs.step import Proof, Step
+from avavla_ray.evaluation.proofs.table import all_tables
 from avavla_ray.evaluation.proofs.targets import (
     BY_ESTIMATE,
     MISSED,
     REACHED,
-    GainAtLeast,
     IntervalsApart,
     LatentStepsAtMost,
     LengthAtLeast,
     LongerThan,
     SuccessAtLeast,
-    SuccessBetween,
     SuccessInside,
 )
 from avavla_ray.evaluation.results import summarise
-
-ROOT = Path(__file__).resolve().parents[2]
-PPO = Step("ppo", "PPO", "ppo_libero", (), "checkpoint/manifest.json")
-BEFORE = Step("before", "evaluation", "evaluate", (), "table.md")
-AFTER = Step("after", "evaluation", "evaluate", ("--checkpoint", Inside("ppo/checkpoint")), "table.md")
-PROOF = Proof(
-    "gain", "PPO helps.", (BEFORE, PPO, AFTER), (Play("BC", "before"), Play("PPO", "after", against="BC")),
-    (SuccessBetween("BC", 0.1, 0.6), GainAtLeast("PPO", "BC", 0.25), IntervalsApart("PPO", "BC")),
-)  # fmt: skip
-ASKED = {"seed": 3, "assets": "bundled", "render": "fast"}
-COMMAND = "python jobs/prove.py gain --seed 3"
-
-
-def played(folder: Path, won: int, *, depth: int = 5, steps: int = 5, path: str = "ppo/checkpoint") -> None:
-    """An evaluation as jobs/evaluate.py leaves it: 40 episodes, the first `won` of them successes."""
-    setting = ExitSetting(fixed_depth=depth)
-    records = [EpisodeRecord(setting.label, 0, n, n < won, 16, [steps] * 2, [10.0, 12.0]) for n in range(40)]
-    told = {"commit": "c0ffee", "deviations": ["render fast instead of reference"], "simulator": {}}
-    result = summarise(
-        setting, records, {0: "reach"}, suite="libero_object", assets="bundled", render="fast", provenance=told,
-        checkpoint_path=path,
-    )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{setting.label}.json").write_text(json.dumps(result))
-    (folder / "run.json").write_text('{"job": "evaluate", "run_id": "x", "finished": null}')
-    (folder / "table.md").write_text("a table\n")
-    (folder / "videos").mkdir(exist_ok=True)
-    (folder / f"videos/PPO_task0_{setting.label}.mp4").write_bytes(b"film")
-
-
-def finished(folder: Path, *, before: int = 12, after: int = 36) -> Notes:
-    """The folder of PROOF after its chain."""
-    path = str(folder / "ppo/checkpoint")
-    played(folder / "before", before, path=path)
-    played(folder / "after", after, path=path)
-    (folder / "ppo/checkpoint").mkdir(parents=True)
-    (folder / "ppo/checkpoint/manifest.json").write_text("{}")
-    (folder / "ppo/summary.json").write_text(json.dumps({"checkpoint": path}))
-    (folder / "ppo/curve.jsonl").write_text('{"total/env_steps": 1}\n')
-    (folder / "ppo/learning_curve.png").write_bytes(b"picture")
-    notes = Notes(folder)
-    for step in PROOF.steps:
-        with notes.running(step, "c0ffee", "2 x processor"):
-            pass
-        notes.steps[step.key]["seconds"] = 60.0
-    return notes
-
-
-def rows_of(folder: Path, **won: int) -> dict[str, dict[str, Any]]:
-    rows = proof_rows(PROOF, finished(folder, **won), command=COMMAND, asked=ASKED)
-    return {row["row"]: row for row in rows}
+from tests.support.proofs import ASKED, BEFORE, COMMAND, PROOF, finished, played, rows_of
 
 
 def test_rows_have_the_keys_that_others_rely_on(tmp_path: Path) -> None:
@@ -232,129 +173,3 @@ def test_a_result_holds_what_is_published_with_relative_paths(tmp_path: Path) ->
     assert "**missed**" not in (result / "table.md").read_text()
     again = write_result(PROOF, Notes(tmp_path / "gain-3"), command=COMMAND, asked=ASKED)
     assert {str(path.relative_to(again)) for path in again.rglob("*") if path.is_file()} == found
-
-
-def test_publishing_replaces_the_rows_of_its_proof_and_seed_only(tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    results.mkdir()
-    (results / "README.md").write_text(f"# Ours\n\n{BEGIN}\nyesterday\n{END}\n\nThe end.\n")
-    old = {**rows_of(tmp_path / "old")["PPO"], "success_rate": 0.111, "wall_minutes": 777.0}
-    others = [{**old, "proof": "bc_object", "name": "bc_object/BC"}, {**old, "seed": 2}, old]
-    (results / "summary.json").write_text(json.dumps(others))
-    result = write_result(PROOF, finished(tmp_path / "gain-3"), command=COMMAND, asked=ASKED)
-    assert publish(result, results) == results / "gain-3"
-    rows = read_rows(results / "summary.json")
-    kept = [(each["proof"], each["seed"], each["row"], each["success_rate"]) for each in rows]
-    assert kept == [
-        ("bc_object", 3, "PPO", 0.111), ("gain", 2, "PPO", 0.111), ("gain", 3, "BC", 0.3), ("gain", 3, "PPO", 0.9),
-    ]  # fmt: skip
-    text = (results / "README.md").read_text()
-    assert text.startswith("# Ours\n")
-    assert text.endswith("\n\nThe end.\n")
-    assert "yesterday" not in text
-    assert "![gain-3/ppo/learning_curve.png](gain-3/ppo/learning_curve.png)" in text
-    assert "+60.0 points" in text
-    publish(result, results)
-    assert (read_rows(results / "summary.json"), (results / "README.md").read_text()) == (rows, text)
-
-
-keys = st.tuples(st.sampled_from("abc"), st.integers(0, 2))
-
-
-@given(st.lists(keys), keys, st.integers(1, 3))
-def test_no_row_of_another_proof_or_seed_is_lost(before: list[tuple[str, int]], mine: tuple[str, int], n: int) -> None:
-    old = [{"proof": proof, "seed": seed, "number": i} for i, (proof, seed) in enumerate(before)]
-    new = [{"proof": mine[0], "seed": mine[1], "number": -i} for i in range(1, n + 1)]
-    rows = merged(old, new)
-    assert [row for row in rows if (row["proof"], row["seed"]) == mine] == new
-    others = [row for row in old if (row["proof"], row["seed"]) != mine]
-    assert [row for row in rows if row not in new] == sorted(others, key=lambda row: (row["proof"], row["seed"]))
-    assert merged(rows, new) == rows
-
-
-def test_a_proof_that_nobody_has_run_says_so_and_a_missed_target_is_not_hidden(tmp_path: Path) -> None:
-    text = all_tables([], tmp_path)
-    assert text.count(f"`: {NOT_RUN}.") == len(PROOFS)
-    missed = rows_of(tmp_path, before=26, after=32)["PPO"]
-    assert all_tables([missed], tmp_path).count("**missed**") == 2 * len(missed["targets"])
-
-
-def test_the_tables_of_the_repository_are_those_of_its_summary() -> None:
-    """Otherwise: python -m avavla_ray.evaluation.proofs.table results"""
-    results = ROOT / "results"
-    head, tail = split_readme(results / "README.md")
-    tables = all_tables(read_rows(results / "summary.json"), results)
-    assert (results / "README.md").read_text() == f"{head}{BEGIN}\n\n{tables}\n{END}{tail}"
-
-
-def test_the_repository_publishes_no_path_of_a_machine() -> None:
-    for path in (path for path in (ROOT / "results").rglob("*") if path.is_file()):
-        check_public(path)
-
-
-def test_results_without_a_place_for_tables_are_refused(tmp_path: Path) -> None:
-    check_place(tmp_path / "not there yet")
-    (tmp_path / "README.md").write_text("# Ours\n")
-    with pytest.raises(InputError, match="lacks the lines <!-- proofs -->"):
-        check_place(tmp_path)
-    (tmp_path / "README.md").unlink()
-    (tmp_path / "summary.json").write_text('{"proof": 1}')
-    with pytest.raises(InputError, match="no list of rows"):
-        check_place(tmp_path)
-    (tmp_path / "summary.json").write_text("[")
-    with pytest.raises(InputError, match="not readable"):
-        write_tables(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"a": "PROOF/bc/checkpoint"}', '{"a": "bc/checkpoint"}'),
-        ('{"a": "PROOF"}', '{"a": "."}'),
-        ("CWD/runs/x, and PROOF-2/y", "runs/x, and proof-2/y"),
-        ("error in /usr/lib/python3/x.py at line 1", "error in <path>/x.py at line 1"),
-        ('"failed:\\n/data/sets/x\\n/data/x"', '"failed:\\nx\\n<path>/x"'),
-        ("sqlite:////data/sets/runs/mlflow.db", "sqlite:///runs/mlflow.db"),
-        ("/mnt/data/sets/x", "<path>/x"),
-        ("https://a.org/b/c, s3://bucket/runs/x, 3 m/s, a/b/c, ../x/y", None),
-        ("actor died (ip=10.0.0.7)", "actor died (ip=<host>)"),
-        ("on box-17: dead; mybox-17x", "on <host>: dead; mybox-17x"),
-    ],
-)
-def test_paths_become_relative(text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "box-17")
-    place, here = Path("/data/sets/proof"), Path("/data/sets")
-    text = text.replace("PROOF", str(place)).replace("CWD", str(here))
-    assert cleaned(text, (place, here)) == (expected or text)
-
-
-@pytest.mark.parametrize("name", ["x.json", "x.png"])
-@pytest.mark.parametrize("private_path", ["HOME", "CWD"])
-def test_a_file_with_a_folder_of_this_machine_is_refused(
-    name: str, private_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Path, "home", lambda: Path("/people/ada"))
-    monkeypatch.chdir(tmp_path)
-    secret = {"HOME": "/people/ada", "CWD": str(tmp_path)}[private_path]
-    path = tmp_path / name
-    path.write_bytes(b"\x00 fine, https://people.org/a/b")
-    check_public(path)
-    path.write_bytes(f"trained in {secret}/x".encode())
-    with pytest.raises(InputError, match=f"names {secret}"):
-        check_public(path)
-
-
-@pytest.mark.parametrize("text", ["see /data/sets/x", "~/runs", '"a\\n/opt/b/c"', "ran on box-17."])
-def test_a_text_with_another_path_or_the_host_is_refused(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "box-17")
-    path = tmp_path / "x.md"
-    path.write_text(text)
-    with pytest.raises(InputError, match="this machine"):
-        check_public(path)
-
-
-def test_a_name_that_is_a_word_is_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "gethostname", lambda: "localhost")
-    assert private.cleaned("localhost", ()) == "localhost"
