@@ -28,7 +28,7 @@ class Settings:
     latent_steps: int | None = None
     """K, the most latent steps of a decision; the preset's when left out."""
     recipe: str = "default"
-    """Named training settings (default, paper, demo, tiny), or a TOML file of them (docs/training.md)."""
+    """Named training settings (default, paper, libero, few, demo, tiny), or a TOML file of them (docs/training.md)."""
     steps: int | None = None
     """Optimizer steps of all stages together."""
     minutes: float | None = None

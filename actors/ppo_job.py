@@ -36,7 +36,7 @@ class Settings:
     updates: int | None = None
     """Budget of updates."""
     recipe: str = "paper"
-    """Named training settings: paper, demo, tiny, or a file of jobs/sweep_gae.py (JSON or TOML)."""
+    """Named training settings: paper, libero, demo, tiny, or a file of jobs/sweep_gae.py (JSON or TOML)."""
     update_decisions: int | None = None
     """Decisions an update waits for, over all learner ranks."""
     minibatch_decisions: int | None = None

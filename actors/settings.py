@@ -163,6 +163,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "update_decisions": 128, "minibatch_decisions": 32, "critic_lr": 1e-3, "train_gate": True,
         "demonstration_weight_end": 0.1,
     },
+    # LIBERO on two cores (results/): whole chunks are drawn, so widely that a chunk ends a centimetre elsewhere; what
+    # succeeds is known at an episode's end only, twenty to thirty decisions later.
+    "libero": {
+        "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 128, "epochs": 2,
+        "policy_lr": 2e-4, "critic_lr": 1e-3, "gae_lambda": 0.99, "latent_coefficient": 0.2, "lambda_entropy": 0.0,
+        "lambda_delta": 0.0, "target_kl": 1.0,
+    },
     # Seconds, for tests.
     "tiny": {
         "update_decisions": 16, "minibatch_decisions": 8, "epochs": 1, "demonstration_streams": 2, "train_gate": True,

@@ -37,7 +37,7 @@ class Settings:
     env_steps: int = 20_000
     """Environment steps of a run that goes to its end."""
     recipe: str = "paper"
-    """Training settings around what is swept: paper, demo, tiny, or a file."""
+    """Training settings around what is swept: paper, libero, demo, tiny, or a file."""
     train_gate: bool | None = None
     """Train the exit gate too; the recipe's choice when left out."""
     exit_threshold: float | None = None

@@ -184,6 +184,12 @@ RECIPES: dict[str, dict[str, Any]] = {
         "steps": 160_000, "streams": 64, "augmentation": OPENVLA,
         "stages": (Stage(CLONING, 100, 1e-4), Stage(WARM_UP, 50, 1e-4), Stage(CALIBRATION, 10, 1e-4)),
     },
+    # Ten tasks of LIBERO by one `small` policy from fifty demonstrations a task: an hour on two cores (results/).
+    "libero": {
+        "steps": 10_000, "average": 0.999, "stages": (Stage(CLONING, 0.9), Stage(WARM_UP, 0.1)), "validations": 5,
+    },
+    # The same from a handful of demonstrations a task, for PPO to go on from.
+    "few": {"steps": 2000, "average": 0.999, "stages": (Stage(CLONING, 0.8), Stage(WARM_UP, 0.2)), "validations": 2},
     # One task and some thirty demonstrations on two cores: where success lies clearly between 0 and 1. The steps make
     # the outcome the same on faster machines, the minutes end it on slower ones.
     "demo": {"steps": 1000, "minutes": 3.5, "streams": 16},
