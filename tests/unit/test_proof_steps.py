@@ -17,7 +17,7 @@ import pytest
 
 from avavla_ray import job_chain
 from avavla_ray.errors import InputError
-from avavla_ray.evaluation.proofs import chain
+from avavla_ray.evaluation.proofs import chain, cloning_curve
 from avavla_ray.evaluation.proofs.catalogue import PROOFS, Options, proof
 from avavla_ray.evaluation.proofs.notes import Notes
 from avavla_ray.evaluation.proofs.step import Inside, Play, Proof, Step
@@ -220,7 +220,8 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     assert not (tmp_path / "runs/proofs").exists()
 
 
-def test_a_folder_of_another_proof_is_refused(tmp_path: Path, jobs: Jobs) -> None:
+def test_a_folder_of_another_proof_is_refused(tmp_path: Path, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloning_curve, "keep_cloning_curve", lambda *_: None)  # these jobs track nothing
     settings = prove.Settings("chain", seed=1)
     with pytest.raises(InputError, match="holds 0 results"):  # of jobs that evaluated nothing
         prove.prove(CHAIN, settings, tmp_path, "sqlite:///x.db")
