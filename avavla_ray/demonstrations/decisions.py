@@ -141,6 +141,10 @@ class DrawLoader:
             request, np.stack(images), instructions[0], np.stack(proprio), np.stack(actions), np.stack(mask)
         )
 
+    def count(self, request: Request) -> int:
+        """How many decisions a request loads."""
+        return len(self._place(request.draw)[1]) - request.first_position
+
     def instruction(self, draw: Draw) -> str:
         """What the robot was told in a draw's episode."""
         return self.mixture.datasets[draw.dataset].episodes[self._place(draw)[0]].instruction

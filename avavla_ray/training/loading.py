@@ -2,6 +2,10 @@
 
 Ray Data runs a finite pipeline, a walk has no end. So requests are cut into legs, each a pipeline of its own over a
 list of draws; the next leg is started while the present one still delivers.
+
+A leg has to fit into memory whole. Where Ray Data (2.60) holds tasks back because nobody takes what they have made,
+its scheduling loop polls without a pause, since their output counts as ready. It does so in the process that trains: it
+took half of each core, and the training thread waited for Python's lock after every operation.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from avavla_ray.machines import for_learners
 _ARRAYS = ("images", "proprio", "actions", "mask")
 _NUMBER, _ERROR = "number", "error"
 _QUEUED = 2  # blocks that are taken out of the object store before they are asked for
+_ROOM = 16  # times what a leg holds: Ray Data gives each operator's output a small share of its limit
 _NOTICE = 30.0  # seconds without any decision after which the wait is announced
 
 
@@ -53,9 +58,9 @@ class RayDataSource:
         Args:
             cpus: tasks of a leg at a time, at least one. They claim no CPU of the cluster: whoever trains has to hold
                 as many for them, or an elastic run would take them all for workers and starve.
-            draws_per_task, tasks_per_leg: how requests are cut. A leg under way costs this process a tenth of a core,
-                which polls, one that waits in memory nothing: so legs are short.
-            megabytes: of decisions that a leg may keep in the object store, of two legs at a time.
+            draws_per_task, tasks_per_leg: how requests are cut at most. The first leg is a single task, from which the
+                size of a decision is learned.
+            megabytes: of decisions in a leg, so that it is cut shorter; two are in the object store at a time.
             patience: seconds without any decision after which loading counts as stuck; more than `EpisodeReader` waits
                 for a silent store.
 
@@ -66,30 +71,44 @@ class RayDataSource:
             raise InputError(f"{cpus} CPUs and {megabytes} MB to load demonstrations with: give more than 0")
         self.loader, self.cpus, self.patience = loader, cpus, patience
         self._draws_per_task, self._tasks_per_leg, self._megabytes = draws_per_task, tasks_per_leg, megabytes
+        self._decision_bytes: float | None = None
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # each leg would announce itself
 
     def __call__(self, requests: Iterator[Request]) -> Generator[Decisions, None, None]:
         """The decisions of each request, in order. Closing the generator ends what is under way."""
         loader = ray.put(self.loader)
-        length = self._draws_per_task * self._tasks_per_leg
         legs: deque[_Leg] = deque()
 
         def start() -> None:
-            coming = list(itertools.islice(requests, length))
+            coming = self._next_leg(requests)
             if coming:
                 legs.append(_Leg(coming, self, loader))
 
         try:
             start()
             while legs:
+                half = len(legs[0].requests) // 2
                 for place, decisions in enumerate(legs[0].decisions()):
-                    if place == length // 2:
+                    self._decision_bytes = decisions.images[0].nbytes
+                    if place == half:
                         start()
                     yield decisions
                 legs.popleft().close()
         finally:
             for leg in legs:
                 leg.close()
+
+    def _next_leg(self, requests: Iterator[Request]) -> list[Request]:
+        """As many of them as fit, but at least one."""
+        if self._decision_bytes is None:
+            return list(itertools.islice(requests, self._draws_per_task))
+        leg, room = list[Request](), float(self._megabytes * 2**20)
+        for request in itertools.islice(requests, self._draws_per_task * self._tasks_per_leg):
+            leg.append(request)
+            room -= self.loader.count(request) * self._decision_bytes
+            if room <= 0:
+                break
+        return leg
 
     def _pipeline(self, requests: Sequence[Request], loader: Any) -> ray.data.Dataset:
         """One block for `draws_per_task` requests."""
@@ -100,7 +119,7 @@ class RayDataSource:
         context.target_max_block_size = None  # a draw must not be cut in two
         context.execution_options = ExecutionOptions(
             preserve_order=True,
-            resource_limits=ExecutionResources.for_limits(object_store_memory=self._megabytes * 2**20),
+            resource_limits=ExecutionResources.for_limits(object_store_memory=_ROOM * self._megabytes * 2**20),
         )
         placed = {"resources": where} if (where := for_learners()) else {}  # without a CPU they would run anywhere
         with DataContext.current(context):
@@ -115,10 +134,14 @@ class RayDataSource:
 
 
 class _Leg:
-    """A pipeline over some requests, and the thread that empties it."""
+    """A pipeline over some requests, and the thread that empties it.
+
+    Attributes:
+        requests: at least one.
+    """
 
     def __init__(self, requests: list[Request], source: RayDataSource, loader: Any) -> None:
-        self._requests, self._source = requests, source
+        self.requests, self._source = requests, source
         self._blocks: queue.Queue[dict[str, np.ndarray] | Exception | None] = queue.Queue(_QUEUED)
         self._ended = threading.Event()
         pipeline = source._pipeline(requests, loader)
@@ -147,7 +170,7 @@ class _Leg:
             return
 
     def decisions(self) -> Iterator[Decisions]:
-        waiting = iter(self._requests)
+        waiting = iter(self.requests)
         while (block := self._next_block()) is not None:
             if _ERROR in block:
                 raise InputError(str(block[_ERROR][0]))

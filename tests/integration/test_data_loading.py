@@ -105,21 +105,23 @@ def test_a_draw_that_is_larger_than_rays_blocks_stays_whole(mixture, monkeypatch
     walk.close()
 
 
-def test_what_waits_in_memory_is_bounded(mixture, tmp_path):
+def test_what_waits_in_memory_is_bounded_and_is_all_there(mixture, tmp_path):
+    """A leg is cut to fit, and nothing of it is held back: Ray Data would poll without a pause meanwhile."""
     settings = WindowSettings(streams=1)
     loader = CountedLoader(mixture, settings)
     loader.folder = tmp_path
     walk = WindowWalk(mixture, word_lengths, settings)
-    requests = itertools.islice(walk._schedule.requests(walk.mine), 400)
-    decisions = RayDataSource(loader, draws_per_task=4, tasks_per_leg=100, megabytes=1)(requests)
-    next(decisions)
+    requests = list(itertools.islice(walk._schedule.requests(walk.mine), 400))
+    decisions = RayDataSource(loader, draws_per_task=4, tasks_per_leg=100, megabytes=1)(iter(requests))
+    for _ in range(3):  # the first leg is a task of four; in its middle the next one starts
+        next(decisions)
     before = -1
     while before < (before := len(list(tmp_path.iterdir()))):
         time.sleep(1.0)
     decisions.close()
-    size = 4 * 2 * 32 * 32 * 3 * 4  # bytes of four draws of four decisions
-    assert before * size / 4 < 4 * 2**20
-    assert before > 4, "nothing was loaded ahead"
+    sizes = np.cumsum([2 * 32 * 32 * 3 * loader.count(request) for request in requests[4:]])
+    assert before == 4 + 1 + np.searchsorted(sizes, 2**20)
+    assert 4 + 4 < before < 400
 
 
 def test_loading_claims_no_cpu_of_a_cluster_that_trains_on_all(mixture):
