@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -94,4 +95,4 @@ def test_a_sweep_writes_no_secret(tmp_path: Path, begun: None) -> None:
 def test_a_chain_shows_no_secret(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/true")
     run_stage("cloning", "bc_libero", ["--demos", SECRET])
-    assert f"$ python jobs/bc_libero.py --demos {SHOWN}\n" in capfd.readouterr().out
+    assert f"$ python jobs/bc_libero.py --demos {shlex.quote(SHOWN)}\n" in capfd.readouterr().out
