@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from avavla_ray.storage.recorded import recorded
+from avavla_ray.told_to_end import leaving_on_sigterm
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 ENDING_S = 60.0  # a job that is told to end saves what it has in that time
@@ -31,7 +29,7 @@ def run_stage(title: str, job: str, words: Sequence[Any]) -> None:
     """
     start, texts = time.monotonic(), [str(word) for word in words]
     print(f"\n=== {title}\n$ python jobs/{job}.py {shlex.join(recorded(texts))}", flush=True)
-    with _ending_on_sigterm():
+    with leaving_on_sigterm("told to end (SIGTERM)"):
         process = subprocess.Popen([sys.executable, str(JOBS / f"{job}.py"), *texts])
         try:
             status = process.wait()
@@ -63,21 +61,3 @@ def _end(process: subprocess.Popen[bytes], heard: bool = False) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-@contextlib.contextmanager
-def _ending_on_sigterm() -> Iterator[None]:
-    """SIGTERM leaves the block by SystemExit, where nobody else has said what it does."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        print("told to end (SIGTERM)", file=sys.stderr, flush=True)
-        raise SystemExit(1)
-
-    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if own:
-        signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        if own:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)

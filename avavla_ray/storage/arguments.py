@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 from avavla_ray.errors import InputError
+from avavla_ray.told_to_end import leaving_on_sigterm
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 OUTPUT = "output"
@@ -72,7 +70,7 @@ def mirrored(uri: str) -> Iterator[Any]:
         held = f"generation {newest.generation}" if newest.generation else "nothing yet"
         print(f"{place} holds {held}; working in {staging.folder}", flush=True)
         try:
-            with _leaving_on_sigterm(), Mirror(Publisher(staging.folder, place, staging.notes, newest), seconds):
+            with leaving_on_sigterm(), Mirror(Publisher(staging.folder, place, staging.notes, newest), seconds):
                 yield staging.folder
         except Unpublished as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -99,20 +97,3 @@ def _places(words: list[str], settings_type: Any) -> dict[str, tuple[int, str, s
                 raise InputError(f"{option} is given twice: give it once")
             found[name] = index, f"{option}=" if equals else "", value
     return found
-
-
-@contextlib.contextmanager
-def _leaving_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block by SystemExit, as Ctrl-C does, so that what there is can be published."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(1)
-
-    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if own:
-        signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        if own and signal.getsignal(signal.SIGTERM) == leave:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
