@@ -265,17 +265,20 @@ def test_a_job_that_does_not_hear_an_interrupt_is_told_to_end(tmp_path: Path, mo
     (tmp_path / "waits.py").write_text(WAITS)
     monkeypatch.setattr(job_chain, "JOBS", tmp_path)
     monkeypatch.setattr(job_chain, "HEARD_S", 0.2)
-
-    main = threading.get_ident()
+    main, before = threading.get_ident(), signal.getsignal(signal.SIGINT)
 
     def interrupt() -> None:
         while not (tmp_path / "begun").exists():
             time.sleep(0.02)
         signal.pthread_kill(main, signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        job_chain.run_stage("waiting", "waits", [str(tmp_path)])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            job_chain.run_stage("waiting", "waits", [str(tmp_path)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "saved").exists()
 
 
