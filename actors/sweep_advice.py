@@ -21,9 +21,14 @@ def advise(
     label, cost = results[0]["label"], STEPS if budget is None else budget.cost
     rows = report.finish(results, f"{label} on {', '.join(suites)}: what thinking less costs", budget)
     by_title = {setting_of(result).title: setting_of(result) for result in results}
-    best = choose(rows, cost, budget, settings.give_up)
+    choice = [row for row in rows if settings.recommend == "any" or by_title[row.title].fixed_depth is None]
+    best = choose(choice, cost, budget, settings.give_up)
     chosen = None if best is None else by_title[best.title]
-    notes = [f"Chosen among {len(rows)} settings: the best of many looks better than it is."]
+    notes = [f"Chosen among {len(choice)} settings: the best of many looks better than it is."]
+    if len(choice) < len(rows):
+        cheaper = choose(rows, cost, budget, settings.give_up)
+        if cheaper is not None and cheaper != best:
+            notes.append(f"Fixed depths were no choice; by the same rule it would have been {cheaper.title}.")
     if sweep is not None and chosen is not None:
         notes += [*sweep.compare(chosen), *sweep.confirm(chosen)]
     if sweep is None:
@@ -43,6 +48,8 @@ def advise(
         if budget is not None
         else f"the cheapest in {cost} that gives up at most {100 * settings.give_up:g} points of the highest success"
     )
+    if len(choice) < len(rows):
+        rule += ", of the settings where the gate decides"
     found = {
         "label": label, "suites": suites, "checkpoint": results[0]["checkpoint"],
         "episodes": sum(result["episodes"] for result in results if setting_of(result) == chosen), "notes": notes,

@@ -65,7 +65,7 @@ def with_default_output(argv: Sequence[str], job: str, settings_type: Any, envir
 @contextlib.contextmanager
 def continued(settings: Settings, job: str) -> Iterator[Settings | None]:
     """The settings to run a job with: resuming, where a --run-id was given and OUTPUT holds that run. None when it is
-    finished. Inside the block no other process that was given one runs in OUTPUT; at its end the run is finished.
+    finished, unless --resume asks for what was given up on the way. Inside the block no other process that was given one runs in OUTPUT; at its end the run is finished.
 
     Raises:
         InputError: OUTPUT holds another run, or another process runs in it.
@@ -87,7 +87,7 @@ def continued(settings: Settings, job: str) -> Iterator[Settings | None]:
                 f"{output} holds run {before['run_id']} of {before['job']}: give another --run-id or another --output"
             )
         asked = _asked(settings)
-        if before is not None and before["finished"] == asked:
+        if before is not None and before["finished"] == asked and not known.resume:
             print(f"run {run_id} is finished, its results are in {output}: for a new one give another --run-id")
             yield None
             return

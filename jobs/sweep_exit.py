@@ -52,6 +52,8 @@ class Settings:
     """Budget: mean latent steps a decision."""
     max_ms: float | None = None
     """Budget: mean milliseconds a decision, on this machine as loaded as it is."""
+    recommend: Literal["any", "adaptive"] = "any"
+    """What may become the preset: any setting, or only those where the gate decides; fixed depths are played anyway."""
     give_up: float = 0.01
     """Without a budget: share of success that may be given up for a cheaper setting; 0.01 is one point."""
     trials: int = 20
@@ -199,6 +201,8 @@ def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:
     if depths is None:
         depths = tuple(depth for depth in DEPTHS if depth <= subject.depth) if grid else ()
     depths = tuple(dict.fromkeys((*depths, subject.depth)))
+    if settings.recommend == "adaptive" and not (thresholds or settings.search != "grid" and thinks):
+        raise InputError("--recommend adaptive: no threshold would be played: give --thresholds, or leave it out")
     if settings.proposed < 0:
         raise InputError(f"--proposed {settings.proposed}: give 0 or more")
     if settings.proposed and not thinks:

@@ -64,7 +64,7 @@ def judged(settings: Settings) -> list[str]:
 def test_a_grid_leaves_the_table_the_picture_a_preset_and_runs_below_one(
     ray_cluster: object, settings: Settings
 ) -> None:
-    main(dataclasses.replace(settings, proposed=1, confirm=1))
+    main(dataclasses.replace(settings, proposed=1, confirm=1, recommend="adaptive"))
     output = settings.output
     rows = list(csv.DictReader((output / "threshold_table.csv").open()))
     titles = [row["exit_setting"] for row in rows]
@@ -81,10 +81,12 @@ def test_a_grid_leaves_the_table_the_picture_a_preset_and_runs_below_one(
     preset = load_exit_preset(output / "exit_preset.json")
     found = json.loads((output / "exit_preset.json").read_text())["found"]
     assert preset.title in titles
+    assert preset.fixed_depth is None
     assert found["episodes"] == 6
     advice = (output / "recommendation.md").read_text()
     assert "Confirmed on 1 further initial states" in advice
-    assert "McNemar" in advice or preset.fixed_depth == 5
+    assert "McNemar" in advice
+    assert f"Chosen among {len(titles) - 4} settings" in advice
 
     (parent,) = find_runs(uri=settings.tracking_uri, kind="sweep")
     assert parent.info.status == "FINISHED"
@@ -122,6 +124,7 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
         ({"error_rate": 0.1}, "--error-rate goes with a search"),
         ({"search": "tpe", "episodes_budget": 6}, "--episodes-budget 6: .* takes 6 episodes"),
         ({"search": "tpe", "thresholds": (0.5,), "episodes_budget": 9}, "takes 12 episodes"),
+        ({"recommend": "adaptive", "thresholds": ()}, "--recommend adaptive: no threshold would be played"),
         ({"give_up": 1.0}, "--give-up 1.0: give a share, 0.01 is one point"),
         ({"give_up": -0.1}, "0.01 is one point"),
         ({"give_up": 0.02, "max_ms": 3.0}, "--give-up goes without a budget"),

@@ -39,6 +39,8 @@ class Jobs:
         self.ran: list[str] = []
         self.words: dict[str, list[str]] = {}
         self.fail: dict[str, int] = {}
+        self.content: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
         monkeypatch.setattr(chain, "run_stage", self.run)
 
     def run(self, title: str, job: str, words: Sequence[Any]) -> None:
@@ -50,7 +52,9 @@ class Jobs:
         if output.name in self.fail:
             raise SystemExit(self.fail.pop(output.name))
         made.parent.mkdir(parents=True, exist_ok=True)
-        made.write_text("{}")
+        made.write_text(json.dumps(self.content.pop(output.name, {})))
+        if output.name in self.results:
+            (output / "depth_5.json").write_text(json.dumps(self.results[output.name]))
 
 
 @pytest.fixture
@@ -73,6 +77,20 @@ def test_finished_steps_are_skipped_and_a_failed_one_is_where_the_next_command_g
     assert jobs.ran == ["demos", "bc", "bc", "play"]
     run(tmp_path)
     assert jobs.ran == ["demos", "bc", "bc", "play"]
+
+
+def test_what_simulators_gave_up_is_done_again_before_anything_goes_on(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.content["demos"] = {"quarantined_tasks": {"3": "it hangs"}}
+    with pytest.raises(InputError, match=r"demos: simulators gave up whole tasks \(task 3: it hangs\): repeat"):
+        run(tmp_path)
+    jobs.results["play"] = {"exit_threshold": 0.5, "provenance": {}, "tasks": [], "aborted_episodes": 2}
+    with pytest.raises(InputError, match=r"play: simulators gave up 2 episodes, .*: repeat"):
+        run(tmp_path)
+    assert "--resume" not in jobs.words["play"]
+    jobs.results["play"]["aborted_episodes"] = 0
+    run(tmp_path)
+    assert jobs.ran == ["demos", "demos", "bc", "play", "play"]
+    assert jobs.words["play"][-1] == "--resume", "the evaluation itself was finished"
 
 
 def test_a_step_is_told_where_it_writes_who_it_is_and_how_many_play(jobs: Jobs, tmp_path: Path) -> None:
@@ -247,17 +265,20 @@ job_chain.run_stage("waiting", "waits", [sys.argv[1]])
 """
 
 
-def test_a_chain_that_is_told_to_end_lets_its_job_save(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("end_by", "status"), [(signal.SIGTERM, 1), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_chain_that_ends_lets_its_job_save(end_by: signal.Signals, status: int, tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(WAITS)
     process = subprocess.Popen([sys.executable, "-c", CHAIN_OF_ONE, str(tmp_path)], cwd=ROOT)
     try:
         end = time.monotonic() + 60
         while not (tmp_path / "begun").exists() and time.monotonic() < end:
             time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 1
+        process.send_signal(end_by)
+        assert process.wait(30) == status
     finally:
         process.kill()
+    while not (tmp_path / "saved").exists() and time.monotonic() < end:  # a chain that was killed waits for nobody
+        time.sleep(0.02)
     assert (tmp_path / "saved").exists()
 
 

@@ -108,6 +108,7 @@ def test_the_same_command_goes_on_and_then_says_that_it_is_finished(tmp_path: Pa
     assert run(settings) is None
     assert f"run a is finished, its results are in {tmp_path / 'a'}" in capsys.readouterr().out
     assert run(replace(settings, num_runners=8)) is None, "how many play changes no result"
+    assert run(replace(settings, resume=True)) is True, "evaluations play again what simulators gave up"
 
 
 def test_other_settings_are_named_whether_it_is_finished_or_not(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ GAIN = 0.25
 CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 60)
 CALIBRATION_WORDS = ("--episodes", 20, "--delta", 0.02)
 # Settings are chosen on half of the initial states, and confirmed on the other half.
-SWEEP_WORDS = ("--episodes", 25)
+SWEEP_WORDS = ("--episodes", 25, "--recommend", "adaptive")
 VALUED = ("ppo", "calibrated")  # stages of checkpoints with a value head
 
 MEMORY_DEMOS = 100

@@ -7,6 +7,7 @@ from typing import Any
 
 from avavla_ray.evaluation.proofs.notes import Notes
 from avavla_ray.evaluation.proofs.step import Proof, Step
+from avavla_ray.evaluation.proofs.whole import check_whole, gave_up
 from avavla_ray.hardware import describe_machine
 from avavla_ray.job_chain import run_stage
 from avavla_ray.provenance import git_commit
@@ -25,7 +26,7 @@ def run_chain(proof: Proof, folder: Path, *, num_runners: int, uri: str) -> Note
         the notes of all its steps.
 
     Raises:
-        InputError: a step does not fit what is in its folder.
+        InputError: a step does not fit what is in its folder, or simulators gave up a part of it.
         SystemExit: a job failed, or this process was told to end.
     """
     notes = Notes(folder)
@@ -38,6 +39,7 @@ def run_chain(proof: Proof, folder: Path, *, num_runners: int, uri: str) -> Note
             continue
         with notes.running(step, git_commit(), machine):
             run_stage(title, step.job, command(step, folder, num_runners=num_runners, uri=uri))
+            check_whole(step, folder)
     return notes
 
 
@@ -49,4 +51,6 @@ def command(step: Step, folder: Path, *, num_runners: int, uri: str) -> list[Any
     if step.job not in ALWAYS_GOES_ON:
         # The same command again goes on with what this one has begun, or says that it is finished.
         words += ["--run-id", f"{folder.name}/{step.key}", "--tracking-uri", uri]
+    if step.job == "evaluate" and gave_up(folder / step.key):
+        words.append("--resume")  # else it would say that it is finished
     return words

@@ -26,7 +26,7 @@ KEPT: dict[str, tuple[str, ...]] = {
     "ppo_calvin": _PPO,
     "calibrate_exit": ("summary.json", "calibration.md", "reliability.png", "exits.png"),
     "sweep_exit": ("pareto.png", "threshold_table.md", "recommendation.md", "exit_preset.json"),
-    "evaluate": ("table.md",),
+    "evaluate": ("table.md", "chains.jsonl"),
 }
 RESULTS: dict[str, tuple[str, ...]] = {"evaluate": ("*.json",), "sweep_exit": ("*/*.json", "*/confirmation/*.json")}
 VIDEO_BYTES = 1_500_000
