@@ -65,7 +65,8 @@ def with_default_output(argv: Sequence[str], job: str, settings_type: Any, envir
 @contextlib.contextmanager
 def continued(settings: Settings, job: str) -> Iterator[Settings | None]:
     """The settings to run a job with: resuming, where a --run-id was given and OUTPUT holds that run. None when it is
-    finished, unless --resume asks for what was given up on the way. Inside the block no other process that was given one runs in OUTPUT; at its end the run is finished.
+    finished, unless --resume asks for what was given up on the way. Inside the block no other process that was given a
+    run id runs in OUTPUT; at its end the run is finished.
 
     Raises:
         InputError: OUTPUT holds another run, or another process runs in it.

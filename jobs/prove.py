@@ -60,9 +60,10 @@ def main(settings: Settings) -> None:
         return
     uri = settings.tracking_uri or default_uri()
     check_store(uri)
-    chosen = proof(settings.name, options_of(settings))
+    options = options_of(settings)
+    chosen = proof(settings.name, options)
     check(chosen, settings)
-    prove(chosen, settings, settings.output or default_folder(chosen.name, settings.seed), uri)
+    prove(chosen, settings, settings.output or default_folder(chosen.name, settings.seed), uri, options.digest)
 
 
 def listing() -> str:
@@ -77,10 +78,11 @@ def listing() -> str:
 
 
 def options_of(settings: Settings) -> Options:
-    """What the proof is made with; of early_exit's checkpoint also the stage.
+    """What the proof is made with; of early_exit's checkpoint also what it is.
 
     Raises:
-        InputError: there is no such checkpoint, or the proof takes none.
+        InputError: there is no such checkpoint, it learned from other assets or another renderer, or the proof takes
+            none.
     """
     from avavla_ray.errors import InputError
     from avavla_ray.evaluation.proofs.catalogue import Options, default_folder
@@ -94,7 +96,13 @@ def options_of(settings: Settings) -> Options:
     start = settings.checkpoint or default_folder("bc_object", settings.seed) / "bc/checkpoint"
     if settings.checkpoint is None and not start.is_dir():
         raise InputError(f"{start} is not there: run jobs/prove.py bc_object --seed {settings.seed}, or --checkpoint")
-    return replace(options, stage=open_folder(start, verify=False).stage)
+    found = open_folder(start, verify=False)
+    for learned in found.provenance.get("demonstrations", ()):
+        for name in ("assets", "render"):
+            before, asked = learned.get("simulator", {}).get(name), getattr(settings, name)
+            if before not in (None, asked, "path"):  # a folder of one's own is noted as such only
+                raise InputError(f"{start} learned with --{name} {before}: give that, or another --checkpoint")
+    return replace(options, stage=found.stage, digest=found.digest)
 
 
 def check(chosen: Proof, settings: Settings) -> None:
@@ -123,8 +131,11 @@ def check(chosen: Proof, settings: Settings) -> None:
         check_place(settings.publish)
 
 
-def prove(chosen: Proof, settings: Settings, folder: Path, uri: str) -> None:
+def prove(chosen: Proof, settings: Settings, folder: Path, uri: str, digest: str = "") -> None:
     """Run what is left of a proof, gather its result and publish it.
+
+    Args:
+        digest: of the checkpoint that it starts from, which may be made anew in its place.
 
     Raises:
         InputError: the folder holds another proof, or something does not fit. SystemExit: a job failed.
@@ -140,7 +151,7 @@ def prove(chosen: Proof, settings: Settings, folder: Path, uri: str) -> None:
     asked = {"seed": settings.seed, "assets": settings.assets, "render": settings.render}
     start = recorded(settings.checkpoint)
     with RunLock(folder, DYING_S):
-        identity = {"proof": chosen.name, **asked, "checkpoint": start}
+        identity = {"proof": chosen.name, **asked, "checkpoint": start, **({"digest": digest} if digest else {})}
         check_output(folder, json.loads(json.dumps(identity)), resume=(folder / SETTINGS).is_file())
         notes = run_chain(chosen, folder, num_runners=settings.num_runners, uri=uri)
         for step in chosen.steps:

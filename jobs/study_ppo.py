@@ -111,8 +111,8 @@ def main(settings: Settings) -> None:
             # With a larger budget the run goes on, and there is another policy to play.
             played = f"{name}-{seed}-{settings.env_steps}"
             runs[name].append(Run(seed, points, chain.play(played, last, settings.depth, settings.episodes)))
-        title = f"{settings.suite}: ways of doing PPO"
-        files = write_study(settings.output, title, settings.panels, base, runs, first)  # of what there is so far
+            title = f"{settings.suite}: ways of doing PPO"
+            files = write_study(settings.output, title, settings.panels, base, runs, first)  # of what there is so far
     with track(
         f"study {settings.output.name}", kind="study", uri=uri, run_key=key, resume=settings.resume,
         params={"suite": settings.suite, "recipe": settings.recipe}, output=settings.output,

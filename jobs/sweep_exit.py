@@ -201,7 +201,7 @@ def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:
     if depths is None:
         depths = tuple(depth for depth in DEPTHS if depth <= subject.depth) if grid else ()
     depths = tuple(dict.fromkeys((*depths, subject.depth)))
-    if settings.recommend == "adaptive" and not (thresholds or settings.search != "grid" and thinks):
+    if settings.recommend == "adaptive" and not (thresholds or (settings.search != "grid" and thinks)):
         raise InputError("--recommend adaptive: no threshold would be played: give --thresholds, or leave it out")
     if settings.proposed < 0:
         raise InputError(f"--proposed {settings.proposed}: give 0 or more")

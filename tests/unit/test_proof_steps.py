@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from avavla_ray.evaluation.proofs import chain, cloning_curve
 from avavla_ray.evaluation.proofs.catalogue import PROOFS, Options, proof
 from avavla_ray.evaluation.proofs.notes import Notes
 from avavla_ray.evaluation.proofs.step import Inside, Play, Proof, Step
+from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.policy.policy import AvaVlaPolicy
 from jobs import prove
+from tests.support.policies import some_statistics, tiny
 from tests.unit.test_commands_in_docs import complaint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,6 +213,18 @@ def test_a_policy_with_a_value_head_is_calibrated_at_once() -> None:
     cloned, trained = (proof("early_exit", Options(stage=stage)) for stage in ("bc", "ppo"))
     assert [step.key for step in cloned.steps][:2] == ["ppo", "calibrated"]
     assert trained.steps[0].key == "calibrated"
+
+
+def test_the_start_of_early_exit_is_known_by_what_it_is_and_learned_from(tmp_path: Path) -> None:
+    learned = {"simulator": {"assets": "official", "render": "fast"}}
+    save_checkpoint(tmp_path / "start", AvaVlaPolicy(tiny()), some_statistics(), stage="ppo", provenance={
+        "demonstrations": [learned, {}],
+    })  # fmt: skip
+    asked = prove.Settings("early_exit", checkpoint=tmp_path / "start", assets="official")
+    options = prove.options_of(asked)
+    assert (options.stage, len(options.digest)) == ("ppo", 64)
+    with pytest.raises(InputError, match="start learned with --assets official: give that"):
+        prove.options_of(replace(asked, assets="bundled"))
 
 
 def test_all_proofs_are_listed_with_their_targets(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ class Options:
     Attributes:
         assets, render: as all jobs take them; suites without assets ignore them.
         checkpoint: that `early_exit` starts from; the finished one of `bc_object` of the same seed when None.
-        stage: of that checkpoint.
+        stage, digest: of that checkpoint.
     """
 
     seed: int = 0
@@ -62,6 +62,7 @@ class Options:
     render: str = "fast"
     checkpoint: Path | None = None
     stage: str = "bc"
+    digest: str = ""
 
     def seeded(self) -> tuple[Word, ...]:
         """Flags of all jobs."""
