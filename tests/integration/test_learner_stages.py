@@ -42,6 +42,7 @@ def trained(checkpoint: Path, fragments: list, stage: int) -> tuple[np.ndarray, 
         group.shutdown()
 
 
+@pytest.mark.long
 def test_all_stages_learn_the_same(ray_cluster: dict, tmp_path: Path) -> None:
     policy = stirred_policy(tiny(action_noise=0.3)).eval()
     save_checkpoint(tmp_path / "start", policy, point_statistics(), stage="bc", provenance={})

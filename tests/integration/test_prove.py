@@ -33,6 +33,7 @@ def tiny_proof(options: Options) -> Proof:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_proof_is_run_published_and_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def curve(settings: Settings, name: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (settings.output / name / "curve.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_a_study_goes_on_where_it_was_stopped(ray_cluster: object, settings: Settings, jobs: Jobs) -> None:
     jobs.stop_at = "PPO: synchronous-3"
     with pytest.raises(Stopped):

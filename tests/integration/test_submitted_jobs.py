@@ -202,6 +202,7 @@ def test_a_submitted_job_clones_first_and_then_learns_in_libero(head: Head, word
 
 
 @pytest.mark.libero
+@pytest.mark.long
 def test_a_script_with_the_jobs_run_id_goes_on_and_then_the_job_is_finished(head: Head, words: list[str]) -> None:
     output = output_of(words)
     before = curve(output)
