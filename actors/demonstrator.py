@@ -34,8 +34,8 @@ class Recorder(Protocol):
 class ExpertRecorder:
     """A simulator and the scripted expert for its tasks."""
 
-    def __init__(self, config: SimulatorConfig, noise: float) -> None:
-        self._config, self._noise = config, noise
+    def __init__(self, config: SimulatorConfig, noise: float, speed: float = 1.0) -> None:
+        self._config, self._noise, self._speed = config, noise, speed
         self._simulator: Any = None  # experts need more of it than the Simulator interface
 
     def _started(self) -> Any:
@@ -48,8 +48,10 @@ class ExpertRecorder:
         simulator = self._started()
         try:
             return record(
-                simulator, lambda chosen: make_expert(simulator, seed=chosen, noise=self._noise), task=task, seed=seed
-            )
+                simulator,
+                lambda chosen: make_expert(simulator, seed=chosen, noise=self._noise, speed=self._speed),
+                task=task, seed=seed,
+            )  # fmt: skip
         except SimulatorFailure:
             simulator.close()
             self._simulator = None

@@ -26,6 +26,8 @@ class Settings:
     """Demonstrations of each task."""
     noise: float = 0.0
     """Standard deviation of what is added to the expert's motions, so that it shows how to recover."""
+    speed: float = 1.0
+    """Share of its own speed that the expert's hand moves at: a slow teacher, whom PPO can outdo."""
     assets: str = "bundled"
     """official, bundled, or a folder laid out like LIBERO's assets."""
     render: Literal["reference", "fast"] = "fast"
@@ -52,6 +54,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.errors import InputError
     from avavla_ray.progress import Progress
     from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.experts.cautious import check_speed
     from avavla_ray.simulators.experts.expert import check_suite
     from avavla_ray.simulators.registry import identify, suite_spec
 
@@ -61,6 +64,7 @@ def main(settings: Settings) -> None:
     )  # fmt: skip
     data = identify(config)
     check_suite(settings.suite)
+    check_speed(settings.speed)
     instructions = suite_spec(settings.suite).instructions
     tasks = tuple(dict.fromkeys(settings.tasks)) or tuple(range(len(instructions)))
     if settings.num_runners < 1:
@@ -68,7 +72,7 @@ def main(settings: Settings) -> None:
     folder = settings.output or Path("runs/demos") / settings.suite
     identity = {
         "suite": settings.suite, **data, "render": settings.render,
-        "image_size": settings.image_size, "noise": settings.noise, "seed": settings.seed,
+        "image_size": settings.image_size, "noise": settings.noise, "speed": settings.speed, "seed": settings.seed,
     }  # fmt: skip
     if not settings.resume and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: leave --no-resume out to continue it, or give another --output")
@@ -87,14 +91,14 @@ def main(settings: Settings) -> None:
         connect(cpus=settings.num_runners)
         with Progress(total, f"collect {settings.suite}", "episodes", done=already) as progress:
             collect(
-                collection, writer, functools.partial(ExpertRecorder, config, settings.noise),
+                collection, writer, functools.partial(ExpertRecorder, config, settings.noise, settings.speed),
                 suite=settings.suite, seed=settings.seed, num_actors=settings.num_runners, timeout_s=settings.timeout,
                 all_tasks=bool(settings.tasks),
                 finished=lambda _, outcome: progress.advance(
                     int(outcome == KEPT), failed=collection.count(FAILED), lost=collection.count(LOST)
                 ),
                 describe=lambda simulator: provenance(
-                    seed=settings.seed, simulator=simulator, expert={"noise": settings.noise}
+                    seed=settings.seed, simulator=simulator, expert={"noise": settings.noise, "speed": settings.speed}
                 ),
             )  # fmt: skip
     kept = [attempt for task in tasks for attempt in collection.kept(task)]

@@ -55,8 +55,14 @@ class Settings:
     """Policy to clone when there is no --checkpoint."""
     demonstrations: int = 30
     """Episodes a task to collect for that."""
-    bc_steps: int = 300
-    """Length of that cloning."""
+    noise: float = 0.0
+    """Of the expert's motions in these."""
+    speed: float = 1.0
+    """Share of its own speed that the expert shows: of a slow teacher PPO has something to find."""
+    bc_recipe: str = "demo"
+    """Settings of that cloning."""
+    bc_steps: int | None = None
+    """Length of that cloning; the recipe's when left out."""
     seed: int = 0
     """Of demonstrations and cloning."""
     output: Path = Path("runs/study")
@@ -134,8 +140,10 @@ def check(settings: Settings) -> tuple[Way, dict[str, Way]]:
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.policy.config import preset
     from avavla_ray.simulators.base import SimulatorConfig
+    from avavla_ray.simulators.experts.cautious import check_speed
     from avavla_ray.simulators.registry import CHAINS, identify, suite_spec
     from avavla_ray.training.output import check_unused
+    from avavla_ray.training.settings import recipe as cloning_recipe
 
     if settings.suite.endswith(CHAINS):
         raise InputError(f"--suite {settings.suite}: a study plays single tasks; take one of them")
@@ -145,9 +153,11 @@ def check(settings: Settings) -> tuple[Way, dict[str, Way]]:
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise InputError(f"--seeds {' '.join(map(str, settings.seeds))}: give one or several, each once")
     for name in ("env_steps", "bc_steps", "demonstrations", "num_runners", "simulators", "fragment_decisions"):
-        if getattr(settings, name) < 1:
+        if (value := getattr(settings, name)) is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: give at least 1")
     ppo, policy = recipe(settings.recipe), preset(settings.preset)
+    cloning_recipe(settings.bc_recipe)
+    check_speed(settings.speed)
     metadata = None if settings.demos is None else read_metadata(settings.demos)
     if settings.checkpoint is not None:
         given = load_checkpoint(settings.checkpoint)
@@ -180,8 +190,10 @@ def start(settings: Settings, chain: Chain) -> tuple[Path, str | None]:
     demos, seed = settings.demos, ["--seed", settings.seed]
     if demos is None:
         size = ["--image-size", preset(settings.preset).backbone.camera_size]
-        demos = chain.collect(["--episodes", settings.demonstrations, *size, *seed])
-    return chain.clone(settings.bc_steps, ["--demos", demos, "--preset", settings.preset, *seed]), demos
+        expert = ["--episodes", settings.demonstrations, "--noise", settings.noise, "--speed", settings.speed]
+        demos = chain.collect([*expert, *size, *seed])
+    words = ["--demos", demos, "--preset", settings.preset, *seed]
+    return chain.clone(settings.bc_recipe, settings.bc_steps, words), demos
 
 
 if __name__ == "__main__":

@@ -38,9 +38,10 @@ class Chain:
         run_stage("demonstrations", "collect_demos", [*self.simulator, *words, "--output", demos])
         return demos
 
-    def clone(self, steps: int, words: Sequence[Any]) -> Path:
-        """A policy cloned for so many steps; its checkpoint."""
-        words = ["--recipe", "demo", "--steps", steps, "--minutes", DAY, "--workers", 1, *words]
+    def clone(self, recipe: str, steps: int | None, words: Sequence[Any]) -> Path:
+        """A policy cloned for so many steps, or for the recipe's; its checkpoint."""
+        length = [] if steps is None else ["--steps", steps]
+        words = ["--recipe", recipe, *length, "--minutes", DAY, "--workers", 1, *words]
         return self._run("cloning", self._of_suite("bc"), "cloning", words) / "checkpoint"
 
     def train(self, name: str, words: Sequence[Any]) -> tuple[Path, list[Point]]:

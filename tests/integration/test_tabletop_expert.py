@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from avavla_ray.demonstrations.recording import record
+from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.experts.expert import make_expert
 from avavla_ray.simulators.registry import make_simulator
@@ -56,3 +57,17 @@ def test_noise_is_drawn_from_the_seed() -> None:
     assert not np.array_equal(first, other)
     assert not np.array_equal(first, calm)
     assert first[6] == calm[6], "none on the gripper"
+
+
+def test_a_cautious_expert_moves_at_a_share_of_its_speed_and_says_so() -> None:
+    simulator = make_simulator(SimulatorConfig(suite="tabletop", render="none"))
+    simulator.reset(0, seed=3)
+    own, slow = (make_expert(simulator, seed=1, noise=0.3, speed=speed) for speed in (1.0, 0.5))
+    for part in ("act()", "intended"):
+        usual, slowed = (each.act() if part == "act()" else each.intended for each in (own, slow))
+        np.testing.assert_allclose(slowed[:3], 0.5 * usual[:3])
+        np.testing.assert_array_equal(slowed[3:], usual[3:])
+    assert slow.phase_name == own.phase_name
+    for speed in (0.0, 1.1, float("nan")):
+        with pytest.raises(InputError, match="give a share of its own speed"):
+            make_expert(simulator, speed=speed)

@@ -17,8 +17,12 @@ from tests.support.point_simulator import PointSimulator, point_statistics
 
 
 def tiny(**changes: object) -> PolicyConfig:
-    """The `tiny` preset with top-level fields, or fields of its parts ("latent__max_steps"), replaced."""
-    config = preset("tiny")
+    """The `tiny` preset, changed."""
+    return changed(preset("tiny"), **changes)
+
+
+def changed(config: PolicyConfig, **changes: object) -> PolicyConfig:
+    """A config with top-level fields, or fields of its parts ("latent__max_steps"), replaced."""
     for name, value in changes.items():
         part, _, member = name.partition("__")
         if member:

@@ -21,7 +21,7 @@ from avavla_ray.demonstrations.windows import WindowWalk
 from avavla_ray.demonstrations.writer import DatasetWriter, statistics_of
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.agent import Agent
-from avavla_ray.policy.config import PolicyConfig
+from avavla_ray.policy.config import PolicyConfig, preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief
 from avavla_ray.simulators.base import SimulatorConfig
@@ -29,7 +29,7 @@ from avavla_ray.simulators.experts.expert import Expert, make_expert
 from avavla_ray.simulators.tabletop.adapter import TabletopSimulator
 from avavla_ray.simulators.tabletop.tasks import COLOURS
 from avavla_ray.training.objective import CloningObjective, to_tensors
-from tests.support.policies import tiny
+from tests.support.policies import changed
 
 Batch = dict[str, Tensor]
 
@@ -37,14 +37,8 @@ CHOSEN_AFTER = 3  # decisions, when the hand is over a block but has hardly reac
 
 
 def learner_config(**changes: object) -> PolicyConfig:
-    """`tiny` with a finer grid, and with a wider latent state that reaches the action undamped: below that, thirty
-    demonstrations don't teach it which block is meant. One latent step, always taken."""
-    sizes: dict[str, object] = {
-        "backbone__stem_channels": (16, 32), "latent__encoding_width": 128, "latent__width": 64,
-        "latent__action_scale": 1.0, "latent__reasoner_width": 32, "latent__transition_hidden": 32,
-        "latent__value_hidden": 64, "latent__log_std_init": -0.5, "latent__max_steps": 1, "latent__early_exit": False,
-    }  # fmt: skip
-    return tiny(**sizes | changes)
+    """`tabletop` with one latent step, always taken."""
+    return changed(preset("tabletop"), **{"latent__max_steps": 1, "latent__early_exit": False} | changes)
 
 
 def learner_policy(config: PolicyConfig, seed: int) -> AvaVlaPolicy:
@@ -59,31 +53,14 @@ def learner_policy(config: PolicyConfig, seed: int) -> AvaVlaPolicy:
 # Demonstrations
 
 
-class Cautious:
-    """An expert whose hand moves at a share of the speed."""
-
-    def __init__(self, expert: Expert, speed: float) -> None:
-        self._expert, self._speed = expert, speed
-
-    @property
-    def phase_name(self) -> str:
-        return self._expert.phase_name
-
-    def act(self) -> np.ndarray:
-        slower = np.array([self._speed] * 3 + [1] * 4, np.float32)
-        executed = self._expert.act() * slower
-        self.intended = self._expert.intended * slower
-        return executed
-
-
 def record_demonstrations(
     folder: Path, config: SimulatorConfig, tasks: Sequence[int], episodes: int, *, speed: float, noise: float
 ) -> Statistics:
     """Write a data set of so many successes of a cautious expert at every task."""
     simulator, writer, names = TabletopSimulator(config), DatasetWriter(folder), []
 
-    def cautious(seed: int) -> Cautious:
-        return Cautious(make_expert(simulator, seed=seed, noise=noise), speed)
+    def cautious(seed: int) -> Expert:
+        return make_expert(simulator, seed=seed, noise=noise, speed=speed)
 
     for task in tasks:
         seed = 100_000

@@ -111,6 +111,8 @@ def settings(tmp_path: Path) -> Settings:
         ({"env_steps": 0}, "--env-steps 0: give at least 1"),
         ({"bc_steps": -1}, "--bc-steps -1"),
         ({"recipe": "tinny"}, "did you mean 'tiny'"),
+        ({"bc_recipe": "dema"}, "did you mean 'demo'"),
+        ({"speed": 1.5}, "expert speed 1.5: give a share"),
         ({"depth": 99}, "99"),
         ({"demos": "nowhere"}, "no demonstrations at nowhere"),
         ({"checkpoint": Path("nowhere")}, "there is no checkpoint at nowhere"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import Simulator
+from avavla_ray.simulators.experts.cautious import Cautious
 from avavla_ray.simulators.registry import entry_of, load, simulator_class
 
 
@@ -34,17 +35,19 @@ class Expert(Protocol):
         ...
 
 
-def make_expert(simulator: Simulator, *, seed: int = 0, noise: float = 0.0) -> Expert:
+def make_expert(simulator: Simulator, *, seed: int = 0, noise: float = 0.0, speed: float = 1.0) -> Expert:
     """An expert for the episode that `simulator` has just been reset to.
 
     Args:
         seed: of the noise. noise: standard deviation of the noise on the motion, in action units; see noise.py.
+        speed: share of its own speed that the hand moves at; see cautious.py.
 
     Raises:
         NoExpert: its suite or its task has none.
-        InputError: the simulator has not been reset, or `noise` is negative.
+        InputError: the simulator has not been reset, `noise` is negative or `speed` no share.
     """
-    return load(_place(simulator.config.suite, type(simulator)))(simulator, seed=seed, noise=noise)
+    expert: Expert = load(_place(simulator.config.suite, type(simulator)))(simulator, seed=seed, noise=noise)
+    return expert if speed == 1 else Cautious(expert, speed)
 
 
 def check_suite(suite: str) -> None:
