@@ -254,7 +254,9 @@ def preset(name: str) -> PolicyConfig:
 
     tiny_attention = AttentionConfig(width=16, heads=2, sink_tokens=1)
     presets = {
-        "small": PolicyConfig(backbone=BackboneConfig(keypoints_from_text=True), vocabulary=WORDS),
+        "small": PolicyConfig(
+            backbone=BackboneConfig(keypoints_from_text=True), latent=LatentConfig(action_scale=1.0), vocabulary=WORDS
+        ),
         "tiny": PolicyConfig(
             preset="tiny",
             backbone=BackboneConfig(

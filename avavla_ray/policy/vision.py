@@ -20,6 +20,11 @@ from avavla_ray.policy.config import BackboneConfig
 from avavla_ray.policy.positions import sincos_2d
 
 
+# Of detectors' weights at the start. With a linear layer's usual ones their softmax over places is flat, every keypoint
+# lies in the middle, and hundreds of steps go by until one moves.
+KEYPOINT_SPREAD = 0.5
+
+
 class VisualFeatures(NamedTuple):
     """tokens (B, N, D), camera by camera in row-major order. pooled (B, V, F): mean features, then keypoints."""
 
@@ -61,6 +66,7 @@ class VisionEncoder(nn.Module):
         self.camera = nn.Parameter(0.02 * torch.randn(config.num_cameras, 1, config.width))
         # No bias: a softmax over places would not feel it.
         self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints, bias=False)
+        nn.init.normal_(self.keypoints.weight, std=KEYPOINT_SPREAD)
         # What the instruction adds to them, in all cameras the same; at first nothing.
         asked = torch.zeros(config.keypoints * channels_in, config.width)
         self.asked = nn.Parameter(asked) if config.keypoints_from_text else None

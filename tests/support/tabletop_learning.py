@@ -42,12 +42,9 @@ def learner_config(**changes: object) -> PolicyConfig:
 
 
 def learner_policy(config: PolicyConfig, seed: int) -> AvaVlaPolicy:
-    """A fresh policy, whose keypoint detectors tell places apart from the beginning: linear layers start so small that
-    their softmax over places is flat, and it takes hundreds of steps until it is not."""
+    """A fresh policy."""
     torch.manual_seed(seed)
-    policy = AvaVlaPolicy(config)
-    torch.nn.init.normal_(policy.backbone.vision.keypoints.weight, 0.0, 0.5)
-    return policy.train()
+    return AvaVlaPolicy(config).train()
 
 
 # Demonstrations
