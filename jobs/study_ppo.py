@@ -71,19 +71,23 @@ class Settings:
     goes on with it."""
     resume: bool = False
     """Go on in the output folder: what is finished is not done again."""
+    publish: Path | None = None
+    """Copy the study there in the end, for instance to results/study: table, pictures, and the curve of each run."""
     tracking_uri: str | None = None
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
 # From one --resume to the next. All else is what makes runs comparable.
-MAY_CHANGE = ("panels", "env_steps", "seeds", "episodes", "output", "run_id", "resume", "tracking_uri")
+MAY_CHANGE = ("panels", "env_steps", "seeds", "episodes", "output", "run_id", "resume", "publish", "tracking_uri")
 
 
 def main(settings: Settings) -> None:
     from actors.settings import recipe, save_recipe
     from avavla_ray.evaluation.study_chain import Chain
-    from avavla_ray.evaluation.study_files import write_study
+    from avavla_ray.evaluation.study_files import publish_study, write_study
     from avavla_ray.evaluation.study_report import Run
+    from avavla_ray.hardware import describe_machine
+    from avavla_ray.provenance import git_commit
     from avavla_ray.storage.recorded import recorded
     from avavla_ray.tracking import check_store, default_uri, track
     from avavla_ray.training.output import check_output
@@ -103,6 +107,8 @@ def main(settings: Settings) -> None:
         limit=[] if settings.max_steps is None else ["--max-steps", settings.max_steps],
     )  # fmt: skip
     checkpoint, demos = start(settings, chain)
+    told = {"settings": identity | {"env_steps": settings.env_steps}, "commit": git_commit(),
+            "machine": describe_machine()}  # fmt: skip
     first = chain.play("start", checkpoint, settings.depth, settings.episodes)
     runs: dict[str, list[Run]] = {name: [] for name in family}
     for seed in settings.seeds:
@@ -118,13 +124,15 @@ def main(settings: Settings) -> None:
             played = f"{name}-{seed}-{settings.env_steps}"
             runs[name].append(Run(seed, points, chain.play(played, last, settings.depth, settings.episodes)))
             title = f"{settings.suite}: ways of doing PPO"
-            files = write_study(settings.output, title, settings.panels, base, runs, first)  # of what there is so far
+            files = write_study(settings.output, title, settings.panels, base, runs, first, told)  # of what there is
     with track(
         f"study {settings.output.name}", kind="study", uri=uri, run_key=key, resume=settings.resume,
         params={"suite": settings.suite, "recipe": settings.recipe}, output=settings.output,
     ) as run:  # fmt: skip
         for file in files:
             run.log_file(file)
+    if settings.publish is not None:
+        print(f"published in {publish_study(settings.output, files, settings.publish)}", flush=True)
     print(f"\n{(settings.output / 'study.md').read_text(encoding='utf-8')}\nin {settings.output}")
 
 

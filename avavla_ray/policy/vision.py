@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from avavla_ray.policy.config import BackboneConfig
 from avavla_ray.policy.positions import sincos_2d
 
-
 # Of detectors' weights at the start. With a linear layer's usual ones their softmax over places is flat, every keypoint
 # lies in the middle, and hundreds of steps go by until one moves.
 KEYPOINT_SPREAD = 0.5

@@ -26,7 +26,7 @@ from avavla_ray.evaluation.study_curves import (
     read_points,
     start_success,
 )
-from avavla_ray.evaluation.study_files import write_study
+from avavla_ray.evaluation.study_files import publish_study, write_study
 from avavla_ray.evaluation.study_report import HEAD, START, Run, rows, table, target
 
 
@@ -160,3 +160,24 @@ def test_a_study_of_runs_without_episodes_is_written_too(tmp_path: Path) -> None
     files = write_study(tmp_path, "tabletop", ("cloning",), Way(), nothing, result(set()))
     assert json.loads(files[1].read_text())["level"] is None
     assert "Level:" not in files[0].read_text()
+
+
+def test_a_published_study_has_its_curves_and_names_no_folder(tmp_path: Path, runs: dict[str, list[Run]]) -> None:
+    folder = tmp_path / "study"
+    told = {"settings": {"demos": str(folder / "demos")}}
+    files = write_study(folder, "tabletop", ("asynchrony",), Way(), runs, result({0}), told)
+    (folder / "recipe.json").write_text("{}")
+    for name in ("base-0", "demos"):
+        (folder / name).mkdir()
+    (folder / "base-0/curve.jsonl").write_text("{}\n")
+    (folder / "base-0/summary.json").write_text(json.dumps({"checkpoint": str(folder / "base-0/checkpoint")}))
+    for _ in range(2):
+        publish_study(folder, files, tmp_path / "results/study")
+    published = sorted(
+        str(path.relative_to(tmp_path / "results/study")) for path in (tmp_path / "results").rglob("*.*")
+    )
+    assert published == [
+        "asynchrony.png", "base-0/curve.jsonl", "base-0/summary.json", "recipe.json", "study.json", "study.md",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "results/study/study.json").read_text())["settings"] == {"demos": "demos"}
+    assert str(tmp_path) not in (tmp_path / "results/study/base-0/summary.json").read_text()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from avavla_ray.errors import InputError
+from avavla_ray.files import write_text
 
 TEXTS = (".json", ".jsonl", ".md", ".csv", ".tex", ".txt")
 # An absolute path of two parts or more; not the end of a relative one, nor a part of an address (https://...). JSON
@@ -34,6 +36,20 @@ def cleaned(text: str, folders: Sequence[Path]) -> str:
     text = HOST_IN_IP.sub("ip=<host>", text)
     host = _host()
     return text if host is None else re.sub(rf"\b{re.escape(host)}\b", "<host>", text)
+
+
+def copy_public(source: Path, target: Path, folders: Sequence[Path]) -> None:
+    """Copy a file, texts `cleaned`; makes the folder that it lies in.
+
+    Raises:
+        InputError: it would still name this machine.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.suffix in TEXTS:
+        write_text(target, cleaned(source.read_text(encoding="utf-8"), folders))
+    else:
+        shutil.copyfile(source, target)
+    check_public(target)
 
 
 def check_public(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from avavla_ray.evaluation.proofs.cloning_curve import CURVE, PICTURE
 from avavla_ray.evaluation.proofs.notes import Notes
-from avavla_ray.evaluation.proofs.private import TEXTS, check_public, cleaned
+from avavla_ray.evaluation.proofs.private import check_public, cleaned, copy_public
 from avavla_ray.evaluation.proofs.rows import is_result, proof_rows, result_path
 from avavla_ray.evaluation.proofs.step import Proof
 from avavla_ray.evaluation.proofs.table import proof_section
@@ -46,12 +46,7 @@ def write_result(proof: Proof, notes: Notes, *, command: str, asked: Mapping[str
     with atomic_path(notes.folder / RESULT) as result:
         result.mkdir()
         for source in kept_files(proof, notes.folder):
-            target = result / source.relative_to(notes.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.suffix in TEXTS:
-                write_text(target, cleaned(source.read_text(encoding="utf-8"), folders))
-            else:
-                shutil.copyfile(source, target)
+            copy_public(source, result / source.relative_to(notes.folder), folders)
         for name, video in chosen_videos(proof, notes.folder).items():
             (result / "videos").mkdir(exist_ok=True)
             shutil.copyfile(video, result / "videos" / name)
