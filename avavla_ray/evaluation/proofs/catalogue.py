@@ -27,7 +27,7 @@ BC_RECIPE, BC_WORDS = "libero", ()
 
 FEW = 2  # demonstrations a task that PPO starts from
 FEW_RECIPE, FEW_WORDS = "few", ()
-PPO_RECIPE, PPO_WORDS = "libero", ()
+PPO_RECIPE, PPO_WORDS = "libero", ("--env-steps", 800_000)
 GAIN = 0.25
 
 # Calibration needs a value head, which cloning does not train: so much PPO comes before it.
@@ -42,7 +42,7 @@ MEMORY_RECIPE, MEMORY_WORDS = "default", ("--steps", 6000, "--decisions", 4, "--
 
 CALVIN_DEMOS = 50
 CALVIN_RECIPE, CALVIN_WORDS = "libero", ()
-CALVIN_PPO_RECIPE, CALVIN_PPO_WORDS = "libero", ()
+CALVIN_PPO_RECIPE, CALVIN_PPO_WORDS = "libero", ("--env-steps", 800_000)
 CHAINS = 1000
 LENGTH = 1.5
 
