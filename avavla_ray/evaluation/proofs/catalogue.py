@@ -30,11 +30,11 @@ FEW_RECIPE, FEW_WORDS = "few", ()
 PPO_RECIPE, PPO_WORDS = "libero", ("--env-steps", 800_000)
 GAIN = 0.25
 
-# Calibration needs a value head, which cloning does not train: so much PPO comes before it.
-CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 60)
-CALIBRATION_WORDS = ("--episodes", 20, "--delta", 0.02)
-# Settings are chosen on half of the initial states, and confirmed on the other half.
-SWEEP_WORDS = ("--episodes", 25, "--recommend", "adaptive")
+# Calibration needs a value head, which cloning does not train: so much PPO comes before it, that hardly moves the policy.
+CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 25, "--policy-lr", 1e-5)
+CALIBRATION_WORDS = ("--episodes", 10, "--delta", 0.02)
+# Settings are chosen on the first initial states, and confirmed on as many others.
+SWEEP_WORDS = ("--episodes", 10, "--recommend", "adaptive")
 VALUED = ("ppo", "calibrated")  # stages of checkpoints with a value head
 
 MEMORY_DEMOS = 100
