@@ -30,7 +30,7 @@ FEW_RECIPE, FEW_WORDS = "few", ()
 PPO_RECIPE, PPO_WORDS = "libero", ("--env-steps", 800_000)
 GAIN = 0.25
 
-# Calibration needs a value head, which cloning does not train: so much PPO comes before it, that hardly moves the policy.
+# Calibration needs a value head, which cloning does not train: so much PPO first, which hardly moves the policy.
 CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 25, "--policy-lr", 1e-5)
 CALIBRATION_WORDS = ("--episodes", 10, "--delta", 0.02)
 # Settings are chosen on the first initial states, and confirmed on as many others.
