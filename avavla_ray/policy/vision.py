@@ -10,6 +10,7 @@ of both that a choice between blocks needs is a small, late term of the sum.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from avavla_ray.policy.config import BackboneConfig
 from avavla_ray.policy.positions import sincos_2d
 
-# Of detectors' weights at the start. With a linear layer's usual ones their softmax over places is flat, every keypoint
-# lies in the middle, and hundreds of steps go by until one moves.
+# Standard deviation of detectors' weights at the start. With a linear layer's usual ones their softmax over places is
+# flat, every keypoint lies in the middle, and hundreds of steps go by until one moves.
 KEYPOINT_SPREAD = 0.5
 
 
@@ -65,7 +66,8 @@ class VisionEncoder(nn.Module):
         self.camera = nn.Parameter(0.02 * torch.randn(config.num_cameras, 1, config.width))
         # No bias: a softmax over places would not feel it.
         self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints, bias=False)
-        nn.init.normal_(self.keypoints.weight, std=KEYPOINT_SPREAD)
+        with torch.no_grad():  # a linear layer's deviation is 1 / sqrt(3 inputs)
+            self.keypoints.weight.mul_(KEYPOINT_SPREAD * math.sqrt(3 * channels_in))
         # What the instruction adds to them, in all cameras the same; at first nothing.
         asked = torch.zeros(config.keypoints * channels_in, config.width)
         self.asked = nn.Parameter(asked) if config.keypoints_from_text else None
