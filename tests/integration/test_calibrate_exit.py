@@ -129,7 +129,7 @@ def test_deciding_meets_the_states_that_were_collected_and_exits_as_the_maps_say
     full, _, _ = agent.decide([observation], agent.policy.initial_belief(1), depth=5)
     torch.testing.assert_close(full.trace.z[0], torch.from_numpy(stored.states[0]), atol=1e-5, rtol=0)
     torch.testing.assert_close(full.trace.exit_score, scores, atol=1e-4, rtol=0)
-    for threshold in (float(scores[0, :-1].min()) - 0.01, float(scores[0, :-1].max()) + 0.01):
+    for threshold in (0.5 * float(scores[0, :-1].min()), 0.5 * (1 + float(scores[0, :-1].max()))):
         decision, _, _ = agent.decide([observation], agent.policy.initial_belief(1), exit_threshold=threshold)
         expected = 1 if threshold < scores[0, :-1].min() else 5
         assert int(decision.trace.steps[0]) == expected

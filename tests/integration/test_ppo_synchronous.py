@@ -187,4 +187,4 @@ def test_a_small_mistake_would_be_noticed(expected, checkpoint, case, mistake) -
     changes = dict(mistake)
     seed = changes.pop("seed", SEED)  # of the order of minibatches
     wrong = in_one_process(checkpoint, replace(settings_of(case), **changes), seed, updates=1)
-    assert np.abs(wrong.weights[0] - expected.weights[0]).max() > 1e-4
+    assert np.abs(wrong.weights[0] - expected.weights[0]).max() > 1e-5  # runs that are right differ by 1e-6
