@@ -91,7 +91,7 @@ def test_an_aborted_episode_keeps_its_whole_decisions_and_is_not_reported(tmp_pa
 @pytest.mark.timeout(240)
 def test_faults_in_libero_cost_their_episodes_and_leave_nothing_behind() -> None:
     faults = ("segmentation fault", "memory", "hang holding the interpreter", "constant image", "killed", "physics")
-    numbers = demonstrate(Settings(chunks=42, every=7, simulators=2, faults=faults, step_s=1.5))
+    numbers = demonstrate(Settings(chunks=42, every=7, simulators=2, faults=faults, step_s=3))
     assert numbers["faults_struck"] == dict.fromkeys(faults, 1)
     assert numbers["failures_reported"] == {"crash": 2, "memory": 1, "hang": 1, "garbage": 1, "physics": 1}
     assert numbers["episodes_aborted"] == 6

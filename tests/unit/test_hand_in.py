@@ -86,7 +86,7 @@ def runner(notice: Path) -> Iterator[Callable[[], Process]]:
 def test_where_nobody_plays_nobody_waits(notice: Path) -> None:
     begun = time.monotonic()
     assert hand_in(notice, 60) == []
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10
     assert notice.exists()
 
 
