@@ -171,7 +171,7 @@ def make_batch(
     blank = torch.zeros_like(mask, dtype=torch.float32)
     batch = Batch(
         tensor(joined.z), u, tensor(joined.encoding), tensor(joined.tokens), steps, duration,
-        None if seen is None else _witnessed(seen, tensor), behaved, behaved, blank, blank, blank,
+        None if seen is None else witnessed(seen, tensor), behaved, behaved, blank, blank, blank,
         mask, taken, executed,
     )  # fmt: skip
     outlook = _look_in_parts(look or (lambda part: look_again(policy, part, settings)), batch, settings, parts)
@@ -222,7 +222,8 @@ def link_rewards(
     return F.pad(thought, (0, 1)).scatter_add(1, steps[:, None], task_reward[:, None])
 
 
-def _witnessed(seen: Seen, tensor: Callable[[np.ndarray], Tensor]) -> Witnessed:
+def witnessed(seen: Seen, tensor: Callable[[np.ndarray], Tensor]) -> Witnessed:
+    """What was seen, as tensors."""
     inputs = PolicyInputs(tensor(seen.images), tensor(seen.text), tensor(seen.proprio))
     return Witnessed(inputs, Belief(tensor(seen.hidden), tensor(seen.history)), tensor(seen.chunk))
 

@@ -22,6 +22,7 @@ from actors.cloning_stream import CloningStream, Demonstrations
 from actors.objective import PPOObjective
 from actors.rollback import Rollback
 from actors.settings import PPOSettings
+from actors.successes import Imitation, Successes
 from actors.update_meter import UpdateMeter
 from avavla_ray.devices import keep_to_given_gpus
 from avavla_ray.learning.fragment import Fragment
@@ -108,6 +109,9 @@ class Learner:
         groups = self._objective.optimizer_groups(cloning=self._demonstrations is not None)
         self._rates = [group["lr"] for group in groups]
         self._engine = initialise_engine(self._objective, groups, self._engine_settings)
+        self._successes: Successes | None = None
+        if self._settings.imitation_weight:
+            self._successes = Successes(self._settings.imitation_decisions, seed=self._seed + self._rank)
         self._stream = None
         if self._demonstrations is not None:
             self._stream = CloningStream(
@@ -129,6 +133,9 @@ class Learner:
             fragments = _fetch(share)
         if not self._all_agree(bool(fragments)):
             return None, Refusal("fragments were lost with the machine that held them")
+        if self._successes is not None:
+            with span("successes"):
+                self._successes.settle(self._told_by_all(self._successes.see(fragments)))
         with span("batch"):
             batch, sums = make_batch(
                 fragments, self._objective.policy, self._settings, self._sum,
@@ -201,7 +208,8 @@ class Learner:
         # Equal counts on every rank, or the collectives fall out of step.
         count = int(self._least(torch.tensor(max(1, batch.decisions // size))))
         weight = settings.demonstration_weight_at(version)
-        train_policy, demonstration = True, None
+        train_policy, demonstration, imitation = True, None, None
+        imitating = self._all_agree(self._successes is not None and len(self._successes) > 0)
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
         torch.manual_seed(int(np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]))
         set_learning_rates(engine, self._rates)
@@ -211,8 +219,12 @@ class Learner:
                 if train_policy:
                     with span("demonstrations"):
                         demonstration = None if self._stream is None else self._stream.next(weight)
+                    with span("successes"):
+                        imitation = self._imitation() if imitating else None
                     with span("forward"):
-                        loss, parts, belief = engine(minibatch, demonstration, train_gate=train_gate, whole=self._whole)
+                        loss, parts, belief = engine(
+                            minibatch, demonstration, imitation, train_gate=train_gate, whole=self._whole
+                        )
                     moved = float(self._sum(parts["kl"].double())) / self._world
                     meter.see_kl(moved)
                     if not math.isfinite(moved):
@@ -225,7 +237,12 @@ class Learner:
                     set_learning_rates(engine, self._held(settings))
                     with span("forward"):
                         loss, parts, _ = engine(
-                            minibatch, demonstration, train_policy=False, train_gate=train_gate, whole=self._whole
+                            minibatch,
+                            demonstration,
+                            imitation,
+                            train_policy=False,
+                            train_gate=train_gate,
+                            whole=self._whole,
                         )
                 if not self._all_agree(bool(loss.isfinite())):
                     return f"the loss is {_worst(parts)} in epoch {epoch + 1}", meter
@@ -235,6 +252,15 @@ class Learner:
                     engine.step()
                 meter.add(parts)
         return self._check_weights(), meter
+
+    def _imitation(self) -> Imitation:
+        """A minibatch of this rank's successes."""
+        assert self._successes is not None
+        settings = self._settings
+        return self._successes.draw(
+            max(1, settings.imitation_rows // self._world), settings.imitation_weight,
+            chunk=self._policy_config.chunk, device=self._engine.device,
+        )  # fmt: skip
 
     def _parts(self, fragments: list[Fragment]) -> int:
         """That decisions are looked at in: of a minibatch's size at the rank with most of them."""
@@ -281,6 +307,12 @@ class Learner:
         least = value.to(self._engine.device, copy=True)
         dist.all_reduce(least, op=dist.ReduceOp.MIN)
         return least.to(value.device)
+
+    def _told_by_all(self, mine: dict[str, bool]) -> dict[str, bool]:
+        """What any rank knows: the pieces of an episode may have come to several."""
+        told: list[dict[str, bool]] = [{} for _ in range(self._world)]
+        dist.all_gather_object(told, mine)
+        return {name: success for each in told for name, success in each.items()}
 
     def _all_agree(self, yes: bool) -> bool:
         return bool(self._least(torch.tensor(int(yes))))

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from actors.batch import Batch, look_again
 from actors.cloning_stream import Demonstration
 from actors.settings import PPOSettings
+from actors.successes import Imitation
 from avavla_ray.learning.exit_labels import exit_labels
-from avavla_ray.learning.ppo import PolicyLoss, policy_loss, value_loss
+from avavla_ray.learning.ppo import PolicyLoss, masked_mean, policy_loss, value_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, LatentContext
 from avavla_ray.training.objective import CloningObjective, train_only
@@ -23,7 +24,7 @@ class PPOObjective(nn.Module):
     """Holds the policy; its forward is the joint loss of stage 3 (arXiv 2606.15099, section 3.3).
 
         PPO over latent steps (updates, and exits where they are drawn) + PPO over the steps of drawn chunks
-        + value loss + exit-gate cross-entropy + weight * behaviour cloning
+        + value loss + exit-gate cross-entropy + weight * behaviour cloning + weight * self-imitation
 
     Likelihoods are computed in evaluation mode. The gate's cross-entropy reads detached states, so it moves the gate
     alone. The cloning loss keeps the action head in step with a latent loop that PPO changes.
@@ -63,6 +64,7 @@ class PPOObjective(nn.Module):
         self,
         batch: Batch,
         demonstration: Demonstration | None = None,
+        imitation: Imitation | None = None,
         *,
         train_policy: bool = True,
         train_gate: bool = False,
@@ -99,6 +101,11 @@ class PPOObjective(nn.Module):
             loss = loss + (settings.gate_coefficient if train_gate else 0.0) * gate_loss
             if train_gate:
                 metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
+        if imitation is not None and (train_policy or whole):
+            imitated = self._imitation_loss(imitation, uniform=whole)
+            loss = loss + (imitation.weight if train_policy else 0.0) * imitated
+            if train_policy:
+                metrics["imitation_loss"] = imitated.detach()
         if demonstration is None or not (train_policy or whole):
             return loss, metrics, None
         cloning, belief, _ = self._cloning_loss(demonstration)
@@ -139,6 +146,14 @@ class PPOObjective(nn.Module):
             demonstration.window, demonstration.belief, latent_steps=demonstration.latent_steps,
             noise=torch.randn(shape, device=demonstration.window["mask"].device),
         )  # fmt: skip
+
+    def _imitation_loss(self, imitation: Imitation, *, uniform: bool) -> Tensor:
+        """Negative log-likelihood of a step of the executed chunks, on average, given the thinking that led to them."""
+        seen = imitation.witnessed
+        replay = self.policy.replay(
+            seen.inputs, seen.belief, imitation.u, imitation.steps, seen.chunk, uniform=uniform
+        )  # fmt: skip
+        return -masked_mean(replay.action_log_prob, imitation.executed)
 
     def _gate_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of the gate on a full-depth unroll with mean updates, as evaluation acts."""

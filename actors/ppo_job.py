@@ -75,6 +75,8 @@ class Settings:
     """Play the tasks more often that sometimes succeed and sometimes fail."""
     demonstration_weight: float | None = None
     """Weight of the cloning loss on --demos at the start."""
+    imitation_weight: float | None = None
+    """Weight of imitating the policy's own successes; goes with --train-actions."""
     train_gate: bool | None = None
     """Train the exit gate too; the paper does it afterwards, and so does the recipe named after it."""
     exit_threshold: float | None = None
@@ -139,7 +141,7 @@ class Settings:
 
 CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "target_kl",
            "gamma", "gae_lambda", "value_clip", "normalise", "correction", "max_lag", "action_std", "compute_cost",
-           "group_size", "demonstration_weight", "train_gate", "isolate")  # fmt: skip
+           "group_size", "demonstration_weight", "imitation_weight", "train_gate", "isolate")  # fmt: skip
 # Flags that a recipe may set, too: only True is a choice.
 SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
 # May change from one --resume to the next.

@@ -53,6 +53,10 @@ class PPOSettings:
             linearly over `demonstration_updates` updates; without demonstrations it does nothing.
         demonstration_streams, demonstration_decisions: episodes side by side, and consecutive decisions of each, in
             one minibatch of demonstrations.
+        imitation_weight: of the log-likelihood of chunks that were part of the policy's own successes (self-imitation,
+            see successes.py), beside PPO: 1 is as much as an advantage of 1. Goes with train_actions; 0 is none of it.
+        imitation_decisions: that a rank keeps for it, 200 KB each with two pictures of 128 pixels. They are not part of
+            a checkpoint: a resumed run plays new ones. imitation_rows: of them in a minibatch, over all ranks.
         max_lag: fragments made by weights more than so many versions old are dropped. 0 is synchronous PPO: nothing is
             played while the learner learns.
         curriculum: play tasks more often whose success is between `curriculum_low` and `curriculum_high`; the others
@@ -98,6 +102,9 @@ class PPOSettings:
     demonstration_updates: int = 200
     demonstration_streams: int = 8
     demonstration_decisions: int = 1
+    imitation_weight: float = 0.0
+    imitation_decisions: int = 4096
+    imitation_rows: int = 64
     max_lag: int = 4
     curriculum: bool = False
     curriculum_low: float = 0.1
@@ -109,7 +116,14 @@ class PPOSettings:
     def __post_init__(self) -> None:
         for name in ("gamma", "gae_lambda", "latent_discount"):
             check_fraction(name.replace("_", " "), getattr(self, name))
-        for name in ("epochs", "update_decisions", "minibatch_decisions", "max_refusals"):
+        for name in (
+            "epochs",
+            "update_decisions",
+            "minibatch_decisions",
+            "max_refusals",
+            "imitation_decisions",
+            "imitation_rows",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is too small: give at least 1")
         if self.max_lag < 0:
@@ -135,7 +149,9 @@ class PPOSettings:
             raise InputError("groups have no critic: leave train gate and value clip off")
         if self.learn_action_std and not self.train_actions:
             raise InputError("learn action std goes with train actions: give both")
-        for name in ("compute_cost", "clip"):
+        if self.imitation_weight and not self.train_actions:
+            raise InputError("imitation weight goes with train actions: give both")
+        for name in ("compute_cost", "clip", "imitation_weight"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is negative: give 0 or more")
 
@@ -164,11 +180,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "demonstration_weight_end": 0.1,
     },
     # LIBERO on two cores (results/): whole chunks are drawn, so widely that a chunk ends a centimetre elsewhere; what
-    # succeeds is known at an episode's end only, twenty to thirty decisions later.
+    # succeeds is known at an episode's end only, twenty to thirty decisions later. A thousand episodes an hour are few:
+    # what succeeded is learned from again and again.
     "libero": {
-        "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 128, "epochs": 2,
-        "policy_lr": 2e-4, "critic_lr": 1e-3, "gae_lambda": 0.99, "latent_coefficient": 0.2, "lambda_entropy": 0.0,
-        "lambda_delta": 0.0, "target_kl": 1.0,
+        "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 128, "epochs": 1,
+        "policy_lr": 2e-4, "critic_lr": 1e-3, "gamma": 0.995, "gae_lambda": 0.99, "latent_coefficient": 0.2,
+        "lambda_entropy": 0.0, "lambda_delta": 0.0, "target_kl": 1.0, "imitation_weight": 1.0,
+        "imitation_decisions": 8192, "curriculum": True,
     },
     # Minutes on the table-top with the preset of that name: a policy so small that it is moved a lot.
     "tabletop": {

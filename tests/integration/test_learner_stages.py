@@ -26,7 +26,7 @@ def trained(checkpoint: Path, fragments: list, stage: int) -> tuple[np.ndarray, 
     config.training(
         checkpoint=str(checkpoint), engine=EngineSettings(zero_stage=stage, epsilon=1e-4), train_actions=True,
         exit_actions=True, action_std=0.3, learn_action_std=True, policy_lr=3e-3, critic_lr=1e-3, target_kl=0.02,
-        minibatch_decisions=12, epochs=2,
+        minibatch_decisions=12, epochs=2, imitation_weight=0.1, imitation_rows=8,
     )  # fmt: skip
     group = config.build_learner_group()
     try:
@@ -47,9 +47,13 @@ def test_all_stages_learn_the_same(ray_cluster: dict, tmp_path: Path) -> None:
     policy = stirred_policy(tiny(action_noise=0.3)).eval()
     save_checkpoint(tmp_path / "start", policy, point_statistics(), stage="bc", provenance={})
     fragments = drawn_fragments(policy, exits=True)
+    for number, fragment in enumerate(fragments):
+        fragment.episode_ids = [f"{number}-{name}" for name in fragment.episode_ids]
+        fragment.terminated[-1], fragment.truncated[-1] = True, False  # something to imitate at either rank
     (first, told), *others = (trained(tmp_path / "start", fragments, stage) for stage in (0, 2, 3))
     for update in told:
         assert 0 < update["policy_minibatches"] < update["minibatches"]  # the policy did stop in each
+        assert np.isfinite(update["imitation_loss"])
     for weights, metrics in others:
         np.testing.assert_allclose(weights, first, atol=2e-6)
         for one, other in zip(metrics, told, strict=True):

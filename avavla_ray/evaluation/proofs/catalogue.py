@@ -27,11 +27,11 @@ BC_RECIPE, BC_WORDS = "libero", ()
 
 FEW = 2  # demonstrations a task that PPO starts from
 FEW_RECIPE, FEW_WORDS = "few", ()
-PPO_RECIPE, PPO_WORDS = "libero", ("--env-steps", 800_000)
+PPO_RECIPE, PPO_WORDS = "libero", ("--simulators", 8, "--env-steps", 800_000, "--minutes", 60)
 GAIN = 0.25
 
 # Calibration needs a value head, which cloning does not train: so much PPO first, which hardly moves the policy.
-CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 25, "--policy-lr", 1e-5)
+CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 25, "--policy-lr", 1e-5, "--imitation-weight", 0)
 CALIBRATION_WORDS = ("--episodes", 10, "--delta", 0.02)
 # Settings are chosen on the first initial states, and confirmed on as many others.
 SWEEP_WORDS = ("--episodes", 10, "--recommend", "adaptive")
