@@ -19,25 +19,13 @@ from actors.orders import Order
 from actors.termination import waiting
 from actors.weights import WeightHandle
 from avavla_ray.policy.weights import flatten
-from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.isolated.limits import Limits
 from avavla_ray.simulators.isolated.side_by_side import wait_for
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from tests.support.fragments import POINT, order, point_rollout
-from tests.support.point_simulator import PointSimulator, make_point_simulator, point_statistics
+from tests.support.point_simulator import make_point_simulator, point_statistics
 from tests.support.policies import stirred_policy, tiny
-
-
-class SlowStarter(PointSimulator):
-    """Its first task takes half a second to begin."""
-
-    def reset(self, task, *, initial_state=None, seed=0):
-        time.sleep(0.5 * (task == 0))
-        return super().reset(task, initial_state=initial_state, seed=seed)
-
-
-def make_slow_starter(config: SimulatorConfig) -> SlowStarter:
-    return SlowStarter(config)
+from tests.support.slow_simulators import make_slow, make_slow_starter
 
 
 def isolated(factory):
@@ -71,19 +59,7 @@ def test_a_slow_start_holds_up_its_own_buffer_only() -> None:
         rollout.close()
 
 
-class Slow(PointSimulator):
-    """Its chunks take so long that another buffer lands whenever somebody looks for one that hangs."""
-
-    def run_chunk(self, actions, *, record=False):
-        time.sleep(0.29)
-        return super().run_chunk(actions, record=record)
-
-
-def make_slow(config: SimulatorConfig) -> Slow:
-    return Slow(config)
-
-
-@pytest.mark.parametrize("hold", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize("hold", [False, True])
 def test_a_simulator_that_hangs_is_found_while_another_buffer_keeps_the_runner_busy(hold: bool) -> None:
     make = functools.partial(IsolatedSimulator, make_slow, limits=Limits(silence_s=3.0))
     rollout = point_rollout(stirred_policy(tiny()).eval(), make, simulators=3, buffers=2)
