@@ -15,8 +15,8 @@ demo: setup
 # since xdist would start the one with a single long test last; Ray's processes must not give way to the other worker's.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not alone and not long" --numprocesses auto --maxprocesses 4 --dist loadfile
-	RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone and not long" --numprocesses 2 --dist loadfile --durations 20 \
-		--no-loadscope-reorder
+	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone and not long" \
+		--numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
 	$(BIN)/python -m pytest -m "alone and not long"
 
 # What takes minutes of a core, most of it being killed again and again, one after the other: half an hour more.
