@@ -212,7 +212,8 @@ class Learner:
         imitating = self._all_agree(self._successes is not None and len(self._successes) > 0)
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
         torch.manual_seed(int(np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]))
-        set_learning_rates(engine, self._rates)
+        rates = self._rates_at(version)
+        set_learning_rates(engine, rates)
         for epoch in range(settings.epochs):
             for rows in torch.randperm(batch.decisions).tensor_split(count):
                 minibatch = batch.rows(rows.to(batch.steps.device))
@@ -234,7 +235,7 @@ class Learner:
                         self._stream.belief = belief
                 if not train_policy:
                     # Momentum alone would carry the policy, and exits that are drawn, on.
-                    set_learning_rates(engine, self._held(settings))
+                    set_learning_rates(engine, self._held(rates))
                     with span("forward"):
                         loss, parts, _ = engine(
                             minibatch,
@@ -267,9 +268,16 @@ class Learner:
         mine = math.ceil(sum(map(len, fragments)) / self._settings.minibatch_decisions)
         return -int(self._least(torch.tensor(-mine)))
 
-    def _held(self, settings: PPOSettings) -> list[float]:
-        """Learning rates once the policy has moved enough."""
-        return [0.0, self._rates[1], *(0.0 if settings.exit_actions else rate for rate in self._rates[2:])]
+    def _rates_at(self, version: int) -> list[float]:
+        """Learning rates of policy, critic and gate."""
+        warmth, exits = self._settings.warmth(version), self._settings.exit_actions
+        policy, critic, *gate = self._rates
+        return [warmth * policy, critic, *(warmth * rate if exits else rate for rate in gate)]
+
+    def _held(self, rates: list[float]) -> list[float]:
+        """Those once the policy has moved enough."""
+        _, critic, *gate = rates
+        return [0.0, critic, *(0.0 if self._settings.exit_actions else rate for rate in gate)]
 
     def _check_weights(self) -> str | None:
         """A finite loss can still have had a gradient that is not."""
