@@ -26,6 +26,8 @@ class BackboneConfig:
         width: D. layers, heads: of the transformer. mlp_ratio: hidden width of its feed-forward over D.
         image_size: the policy resizes images to this, pixels.
         stem_channels: output channels of the convolutional stem's stages; the first has stride 4, the others 2.
+        pool: cells of the last feature map along a side of a visual token, which is their mean; keypoints are read off
+            the whole map, whatever the tokens are.
         keypoints: spatial-softmax keypoints read off each camera's last feature map.
         keypoints_from_text: the instruction says what they look for; off in checkpoints of before it could.
         max_text_tokens: L; instructions are padded or refused beyond it.
@@ -39,6 +41,7 @@ class BackboneConfig:
     mlp_ratio: float = 2.0
     image_size: int = 128
     stem_channels: tuple[int, ...] = (32, 64, 128)
+    pool: int = 1
     keypoints: int = 16
     keypoints_from_text: bool = False
     num_cameras: int = 2
@@ -54,6 +57,11 @@ class BackboneConfig:
     @property
     def grid(self) -> int:
         """Visual tokens along one side of an image."""
+        return self.feature_grid // self.pool
+
+    @property
+    def feature_grid(self) -> int:
+        """Cells of the last feature map along one side of an image."""
         return self.image_size // (4 * 2 ** (len(self.stem_channels) - 1))
 
     @property
@@ -349,6 +357,10 @@ def _check_backbone(backbone: BackboneConfig) -> None:
     _check_multiple("backbone.width", backbone.width, backbone.heads)
     _check_multiple("backbone.width", backbone.width, 4)
     _check_multiple("backbone.image_size", backbone.image_size, 4 * 2 ** (len(backbone.stem_channels) - 1))
+    if backbone.pool < 1 or backbone.feature_grid % backbone.pool:
+        raise InputError(
+            f"backbone.pool {backbone.pool} does not divide the {backbone.feature_grid} cells along a side of the map"
+        )
     if backbone.layers < 2:
         raise InputError(
             f"backbone.layers {backbone.layers}: the belief is read before the last layer, give at least 2"

@@ -71,8 +71,9 @@ class VisionEncoder(nn.Module):
         # What the instruction adds to them, in all cameras the same; at first nothing.
         asked = torch.zeros(config.keypoints * channels_in, config.width)
         self.asked = nn.Parameter(asked) if config.keypoints_from_text else None
-        axis = (torch.arange(grid, dtype=torch.float32) + 0.5) / grid * 2 - 1
-        places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(grid * grid, 2)
+        cells = config.feature_grid
+        axis = (torch.arange(cells, dtype=torch.float32) + 0.5) / cells * 2 - 1
+        places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(cells * cells, 2)
         self.register_buffer("places", places, persistent=False)
 
     @staticmethod
@@ -90,7 +91,7 @@ class VisionEncoder(nn.Module):
         if height != size or width != size:
             x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         features = self.stem(x).permute(0, 2, 3, 1).reshape(B, V, -1, self.config.stem_channels[-1])
-        tokens = self.project(features) + self.positions + self.camera
+        tokens = self.project(self._pooled(features)) + self.positions + self.camera
         # Every camera has keypoint detectors of its own: column block v of the shared projection.
         detectors = self.keypoints.weight.view(1, V, -1, features.shape[-1])
         if self.asked is not None:
@@ -99,3 +100,11 @@ class VisionEncoder(nn.Module):
         points = (scores.softmax(dim=-1) @ self.places).flatten(2)
         pooled = torch.cat([features.mean(dim=2), points], dim=-1)
         return VisualFeatures(tokens.flatten(1, 2), pooled)
+
+    def _pooled(self, features: Tensor) -> Tensor:
+        """Means of neighbouring cells: (B, V, cells^2, F) -> (B, V, N / V, F)."""
+        pool, side = self.config.pool, self.config.grid
+        if pool == 1:
+            return features
+        blocks = features.unflatten(2, (side, pool, side, pool))
+        return blocks.mean(dim=(3, 5)).flatten(2, 3)
