@@ -193,7 +193,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 128, "epochs": 1,
         "policy_lr": 2e-4, "critic_lr": 1e-3, "gamma": 0.995, "gae_lambda": 0.99, "latent_coefficient": 0.2,
         "lambda_entropy": 0.0, "lambda_delta": 0.0, "target_kl": 1.0, "imitation_weight": 1.0,
-        "imitation_decisions": 8192, "curriculum": True,
+        "imitation_decisions": 8192, "curriculum": True, "warm_up_updates": 5,
     },
     # Minutes on the table-top with the preset of that name: a policy so small that it is moved a lot.
     "tabletop": {
