@@ -263,7 +263,8 @@ def preset(name: str) -> PolicyConfig:
     tiny_attention = AttentionConfig(width=16, heads=2, sink_tokens=1)
     presets = {
         "small": PolicyConfig(
-            backbone=BackboneConfig(keypoints_from_text=True), latent=LatentConfig(action_scale=1.0), vocabulary=WORDS
+            backbone=BackboneConfig(pool=2, keypoints_from_text=True),
+            latent=LatentConfig(action_scale=1.0), vocabulary=WORDS,
         ),
         "tiny": PolicyConfig(
             preset="tiny",

@@ -25,7 +25,7 @@ DEPTH = 5  # latent steps that are evaluated at a fixed depth
 MANY = 50  # demonstrations a task
 BC_RECIPE, BC_WORDS = "libero", ()
 
-FEW = 2  # demonstrations a task that PPO starts from
+FEW = 1  # demonstrations a task that PPO starts from
 FEW_RECIPE, FEW_WORDS = "few", ()
 PPO_RECIPE, PPO_WORDS = "libero", ("--simulators", 8, "--env-steps", 800_000, "--minutes", 45)
 GAIN = 0.25
