@@ -187,13 +187,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "demonstration_weight_end": 0.1,
     },
     # LIBERO on two cores (results/): whole chunks are drawn, so widely that a chunk ends a centimetre elsewhere; what
-    # succeeds is known at an episode's end only, twenty to thirty decisions later. A thousand episodes an hour are few:
-    # what succeeded is learned from again and again.
+    # succeeds is known at an episode's end only, twenty to thirty decisions later. A few thousand episodes an hour are
+    # few: four times as many decisions are imitated from what succeeded as come anew, which takes the learner about as
+    # long as playing them takes two simulators.
     "libero": {
-        "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 128, "epochs": 1,
+        "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 64, "epochs": 1,
         "policy_lr": 2e-4, "critic_lr": 1e-3, "gamma": 0.995, "gae_lambda": 0.99, "latent_coefficient": 0.2,
         "lambda_entropy": 0.0, "lambda_delta": 0.0, "target_kl": 1.0, "imitation_weight": 1.0,
-        "imitation_decisions": 8192, "curriculum": True, "warm_up_updates": 5,
+        "imitation_decisions": 8192, "imitation_rows": 256, "curriculum": True, "warm_up_updates": 5,
     },
     # Minutes on the table-top with the preset of that name: a policy so small that it is moved a lot.
     "tabletop": {

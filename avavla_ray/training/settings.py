@@ -188,8 +188,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "libero": {
         "steps": 10_000, "average": 0.999, "stages": (Stage(CLONING, 0.9), Stage(WARM_UP, 0.1)), "validations": 5,
     },
-    # The same from a handful of demonstrations a task, for PPO to go on from.
-    "few": {"steps": 2000, "average": 0.999, "stages": (Stage(CLONING, 0.8), Stage(WARM_UP, 0.2)), "validations": 2},
+    # The same from one to five demonstrations a task, for PPO to go on from. Holding one out would leave out a task.
+    "few": {
+        "steps": 2000, "average": 0.999, "stages": (Stage(CLONING, 0.8), Stage(WARM_UP, 0.2)), "held_out": 0.0,
+    },
     # One task and some thirty demonstrations on two cores: where success lies clearly between 0 and 1. The steps make
     # the outcome the same on faster machines, the minutes end it on slower ones.
     "demo": {"steps": 1000, "minutes": 3.5, "streams": 16},
