@@ -111,7 +111,7 @@ class Learner:
         self._engine = initialise_engine(self._objective, groups, self._engine_settings)
         self._successes: Successes | None = None
         if self._settings.imitation_weight:
-            self._successes = Successes(self._settings.imitation_decisions, seed=self._seed + self._rank)
+            self._successes = Successes(self._settings.imitation_decisions, seed=(self._seed, self._rank))
         self._stream = None
         if self._demonstrations is not None:
             self._stream = CloningStream(
@@ -238,12 +238,7 @@ class Learner:
                     set_learning_rates(engine, self._held(rates))
                     with span("forward"):
                         loss, parts, _ = engine(
-                            minibatch,
-                            demonstration,
-                            imitation,
-                            train_policy=False,
-                            train_gate=train_gate,
-                            whole=self._whole,
+                            minibatch, demonstration, train_policy=False, train_gate=train_gate, whole=self._whole
                         )
                 if not self._all_agree(bool(loss.isfinite())):
                     return f"the loss is {_worst(parts)} in epoch {epoch + 1}", meter
@@ -257,10 +252,8 @@ class Learner:
     def _imitation(self) -> Imitation:
         """A minibatch of this rank's successes."""
         assert self._successes is not None
-        settings = self._settings
         return self._successes.draw(
-            max(1, settings.imitation_rows // self._world), settings.imitation_weight,
-            chunk=self._policy_config.chunk, device=self._engine.device,
+            max(1, self._settings.imitation_rows // self._world), device=self._engine.device
         )  # fmt: skip
 
     def _parts(self, fragments: list[Fragment]) -> int:

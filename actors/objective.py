@@ -101,11 +101,10 @@ class PPOObjective(nn.Module):
             loss = loss + (settings.gate_coefficient if train_gate else 0.0) * gate_loss
             if train_gate:
                 metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
-        if imitation is not None and (train_policy or whole):
+        if imitation is not None and train_policy:  # it reaches nothing that the decisions looked at again do not
             imitated = self._imitation_loss(imitation, uniform=whole)
-            loss = loss + (imitation.weight if train_policy else 0.0) * imitated
-            if train_policy:
-                metrics["imitation_loss"] = imitated.detach()
+            loss = loss + settings.imitation_weight * imitated
+            metrics["imitation_loss"] = imitated.detach()
         if demonstration is None or not (train_policy or whole):
             return loss, metrics, None
         cloning, belief, _ = self._cloning_loss(demonstration)

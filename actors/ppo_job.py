@@ -71,7 +71,7 @@ class Settings:
     """Of a latent step, in the reward."""
     group_size: int | None = None
     """So many episodes from each start, compared with each other (GRPO): no critic."""
-    curriculum: bool = False
+    curriculum: bool | None = None
     """Play the tasks more often that sometimes succeed and sometimes fail."""
     demonstration_weight: float | None = None
     """Weight of the cloning loss on --demos at the start."""
@@ -141,9 +141,9 @@ class Settings:
 
 CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "target_kl",
            "gamma", "gae_lambda", "value_clip", "normalise", "correction", "max_lag", "action_std", "compute_cost",
-           "group_size", "demonstration_weight", "imitation_weight", "train_gate", "isolate")  # fmt: skip
+           "group_size", "demonstration_weight", "imitation_weight", "curriculum", "train_gate", "isolate")  # fmt: skip
 # Flags that a recipe may set, too: only True is a choice.
-SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
+SWITCHES = ("train_actions", "learn_action_std", "exit_actions")
 # May change from one --resume to the next.
 OPEN_ENDED = (
     "env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",

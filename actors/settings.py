@@ -57,8 +57,10 @@ class PPOSettings:
             one minibatch of demonstrations.
         imitation_weight: of the log-likelihood of chunks that were part of the policy's own successes (self-imitation,
             see successes.py), beside PPO: 1 is as much as an advantage of 1. Goes with train_actions; 0 is none of it.
-        imitation_decisions: that a rank keeps for it, 200 KB each with two pictures of 128 pixels. They are not part of
-            a checkpoint: a resumed run plays new ones. imitation_rows: of them in a minibatch, over all ranks.
+        imitation_decisions: that a rank keeps for it, 100 KB each with two pictures of 128 pixels, and as many again of
+            episodes that have not ended. They are not part of a checkpoint: a resumed run, or a rank that is replaced,
+            plays new ones, and none is imitated until every rank has some. imitation_rows: in a minibatch, over all
+            ranks.
         max_lag: fragments made by weights more than so many versions old are dropped. 0 is synchronous PPO: nothing is
             played while the learner learns.
         curriculum: play tasks more often whose success is between `curriculum_low` and `curriculum_high`; the others

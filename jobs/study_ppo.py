@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avavla_ray.command_line import default_workers, run_job
 
 if TYPE_CHECKING:
+    from actors.settings import PPOSettings
     from avavla_ray.evaluation.ppo_study import Way
     from avavla_ray.evaluation.study_chain import Chain
 
@@ -98,8 +99,8 @@ def main(settings: Settings) -> None:
     identity = {name: recorded(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     check_output(settings.output, identity, settings.resume)
     key, ppo, own = settings.run_id or settings.output.name, recipe(settings.recipe), settings.output / "recipe.json"
-    # Those variants that learn actions say so by flags; no flag could undo what the recipe says.
-    save_recipe(own, replace(ppo, train_actions=False, learn_action_std=False), base=settings.recipe)
+    without, actions = apart(ppo)
+    save_recipe(own, without, base=settings.recipe)
     tasks = ["--tasks", *settings.tasks] if settings.tasks else []
     chain = Chain(
         settings.output, key, uri, settings.suite,
@@ -115,7 +116,7 @@ def main(settings: Settings) -> None:
         for name, way in family.items():
             last, points = chain.train(f"{name}-{seed}", [
                 "--checkpoint", checkpoint, "--recipe", own,
-                *way.flags(ppo.update_decisions, demos, ppo.learn_action_std),
+                *way.flags(ppo.update_decisions, demos, actions),
                 "--env-steps", settings.env_steps, "--seed", seed,
                 "--num-runners", settings.num_runners, "--min-runners", settings.num_runners,
                 "--simulators", settings.simulators, "--fragment-decisions", settings.fragment_decisions,
@@ -134,6 +135,15 @@ def main(settings: Settings) -> None:
     if settings.publish is not None:
         print(f"published in {publish_study(settings.output, files, settings.publish)}", flush=True)
     print(f"\n{(settings.output / 'study.md').read_text(encoding='utf-8')}\nin {settings.output}")
+
+
+def apart(ppo: PPOSettings) -> tuple[PPOSettings, list[Any]]:
+    """Settings without what goes with learning from actions, and the flags that bring it back for the variants that do:
+    no flag could undo what a recipe says."""
+    words: list[Any] = ["--learn-action-std"] if ppo.learn_action_std else []
+    if ppo.imitation_weight:
+        words += ["--imitation-weight", ppo.imitation_weight]
+    return replace(ppo, train_actions=False, learn_action_std=False, imitation_weight=0.0), words
 
 
 def check(settings: Settings) -> tuple[Way, dict[str, Way]]:

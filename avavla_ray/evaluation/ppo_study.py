@@ -38,15 +38,15 @@ class Way:
     demos: bool = True
     delay: int | None = None
 
-    def flags(self, update_decisions: int, demos: str | None, learn_action_std: bool = False) -> list[Any]:
+    def flags(self, update_decisions: int, demos: str | None, actions: Sequence[Any] = ()) -> list[Any]:
         """Of jobs/ppo_libero.py, over the study's recipe.
 
         Args:
-            update_decisions: of that recipe. demos: the demonstrations. learn_action_std: where chunks are drawn.
+            update_decisions: of that recipe. demos: the demonstrations. actions: more words where chunks are drawn.
         """
         words: list[Any] = ["--max-lag", self.max_lag, "--correction", self.correction]
         if self.train_actions:
-            words += ["--train-actions", *(["--learn-action-std"] if learn_action_std else [])]
+            words += ["--train-actions", *actions]
         if self.demos and demos is not None:
             words += ["--demos", demos]
         if self.delay is not None:

@@ -23,6 +23,8 @@ def to_json(config: PolicyConfig) -> dict[str, Any]:
         del value["latent"]["gate_maps"]
     if value["backbone"].get("keypoints_from_text") is False:
         del value["backbone"]["keypoints_from_text"]
+    if value["backbone"].get("pool") == 1:
+        del value["backbone"]["pool"]
     return value
 
 

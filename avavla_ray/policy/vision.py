@@ -90,8 +90,10 @@ class VisionEncoder(nn.Module):
         x = x.mul_(1 / 127.5).sub_(1.0)
         if height != size or width != size:
             x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        features = self.stem(x).permute(0, 2, 3, 1).reshape(B, V, -1, self.config.stem_channels[-1])
-        tokens = self.project(self._pooled(features)) + self.positions + self.camera
+        maps = self.stem(x)
+        features = self._cells(maps, V)
+        tiles = features if self.config.pool == 1 else self._cells(F.avg_pool2d(maps, self.config.pool), V)
+        tokens = self.project(tiles) + self.positions + self.camera
         # Every camera has keypoint detectors of its own: column block v of the shared projection.
         detectors = self.keypoints.weight.view(1, V, -1, features.shape[-1])
         if self.asked is not None:
@@ -101,10 +103,7 @@ class VisionEncoder(nn.Module):
         pooled = torch.cat([features.mean(dim=2), points], dim=-1)
         return VisualFeatures(tokens.flatten(1, 2), pooled)
 
-    def _pooled(self, features: Tensor) -> Tensor:
-        """Means of neighbouring cells: (B, V, cells^2, F) -> (B, V, N / V, F)."""
-        pool, side = self.config.pool, self.config.grid
-        if pool == 1:
-            return features
-        blocks = features.unflatten(2, (side, pool, side, pool))
-        return blocks.mean(dim=(3, 5)).flatten(2, 3)
+    @staticmethod
+    def _cells(maps: Tensor, V: int) -> Tensor:
+        """(B V, F, h, w) -> (B, V, h w, F)."""
+        return maps.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (-1, V))

@@ -27,7 +27,9 @@ def test_ours_is_stock_in_state_and_reference_picture_and_cheaper() -> None:
     assert found.turns == 3
     ms = {(name, mode): found.milliseconds[name, 128, mode] for name, _, mode in found.milliseconds}
     assert ms["stock", both] > ms["stock", decisions] > ms["reference", both] > ms["fast", both]
-    assert ms["stock", both] > 3 * ms["fast", both]  # some twelve times where nothing else runs
+    # Some twelve times, and 1.2, where nothing else runs.
+    assert ms["stock", both] > 3 * ms["fast", both]
+    assert ms["fast", both] < 4 * ms["physics", both]
     assert 10 < found.squared_error["fast"].min() < found.squared_error["fast"].max() < 300
 
 

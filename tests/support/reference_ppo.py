@@ -81,8 +81,13 @@ class ReferencePPO:
     """
 
     def __init__(self, policy: AvaVlaPolicy, settings: PPOSettings, engine: EngineSettings, seed: int) -> None:
-        if settings.group_size or settings.train_gate or settings.correction != "decoupled":
-            raise ValueError("groups, a calibrated gate and other corrections are not written down here")
+        if (
+            settings.group_size
+            or settings.train_gate
+            or settings.imitation_weight
+            or settings.correction != "decoupled"
+        ):
+            raise ValueError("groups, a calibrated gate, imitation and other corrections are not written down here")
         self.policy, self.settings, self.engine, self.seed = policy.eval(), settings, engine, seed
         parts = policy.parameter_groups()
         trained = list(parts["reasoner"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
@@ -18,7 +19,7 @@ from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import SimulatorConfig
 from jobs import study_ppo
-from jobs.study_ppo import Settings, check, main
+from jobs.study_ppo import Settings, apart, check, main
 from tests.support.demonstration_data import make_dataset
 from tests.support.point_simulator import point_statistics
 
@@ -52,19 +53,21 @@ def test_every_line_of_a_panel_is_trained(panel: str, base: Way) -> None:
     assert chosen([], base).keys() == {BASE}
 
 
-@pytest.mark.parametrize("learn_action_std", [False, True])
+@pytest.mark.parametrize("actions", [{}, {"learn_action_std": True}, {"imitation_weight": 0.5}])
 @pytest.mark.parametrize("base", BASES)
-def test_the_ppo_job_takes_the_flags_of_every_variant(base: Way, learn_action_std: bool, tmp_path: Path) -> None:
+def test_the_ppo_job_takes_the_flags_of_every_variant(base: Way, actions: dict[str, Any], tmp_path: Path) -> None:
     own = tmp_path / "recipe.json"
-    save_recipe(own, PPOSettings(update_decisions=64, minibatch_decisions=16), base="some")
+    without, more = apart(PPOSettings(update_decisions=64, minibatch_decisions=16, train_actions=True, **actions))
+    save_recipe(own, without, base="some")
     for name, way in ways(base).items():
-        words = way.flags(64, "runs/demos", learn_action_std)
+        words = way.flags(64, "runs/demos", more)
         job = tyro.cli(PPOJob, args=[str(word) for word in ["--recipe", own, *words]])
         ppo = choose(job)
         config = configure(job, ppo, SimulatorConfig(suite="tabletop"), demos=job.demos)
         config.validate()
         assert (ppo.max_lag, ppo.correction, ppo.train_actions) == (way.max_lag, way.correction, way.train_actions)
-        assert ppo.learn_action_std == (way.train_actions and learn_action_std)
+        for each in ("learn_action_std", "imitation_weight"):
+            assert getattr(ppo, each) == (way.train_actions and actions.get(each, 0))
         assert (job.demos is None) == (name == "no_cloning")
         assert ppo.update_decisions == 64
         delay = 0 if way.delay is None else way.delay

@@ -7,13 +7,13 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-import torch
 
 from actors.batch import make_batch
 from actors.objective import PPOObjective
 from actors.settings import PPOSettings
-from actors.successes import PENDING, Successes
+from actors.successes import Successes
 from avavla_ray.learning.fragment import Fragment, Seen
+from avavla_ray.simulators.base import EpisodeSummary
 from tests.support.drawn_fragments import drawn_fragments
 from tests.support.policies import stirred_policy, tiny
 
@@ -38,11 +38,12 @@ def fragment(name: str, marks: list[int], *, task: int = 0, ended: str = "") -> 
         reward=np.zeros(T, np.float32), duration=np.array(marks) % C + 1, terminated=last & (ended == "success"),
         truncated=last & (ended == "time limit"), next_z=np.zeros((T, 2), np.float32), task=np.full(T, task),
         group=np.full(T, -1), seen=seen, episode_ids=[name],
+        finished=[EpisodeSummary(name, task, None, 0, ended == "success", T, T, K)] if ended else [],
     )  # fmt: skip
 
 
 def kept(successes: Successes, rows: int = 400) -> Counter[int]:
-    drawn = successes.draw(rows, 1.0, chunk=C, device="cpu")
+    drawn = successes.draw(rows, device="cpu")
     marks = drawn.witnessed.inputs.proprio[:, 0].long()
     assert (drawn.executed.sum(1) == marks % C + 1).all(), "rows of different decisions were mixed"
     return Counter(marks.tolist())
@@ -77,7 +78,7 @@ def test_several_episodes_of_one_fragment_are_told_apart() -> None:
         if isinstance(part, np.ndarray):
             both[name] = np.concatenate([part, getattr(second, name)])
     both |= {
-        "episode": np.array([0, 0, 1]), "episode_ids": ["a", "b"],
+        "episode": np.array([0, 0, 1]), "episode_ids": ["a", "b"], "finished": first.finished + second.finished,
         "seen": Seen(*(np.concatenate([getattr(each.seen, f.name) for each in (first, second)]) for f in fields(Seen))),
     }  # fmt: skip
     successes = Successes(100, seed=0)
@@ -104,12 +105,21 @@ def test_it_holds_copies() -> None:
     assert set(kept(successes)) == {1}
 
 
-def test_episodes_that_never_end_are_not_remembered_for_ever() -> None:
+def test_what_was_last_heard_of_longest_ago_is_forgotten_where_too_much_is_under_way() -> None:
     successes = Successes(10, seed=0)
-    learn(successes, *(fragment(f"lost-{number}", [1]) for number in range(PENDING + 1)))
-    learn(successes, fragment("lost-0", [2], ended="success"), fragment("lost-1", [3], ended="success"))
-    assert set(kept(successes)) == {1, 2, 3}
-    assert len(successes) == 3, "the first piece of lost-0 was forgotten"
+    learn(successes, *(fragment(f"long-{number}", [number] * 2) for number in range(5)))
+    learn(successes, fragment("long-0", [10]))
+    learn(successes, fragment("long-0", [11], ended="success"))
+    assert set(kept(successes)) == {0, 10, 11}
+    learn(successes, fragment("long-1", [12], ended="success"), fragment("long-2", [13], ended="success"))
+    assert set(kept(successes)) == {0, 10, 11, 12, 2, 13}, "11 decisions were under way, and long-1 had waited longest"
+
+
+def test_an_episode_may_end_with_a_decision_that_is_left_out() -> None:
+    successes, ended = Successes(10, seed=0), fragment("good", [2], ended="success")
+    nothing = {f.name: part[:0] for f in fields(Fragment) if isinstance(part := getattr(ended, f.name), np.ndarray)}
+    learn(successes, fragment("good", [1]), replace(ended, **nothing))
+    assert set(kept(successes)) == {1}
 
 
 def test_latent_fragments_cannot_be_imitated() -> None:
@@ -122,14 +132,14 @@ def test_imitation_is_the_likelihood_of_what_was_drawn_and_reaches_all_that_had_
     fragments = drawn_fragments(policy, exits=False)
     for number, each in enumerate(fragments):
         each.episode_ids = [f"{number}-{name}" for name in each.episode_ids]
-        each.terminated[-1], each.truncated[-1] = True, False
+        each.finished = [EpisodeSummary(name, 0, None, 0, True, 9, 9, 1) for name in each.episode_ids]
     settings = PPOSettings(train_actions=True, imitation_weight=0.5)
     objective = PPOObjective(policy, settings)
     objective.optimizer_groups(cloning=False)
     batch, _ = make_batch(fragments, policy, settings, lambda values: values)
     successes = Successes(100, seed=0)
     learn(successes, *fragments)
-    imitation = successes.draw(32, 0.5, chunk=C, device="cpu")
+    imitation = successes.draw(32, device="cpu")
     plain, _, _ = objective(batch)
     loss, parts, _ = objective(batch, imitation=imitation)
     assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["imitation_loss"].item(), abs=1e-5)
@@ -148,4 +158,3 @@ def test_imitation_is_the_likelihood_of_what_was_drawn_and_reaches_all_that_had_
     }
     assert moved >= {"action", "transition"}
     assert not moved & {"value", "gate", "reasoner"}
-    assert torch.isfinite(loss)

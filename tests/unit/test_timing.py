@@ -121,7 +121,7 @@ def test_an_isolated_simulator_tells_where_its_process_spends_its_time(on: None)
         assert timings["simulator/idle"] >= 0.2
         parts = sum(seconds for path, seconds in timings.items() if path.count("/") == 1)
         assert 0.9 * timings["simulator"] < parts <= timings["simulator"]
-        assert timings["simulator"] == pytest.approx(elapsed, abs=0.5)
+        assert 0.5 * elapsed < timings["simulator"] < elapsed + 0.1  # the rest is on its way to and from the process
         assert simulator.take_timings() == {}
     finally:
         simulator.close()

@@ -58,6 +58,8 @@ def plot_cloning(path: Path, points: list[Point], title: str) -> None:
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, label in DRAWN.items():
         known = [point for point in points if name in point]
+        if not known:  # nothing was held out
+            continue
         axis.plot([point["step"] for point in known], [point[name] for point in known], marker=".", label=label)
     axis.set_xlabel("optimizer steps")
     axis.set_ylabel("L1 of normalised actions")
