@@ -16,7 +16,7 @@ from avavla_ray.policy.checkpoint import load_checkpoint, save_checkpoint
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.training.engine import EngineSettings
 from jobs import calibrate_exit, evaluate
-from tests.support.tabletop_learning import clone, learner_config, learner_policy, record_demonstrations, walked
+from tests.support.learning import clone, learner_config, learner_policy, record_demonstrations, walked
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 

@@ -20,16 +20,9 @@ from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.tabletop.tasks import COLOURS
-from tests.support.tabletop_learning import (
-    Played,
-    Windows,
-    clone,
-    demonstrated_windows,
-    learner_config,
-    learner_policy,
-    play,
-    success_rate,
-)
+from tests.support.learning import Played, clone, learner_config, learner_policy, success_rate
+from tests.support.learning import play as play_episodes
+from tests.support.tabletop_learning import Windows, demonstrated_windows, nearest_block
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -64,6 +57,13 @@ def gone_on(begun: AvaVlaPolicy, config: PolicyConfig, windows: Windows) -> AvaV
     return policy
 
 
+def play(policy: AvaVlaPolicy, windows: Windows, *, forget: bool = False) -> list[Played]:
+    """After three decisions, when a hand is over a block but has hardly reached any, it says which."""
+    return play_episodes(
+        policy, windows.statistics, SIMULATOR, STATES, depth=0, forget=forget, look=nearest_block
+    )  # fmt: skip
+
+
 def chosen_rightly(played: list[Played]) -> float:
     return float(np.mean([each.chosen == COLOURS[each.task] for each in played]))
 
@@ -71,9 +71,8 @@ def chosen_rightly(played: list[Played]) -> float:
 def test_only_the_belief_tells_which_block(windows: Windows, begun: AvaVlaPolicy) -> None:
     with_belief = gone_on(begun, CONFIG, windows)
     without_belief = gone_on(begun, replace(CONFIG, recurrent=False), windows)
-    remembering = play(with_belief, windows.statistics, SIMULATOR, STATES, depth=0)
-    forgetting = play(with_belief, windows.statistics, SIMULATOR, STATES, depth=0, forget=True)
-    without = play(without_belief, windows.statistics, SIMULATOR, STATES, depth=0)
+    remembering, forgetting = play(with_belief, windows), play(with_belief, windows, forget=True)
+    without = play(without_belief, windows)
     for name, played in (("belief", remembering), ("belief zeroed", forgetting), ("no belief", without)):
         print(f"{name}: success {success_rate(played):.2f}, choice {chosen_rightly(played):.2f} of {len(played)}")
     assert chosen_rightly(remembering) > 0.7

@@ -22,7 +22,7 @@ from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import load_flat
 from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.training.engine import EngineSettings
-from tests.support.tabletop_learning import (
+from tests.support.learning import (
     Played,
     clone,
     learner_config,
