@@ -263,9 +263,9 @@ class Learner:
 
     def _rates_at(self, version: int) -> list[float]:
         """Learning rates of policy, critic and gate."""
-        warmth, exits = self._settings.warmth(version), self._settings.exit_actions
+        pace, exits = self._settings.pace(version), self._settings.exit_actions
         policy, critic, *gate = self._rates
-        return [warmth * policy, critic, *(warmth * rate if exits else rate for rate in gate)]
+        return [pace * policy, critic, *(pace * rate if exits else rate for rate in gate)]
 
     def _held(self, rates: list[float]) -> list[float]:
         """Those once the policy has moved enough."""

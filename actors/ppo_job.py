@@ -44,6 +44,8 @@ class Settings:
     policy_lr: float | None = None
     critic_lr: float | None = None
     gate_lr: float | None = None
+    decay_updates: int | None = None
+    """The policy's rate falls to 0 over the run's first so many updates: as many as --updates, for its last policy."""
     target_kl: float | None = None
     gamma: float | None = None
     gae_lambda: float | None = None
@@ -139,9 +141,10 @@ class Settings:
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
-CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "target_kl",
-           "gamma", "gae_lambda", "value_clip", "normalise", "correction", "max_lag", "action_std", "compute_cost",
-           "group_size", "demonstration_weight", "imitation_weight", "curriculum", "train_gate", "isolate")  # fmt: skip
+CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "decay_updates",
+           "target_kl", "gamma", "gae_lambda", "value_clip", "normalise", "correction", "max_lag", "action_std",
+           "compute_cost", "group_size", "demonstration_weight", "imitation_weight", "curriculum", "train_gate",
+           "isolate")  # fmt: skip
 # Flags that a recipe may set, too: only True is a choice.
 SWITCHES = ("train_actions", "learn_action_std", "exit_actions")
 # May change from one --resume to the next.

@@ -44,6 +44,8 @@ class PPOSettings:
         policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
         warm_up_updates: the rate of the policy, and of exits that are drawn, rises from 0 over so many updates, while
             the critic learns what its advantages are worth and Adam what a gradient is like.
+        decay_updates: and falls to 0 in a straight line over the run's first so many updates, so that what single
+            minibatches have added averages out; 0 leaves it as it is.
         train_gate: train the exit gate beside PPO, by binary cross-entropy on the critic's own exit labels, which moves
             the gate's own parameters only. Off, as in the paper, which calibrates the gate in a separate fourth stage:
             a gate that learns to leave early also ends the practice of thinking on.
@@ -97,6 +99,7 @@ class PPOSettings:
     critic_lr: float = 1e-4
     gate_lr: float = 1e-4
     warm_up_updates: int = 0
+    decay_updates: int = 0
     train_gate: bool = False
     gate_delta: float = 0.05
     gate_lookahead: int = 3
@@ -156,7 +159,7 @@ class PPOSettings:
             raise InputError("learn action std goes with train actions: give both")
         if self.imitation_weight and not self.train_actions:
             raise InputError("imitation weight goes with train actions: give both")
-        for name in ("compute_cost", "clip", "imitation_weight", "warm_up_updates"):
+        for name in ("compute_cost", "clip", "imitation_weight", "warm_up_updates", "decay_updates"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is negative: give 0 or more")
 
@@ -165,9 +168,11 @@ class PPOSettings:
         done = min(1.0, update / max(1, self.demonstration_updates))
         return self.demonstration_weight + done * (self.demonstration_weight_end - self.demonstration_weight)
 
-    def warmth(self, update: int) -> float:
+    def pace(self, update: int) -> float:
         """Share of the policy's rate at the `update`-th update, counted from 0."""
-        return min(1.0, update / self.warm_up_updates) if self.warm_up_updates else 1.0
+        risen = update / self.warm_up_updates if self.warm_up_updates else 1.0
+        left = 1.0 - update / self.decay_updates if self.decay_updates else 1.0
+        return max(0.0, min(1.0, risen, left))
 
     @classmethod
     def names(cls) -> list[str]:

@@ -112,7 +112,11 @@ class ReferencePPO:
         decisions = [decided for fragment in fragments for decided in self._read(fragment)]
         self._judge(decisions)
         settings, progress, going = self.settings, Progress(), True
-        self._warmth = min(1.0, version / settings.warm_up_updates) if settings.warm_up_updates else 1.0
+        self._pace = 1.0
+        if settings.warm_up_updates and version < settings.warm_up_updates:
+            self._pace = version / settings.warm_up_updates
+        if settings.decay_updates:
+            self._pace = max(0.0, min(self._pace, (settings.decay_updates - version) / settings.decay_updates))
         torch.manual_seed(int(np.random.SeedSequence([self.seed, 0, version]).generate_state(1)[0]))
         number = max(1, len(decisions) // settings.minibatch_decisions)
         for _ in range(settings.epochs):
@@ -291,6 +295,6 @@ class ReferencePPO:
                 parameter.grad *= self.engine.gradient_clip / length
         for group in self._optimizer.param_groups:
             held = only_critic and group["name"] != "critic"
-            warmth = 1.0 if group["name"] == "critic" else self._warmth
-            group["lr"] = 0.0 if held else warmth * self._rates[group["name"]]
+            pace = 1.0 if group["name"] == "critic" else self._pace
+            group["lr"] = 0.0 if held else pace * self._rates[group["name"]]
         self._optimizer.step()

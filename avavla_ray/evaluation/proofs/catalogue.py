@@ -27,7 +27,7 @@ BC_RECIPE, BC_WORDS = "libero", ()
 
 FEW = 2  # demonstrations a task that PPO starts from
 FEW_RECIPE, FEW_WORDS = "few", ()
-PPO_RECIPE, PPO_WORDS = "libero", ("--simulators", 8, "--env-steps", 800_000, "--minutes", 45)
+PPO_RECIPE, PPO_WORDS = "libero", ("--simulators", 8, "--updates", 90, "--decay-updates", 90)
 GAIN = 0.25
 
 # Calibration needs a value head, which cloning does not train: so much PPO first, which hardly moves the policy.
