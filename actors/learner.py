@@ -22,7 +22,7 @@ from actors.cloning_stream import CloningStream, Demonstrations
 from actors.objective import PPOObjective
 from actors.rollback import Rollback
 from actors.settings import PPOSettings
-from actors.successes import Imitation, Successes
+from actors.successes import Successes
 from actors.update_meter import UpdateMeter
 from avavla_ray.devices import keep_to_given_gpus
 from avavla_ray.learning.fragment import Fragment
@@ -111,7 +111,12 @@ class Learner:
         self._engine = initialise_engine(self._objective, groups, self._engine_settings)
         self._successes: Successes | None = None
         if self._settings.imitation_weight:
-            self._successes = Successes(self._settings.imitation_decisions, seed=(self._seed, self._rank))
+            latent = self._policy_config.latent
+            self._successes = Successes(
+                self._settings.imitation_decisions, max(1, self._settings.imitation_streams // self._world),
+                latent.max_steps if latent.enabled else 0,
+                seed=(self._seed, 4, self._rank), depth_seed=(self._seed, 5), device=self._engine.device,
+            )  # fmt: skip
         self._stream = None
         if self._demonstrations is not None:
             self._stream = CloningStream(
@@ -221,9 +226,9 @@ class Learner:
                     with span("demonstrations"):
                         demonstration = None if self._stream is None else self._stream.next(weight)
                     with span("successes"):
-                        imitation = self._imitation() if imitating else None
+                        imitation = self._successes.next() if self._successes is not None and imitating else None
                     with span("forward"):
-                        loss, parts, belief = engine(
+                        loss, parts, beliefs = engine(
                             minibatch, demonstration, imitation, train_gate=train_gate, whole=self._whole
                         )
                     moved = float(self._sum(parts["kl"].double())) / self._world
@@ -232,7 +237,9 @@ class Learner:
                         return f"the policy's divergence is {moved} in epoch {epoch + 1}", meter
                     train_policy = moved <= settings.target_kl
                     if self._stream is not None:
-                        self._stream.belief = belief
+                        self._stream.belief = beliefs["demonstration"]
+                    if self._successes is not None and imitating:
+                        self._successes.belief = beliefs["imitation"]
                 if not train_policy:
                     # Momentum alone would carry the policy, and exits that are drawn, on.
                     set_learning_rates(engine, self._held(rates))
@@ -248,13 +255,6 @@ class Learner:
                     engine.step()
                 meter.add(parts)
         return self._check_weights(), meter
-
-    def _imitation(self) -> Imitation:
-        """A minibatch of this rank's successes."""
-        assert self._successes is not None
-        return self._successes.draw(
-            max(1, self._settings.imitation_rows // self._world), device=self._engine.device
-        )  # fmt: skip
 
     def _parts(self, fragments: list[Fragment]) -> int:
         """That decisions are looked at in: of a minibatch's size at the rank with most of them."""

@@ -71,7 +71,7 @@ class PPOObjective(nn.Module):
         whole: bool = False,
         look: bool = False,
     ) -> Any:
-        """Loss of a minibatch; its parts, detached; belief of the demonstration streams after it.
+        """Loss of a minibatch; its parts, detached; beliefs of the streams after it, by the name of the argument.
 
         Args:
             look: only look at the decisions again, and return the `Outlook`.
@@ -84,6 +84,7 @@ class PPOObjective(nn.Module):
         if look:
             return look_again(self.policy, batch, settings, uniform=whole)
         metrics: dict[str, Tensor] = {}
+        beliefs: dict[str, Belief] = {}
         if train_policy or whole:
             outlook = look_again(self.policy, batch, settings, uniform=whole)
             loss, values = self._policy_loss(batch, outlook, metrics if train_policy else {}), outlook.values
@@ -102,16 +103,16 @@ class PPOObjective(nn.Module):
             if train_gate:
                 metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
         if imitation is not None and train_policy:  # it reaches nothing that the decisions looked at again do not
-            imitated = self._imitation_loss(imitation, uniform=whole)
+            imitated, beliefs["imitation"] = self._imitation_loss(imitation)
             loss = loss + settings.imitation_weight * imitated
             metrics["imitation_loss"] = imitated.detach()
         if demonstration is None or not (train_policy or whole):
-            return loss, metrics, None
+            return loss, metrics, beliefs
         cloning, belief, _ = self._cloning_loss(demonstration)
         if not train_policy:
-            return loss + 0.0 * cloning, metrics, None
-        metrics["cloning_loss"] = cloning.detach()
-        return loss + demonstration.weight * cloning, metrics, belief
+            return loss + 0.0 * cloning, metrics, beliefs
+        metrics["cloning_loss"], beliefs["demonstration"] = cloning.detach(), belief
+        return loss + demonstration.weight * cloning, metrics, beliefs
 
     def _policy_loss(self, batch: Batch, outlook: Any, metrics: dict[str, Tensor]) -> Tensor:
         """Clipped surrogates of what was drawn; adds what they tell to `metrics`."""
@@ -146,13 +147,15 @@ class PPOObjective(nn.Module):
             noise=torch.randn(shape, device=demonstration.window["mask"].device),
         )  # fmt: skip
 
-    def _imitation_loss(self, imitation: Imitation, *, uniform: bool) -> Tensor:
-        """Negative log-likelihood of a step of the executed chunks, on average, given the thinking that led to them."""
-        seen = imitation.witnessed
-        replay = self.policy.replay(
-            seen.inputs, seen.belief, imitation.u, imitation.steps, seen.chunk, uniform=uniform
+    def _imitation_loss(self, imitation: Imitation) -> tuple[Tensor, Belief]:
+        """Negative log-likelihood of a step of the drawn chunks, on average, after drawn updates; belief after them."""
+        policy, seen = self.policy, imitation.witnessed
+        shape = (len(seen.chunk), imitation.latent_steps, policy.config.latent.update_dim)
+        chunk, belief, _ = policy.clone(
+            seen.inputs, seen.belief, latent_steps=imitation.latent_steps,
+            noise=torch.randn(shape, device=seen.chunk.device),
         )  # fmt: skip
-        return -masked_mean(replay.action_log_prob, imitation.executed)
+        return -masked_mean(policy.action_log_prob(chunk, seen.chunk), imitation.executed), belief
 
     def _gate_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy of the gate on a full-depth unroll with mean updates, as evaluation acts."""

@@ -61,8 +61,8 @@ class PPOSettings:
             see successes.py), beside PPO: 1 is as much as an advantage of 1. Goes with train_actions; 0 is none of it.
         imitation_decisions: that a rank keeps for it, 100 KB each with two pictures of 128 pixels, and as many again of
             episodes that have not ended. They are not part of a checkpoint: a resumed run, or a rank that is replaced,
-            plays new ones, and none is imitated until every rank has some. imitation_rows: in a minibatch, over all
-            ranks.
+            plays new ones, and none is imitated until every rank has some. imitation_streams: episodes side by side,
+            one decision of each in a minibatch, over all ranks.
         max_lag: fragments made by weights more than so many versions old are dropped. 0 is synchronous PPO: nothing is
             played while the learner learns.
         curriculum: play tasks more often whose success is between `curriculum_low` and `curriculum_high`; the others
@@ -112,7 +112,7 @@ class PPOSettings:
     demonstration_decisions: int = 1
     imitation_weight: float = 0.0
     imitation_decisions: int = 4096
-    imitation_rows: int = 64
+    imitation_streams: int = 64
     max_lag: int = 4
     curriculum: bool = False
     curriculum_low: float = 0.1
@@ -130,7 +130,7 @@ class PPOSettings:
             "minibatch_decisions",
             "max_refusals",
             "imitation_decisions",
-            "imitation_rows",
+            "imitation_streams",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is too small: give at least 1")
@@ -199,9 +199,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     # long as playing them takes two simulators.
     "libero": {
         "train_actions": True, "action_std": 0.25, "update_decisions": 512, "minibatch_decisions": 64, "epochs": 1,
-        "policy_lr": 2e-4, "critic_lr": 1e-3, "gamma": 0.995, "gae_lambda": 0.99, "latent_coefficient": 0.2,
+        "policy_lr": 3e-4, "critic_lr": 1e-3, "gamma": 0.995, "gae_lambda": 0.99, "latent_coefficient": 0.2,
         "lambda_entropy": 0.0, "lambda_delta": 0.0, "target_kl": 1.0, "imitation_weight": 1.0,
-        "imitation_decisions": 8192, "imitation_rows": 256, "curriculum": True, "warm_up_updates": 5,
+        "imitation_decisions": 8192, "imitation_streams": 256, "curriculum": True, "warm_up_updates": 5,
     },
     # Minutes on the table-top with the preset of that name: a policy so small that it is moved a lot.
     "tabletop": {

@@ -1,15 +1,16 @@
-"""Decisions of a learner's own successful episodes, for the policy to imitate beside PPO.
+"""A learner's own successful episodes, for the policy to imitate beside PPO.
 
 Self-imitation learning (Oh et al. 2018, arXiv 1806.05635) with the success of an episode in place of its positive
 advantage: from few demonstrations, where most of what is drawn fails, the few episodes that do not are worth more than
-one update. Letters: N decisions, K latent steps, C chunk length, U update-action width.
+one update. They are walked through decision after decision, as demonstrations are: what the policy remembers and thinks
+is its own of today, and only what it saw and did is of then. Letters: N streams, C chunk length, A action dimension.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -19,18 +20,19 @@ from torch import Tensor
 from actors.batch import Witnessed, witnessed
 from avavla_ray.learning.fragment import Fragment, Seen
 from avavla_ray.learning.gae import valid_steps
+from avavla_ray.policy.types import Belief
 
 
 class Imitation(NamedTuple):
-    """One minibatch of N decisions that were part of a success.
+    """The next decision of each of N streams.
 
-    u (N, K, U) and steps (N,): the thinking. executed (N, C) bool: steps of the chunk that ran.
+    witnessed: what the policy saw, its belief of today, and the chunk (N, C, A) that was drawn then. executed (N, C)
+    bool: steps of the chunk that ran. latent_steps: depth to act at.
     """
 
     witnessed: Witnessed
-    u: Tensor
-    steps: Tensor
     executed: Tensor
+    latent_steps: int
 
 
 class _Piece(NamedTuple):
@@ -38,28 +40,46 @@ class _Piece(NamedTuple):
 
     task: int
     seen: Seen
-    u: np.ndarray
-    steps: np.ndarray
     duration: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.duration)
 
-_Episode = list[_Piece]
+
+@dataclass
+class _Stream:
+    """Decision `at` of `episode` comes next."""
+
+    episode: _Piece
+    at: int
 
 
 class Successes:
-    """The newest successful episodes of every task, as one rank has seen them.
+    """The newest successful episodes of every task, as one rank has seen them, and streams through them.
 
     Args:
         limit: decisions that are kept; where there are more, the oldest episode of the task with most of them goes. Of
             episodes under way as many again, the ones that were last heard of: some never end, because their simulator
             died.
-        seed: of what is drawn.
+        streams: N. deepest: latent steps that the policy may take.
+        seed: of the episodes that are drawn, which may differ from rank to rank. depth_seed: of the depths, which must
+            not, so that all ranks do the same amount of work.
+
+    Attributes:
+        belief: after the decisions that `next` returned last; whoever made them sets it.
     """
 
-    def __init__(self, limit: int, *, seed: int | Sequence[int]) -> None:
-        self._limit, self._random = limit, np.random.default_rng(seed)
-        self._pending: dict[str, _Episode] = {}
-        self._tasks: dict[int, deque[_Episode]] = defaultdict(deque)
+    belief: Belief
+
+    def __init__(
+        self, limit: int, streams: int, deepest: int, *, seed: Sequence[int], depth_seed: Sequence[int],
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        self._limit, self._deepest, self._device = limit, deepest, device
+        self._random, self._depths = np.random.default_rng(seed), np.random.default_rng(depth_seed)
+        self._number, self._streams = streams, list[_Stream]()
+        self._pending: dict[str, list[_Piece]] = {}
+        self._tasks: dict[int, deque[_Piece]] = defaultdict(deque)
 
     def __len__(self) -> int:
         """Decisions."""
@@ -83,8 +103,8 @@ class Successes:
         for name, success in ended.items():
             pieces = self._pending.pop(name, None)
             if success and pieces is not None:
-                self._tasks[pieces[0].task].append(pieces)
-        while _decisions(self._pending.values()) > self._limit:
+                self._tasks[pieces[0].task].append(_joined(pieces))
+        while sum(map(_decisions, self._pending.values())) > self._limit:
             del self._pending[next(iter(self._pending))]
         while len(self) > self._limit:
             fullest = max(self._tasks, key=lambda task: _decisions(self._tasks[task]))
@@ -92,33 +112,56 @@ class Successes:
             if not self._tasks[fullest]:
                 del self._tasks[fullest]
 
-    def draw(self, rows: int, *, device: torch.device | str) -> Imitation:
-        """Decisions at random, as many of each task that has any."""
-        found: list[tuple[_Piece, int]] = []
-        chosen, counts = np.unique(self._random.choice(sorted(self._tasks), rows), return_counts=True)
-        for task, count in zip(chosen.tolist(), counts.tolist(), strict=True):
-            pieces = [piece for episode in self._tasks[task] for piece in episode]
-            ends = np.cumsum([len(piece.steps) for piece in pieces])
-            for at in self._random.integers(ends[-1], size=count):
-                which = int(np.searchsorted(ends, at, side="right"))
-                found.append((pieces[which], int(at - ends[which])))  # from the piece's end
+    def next(self) -> Imitation:
+        """The next decision of every stream. One that has come to an episode's end begins another, of any task alike.
 
-        def tensor(array: np.ndarray) -> Tensor:
-            return torch.tensor(array, device=device)
+        Depths are drawn from 1 to K, where there is a loop, as beside demonstrations.
+        """
+        began = self._begin()
+        places = [(stream.episode.seen, stream.at) for stream in self._streams]
+        seen = Seen(**{f.name: np.stack([getattr(part, f.name)[at] for part, at in places]) for f in fields(Seen)})
+        duration = np.array([stream.episode.duration[stream.at] for stream in self._streams])
+        decisions = witnessed(seen, self._tensor)
+        # Where an episode begins, its first decision that was delivered may be a later one of it.
+        fresh = self._tensor(began)
+        belief = decisions.belief if fresh.all() else Belief(
+            *(torch.where(fresh.view(-1, *[1] * (then.ndim - 1)), then, now)
+              for then, now in zip(decisions.belief, self.belief, strict=True))
+        )  # fmt: skip
+        for stream in self._streams:
+            stream.at += 1
+        depth = int(self._depths.integers(min(1, self._deepest), self._deepest, endpoint=True))
+        executed = valid_steps(self._tensor(duration), seen.chunk.shape[1])
+        return Imitation(decisions._replace(belief=belief), executed, depth)
 
-        seen = Seen(**{f.name: np.stack([getattr(p.seen, f.name)[at] for p, at in found]) for f in fields(Seen)})
-        u, steps, duration = (
-            tensor(np.stack([getattr(p, name)[at] for p, at in found])) for name in ("u", "steps", "duration")
-        )
-        return Imitation(witnessed(seen, tensor), u, steps, valid_steps(duration, seen.chunk.shape[1]))
+    def _begin(self) -> np.ndarray:
+        """Give a new episode to streams whose own has ended; (N,) bool, which. The first ones begin anywhere, lest
+        all are at a beginning, and then at an end, together."""
+        if not self._streams:
+            self._streams = [_Stream(episode, int(self._random.integers(len(episode)))) for episode in self._drawn()]
+            return np.ones(self._number, bool)
+        ended = np.array([stream.at == len(stream.episode) for stream in self._streams])
+        for row, episode in zip(np.flatnonzero(ended), self._drawn(int(ended.sum())), strict=True):
+            self._streams[row] = _Stream(episode, 0)
+        return ended
+
+    def _drawn(self, number: int | None = None) -> list[_Piece]:
+        tasks = self._random.choice(sorted(self._tasks), self._number if number is None else number)
+        return [self._tasks[task][self._random.integers(len(self._tasks[task]))] for task in tasks.tolist()]
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.tensor(array, device=self._device)
 
 
-def _decisions(episodes: Iterable[_Episode]) -> int:
-    return sum(len(piece.steps) for episode in episodes for piece in episode)
+def _decisions(episodes: Iterable[_Piece]) -> int:
+    return sum(map(len, episodes))
 
 
 def _piece(fragment: Fragment, seen: Seen, rows: np.ndarray) -> _Piece:
-    return _Piece(
-        int(fragment.task[rows[0]]), Seen(**{f.name: getattr(seen, f.name)[rows] for f in fields(Seen)}),
-        fragment.u[rows], fragment.steps[rows], fragment.duration[rows],
-    )  # fmt: skip
+    kept = Seen(**{f.name: getattr(seen, f.name)[rows] for f in fields(Seen)})
+    return _Piece(int(fragment.task[rows[0]]), kept, fragment.duration[rows])
+
+
+def _joined(pieces: list[_Piece]) -> _Piece:
+    parts = {f.name: np.concatenate([getattr(piece.seen, f.name) for piece in pieces]) for f in fields(Seen)}
+    return _Piece(pieces[0].task, Seen(**parts), np.concatenate([piece.duration for piece in pieces]))

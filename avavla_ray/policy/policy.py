@@ -323,8 +323,6 @@ class AvaVlaPolicy(nn.Module):
         Raises:
             InputError: a policy without action noise has no likelihood of chunks.
         """
-        if self.action_noise is None:
-            raise InputError("this policy draws no chunks: give it noise (policy/action_noise.py)")
         observed = self._observe(inputs, belief)
         if self.loop is None:
             z = observed.z0[:, None].expand(-1, u.shape[1] + 1, -1)
@@ -334,8 +332,17 @@ class AvaVlaPolicy(nn.Module):
             z, log_prob, entropy, logit = self.loop.retrace(context, observed.z0, u, steps, uniform=uniform)
         attention = self.config.attention
         mean, _, _ = self._decode(observed, z[:, -1], attention.temperature, attention.keep_ratio)
-        _, action_log_prob = self.action_noise(mean, chunk=chunk)
-        return Replay(z, log_prob, entropy, logit, action_log_prob)
+        return Replay(z, log_prob, entropy, logit, self.action_log_prob(mean, chunk))
+
+    def action_log_prob(self, mean: Tensor, chunk: Tensor) -> Tensor:
+        """Log-probabilities of a drawn chunk's steps around the decoded one: (B, C, A), (B, C, A) -> (B, C).
+
+        Raises:
+            InputError: a policy without action noise has no likelihood of chunks.
+        """
+        if self.action_noise is None:
+            raise InputError("this policy draws no chunks: give it noise (policy/action_noise.py)")
+        return self.action_noise(mean, chunk=chunk)[1]
 
     def unroll(self, context: LatentContext, z0: Tensor, steps: int) -> Tensor:
         """z (B, steps + 1, Z) under mean updates, from z0 (B, Z)."""

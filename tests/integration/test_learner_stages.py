@@ -26,7 +26,7 @@ def trained(checkpoint: Path, fragments: list, stage: int) -> tuple[np.ndarray, 
     config.training(
         checkpoint=str(checkpoint), engine=EngineSettings(zero_stage=stage, epsilon=1e-4), train_actions=True,
         exit_actions=True, action_std=0.3, learn_action_std=True, policy_lr=3e-3, critic_lr=1e-3, target_kl=0.02,
-        minibatch_decisions=12, epochs=2, imitation_weight=0.1, imitation_rows=8,
+        minibatch_decisions=12, epochs=2, imitation_weight=0.1, imitation_streams=8,
     )  # fmt: skip
     group = config.build_learner_group()
     try:

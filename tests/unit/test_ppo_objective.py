@@ -46,8 +46,8 @@ def demonstration(objective: PPOObjective, latent_steps: int = 2) -> Demonstrati
 def test_before_the_first_step_every_ratio_is_one() -> None:
     objective, batch = make_objective(normalise="steps")
     objective.train()
-    _, parts, belief = objective(batch)
-    assert belief is None
+    _, parts, beliefs = objective(batch)
+    assert beliefs == {}
     assert parts["kl"].abs().item() < 1e-6
     assert parts["clip_fraction"].item() == 0
     assert parts["importance_weight"].item() == pytest.approx(1.0, abs=1e-4)
@@ -99,11 +99,10 @@ def test_cloning_reaches_the_whole_policy_but_critic_and_gate() -> None:
     objective.optimizer_groups(cloning=True)
     plain, _, _ = objective(batch)
     torch.manual_seed(0)
-    loss, parts, belief = objective(batch, demonstration(objective))
+    loss, parts, beliefs = objective(batch, demonstration(objective))
     assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["cloning_loss"].item(), abs=1e-4)
     assert math.isfinite(parts["cloning_loss"])
-    assert belief is not None
-    assert not belief.hidden.requires_grad
+    assert not beliefs["demonstration"].hidden.requires_grad
     loss.backward()
     assert moved_parts(objective) == {"backbone", "attention", "action", "encoder", "reasoner", "transition", "value"}
 
@@ -124,8 +123,8 @@ def test_once_the_policy_has_moved_enough_only_critic_and_gate_go_on() -> None:
     objective, batch = make_objective(train_gate=True)
     objective.optimizer_groups(cloning=True)
     full, parts, _ = objective(batch)
-    loss, remaining, belief = objective(batch, demonstration(objective), train_policy=False, train_gate=True)
-    assert belief is None
+    loss, remaining, beliefs = objective(batch, demonstration(objective), train_policy=False, train_gate=True)
+    assert beliefs == {}
     assert set(remaining) == {"value_loss", "gate_loss", "exit_label_mean"}
     assert remaining["value_loss"].item() == pytest.approx(parts["value_loss"].item())
     assert math.isfinite(full.item())
@@ -188,10 +187,10 @@ def test_whole_leaves_no_learning_parameter_without_a_gradient(train_gate: bool)
     objective, batch = make_objective(train_gate=True)
     objective.optimizer_groups(cloning=True)
     alone, _, _ = objective(batch, train_policy=False, train_gate=train_gate)
-    loss, parts, belief = objective(
+    loss, parts, beliefs = objective(
         batch, demonstration(objective), train_policy=False, train_gate=train_gate, whole=True
     )  # fmt: skip
-    assert belief is None
+    assert beliefs == {}
     assert set(parts) == {"value_loss", *(("gate_loss", "exit_label_mean") if train_gate else ())}
     assert loss.item() == pytest.approx(alone.item(), abs=1e-6)
     loss.backward()

@@ -48,7 +48,7 @@ def test_every_recipe_can_be_made_and_changed(name: str) -> None:
         ({"exit_actions": True, "train_gate": True}, "exit actions train the gate already"),
         ({"learn_action_std": True}, "goes with train actions"),
         ({"imitation_weight": 1.0}, "imitation weight goes with train actions"),
-        ({"imitation_rows": 0}, "imitation rows 0"),
+        ({"imitation_streams": 0}, "imitation streams 0"),
         ({"curriculum_low": 0.9, "curriculum_high": 0.1}, "two success rates in order"),
     ],
 )
