@@ -101,7 +101,10 @@ class Deciding:
             episodes.finish_rows(slot)
         if not len(slot.rows):
             slot.rows = episodes.new_rows()
-        slot.rows.begin(kept, index, version=version, task=slot.playing.task, episode=slot.playing.name)
+        episode = slot.playing
+        slot.rows.begin(
+            kept, index, version=version, task=episode.task, episode=episode.name, decision=episode.decisions
+        )  # fmt: skip
         slot.observation = None
         slot.latent_steps = int(kept["steps"][index])
         slot.asked += 1

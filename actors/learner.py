@@ -147,10 +147,15 @@ class Learner:
                 look=lambda part: self._engine(part, look=True, whole=self._whole), parts=self._parts(fragments),
             )  # fmt: skip
             rollback = Rollback(self._engine)
+            belief = None if self._stream is None else self._stream.belief
             facts = self._facts(fragments, sums, version)
         refusal, meter = self._learn(batch, version, facts["explained_variance"])
         if refusal is not None:
             rollback.restore()
+            if self._stream is not None and belief is not None:
+                self._stream.belief = belief
+            if self._successes is not None:
+                self._successes.restart()
             return None, Refusal(refusal)
         means = {name: total / self._world for name, total in self._totals(meter.means()).items()}
         with span("publishing"):
@@ -214,7 +219,9 @@ class Learner:
         count = int(self._least(torch.tensor(max(1, batch.decisions // size))))
         weight = settings.demonstration_weight_at(version)
         train_policy, demonstration, imitation = True, None, None
-        imitating = self._all_agree(self._successes is not None and len(self._successes) > 0)
+        successes = self._successes
+        if not self._all_agree(successes is not None and len(successes) > 0):
+            successes = None
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
         torch.manual_seed(int(np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]))
         rates = self._rates_at(version)
@@ -226,7 +233,7 @@ class Learner:
                     with span("demonstrations"):
                         demonstration = None if self._stream is None else self._stream.next(weight)
                     with span("successes"):
-                        imitation = self._successes.next() if self._successes is not None and imitating else None
+                        imitation = None if successes is None else successes.next()
                     with span("forward"):
                         loss, parts, beliefs = engine(
                             minibatch, demonstration, imitation, train_gate=train_gate, whole=self._whole
@@ -238,8 +245,8 @@ class Learner:
                     train_policy = moved <= settings.target_kl
                     if self._stream is not None:
                         self._stream.belief = beliefs["demonstration"]
-                    if self._successes is not None and imitating:
-                        self._successes.belief = beliefs["imitation"]
+                    if successes is not None:
+                        successes.belief = beliefs["imitation"]
                 if not train_policy:
                     # Momentum alone would carry the policy, and exits that are drawn, on.
                     set_learning_rates(engine, self._held(rates))

@@ -73,7 +73,7 @@ class Settings:
     """Of a latent step, in the reward."""
     group_size: int | None = None
     """So many episodes from each start, compared with each other (GRPO): no critic."""
-    curriculum: bool | None = None
+    curriculum: bool = False
     """Play the tasks more often that sometimes succeed and sometimes fail."""
     demonstration_weight: float | None = None
     """Weight of the cloning loss on --demos at the start."""
@@ -143,10 +143,10 @@ class Settings:
 
 CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "decay_updates",
            "target_kl", "gamma", "gae_lambda", "value_clip", "normalise", "correction", "max_lag", "action_std",
-           "compute_cost", "group_size", "demonstration_weight", "imitation_weight", "curriculum", "train_gate",
+           "compute_cost", "group_size", "demonstration_weight", "imitation_weight", "train_gate",
            "isolate")  # fmt: skip
 # Flags that a recipe may set, too: only True is a choice.
-SWITCHES = ("train_actions", "learn_action_std", "exit_actions")
+SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
 # May change from one --resume to the next.
 OPEN_ENDED = (
     "env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",
@@ -257,6 +257,11 @@ def check(settings: Settings, ppo: PPOSettings) -> None:
         check_fraction("exit threshold", settings.exit_threshold)
         if settings.exit_preset is not None:
             raise InputError("--exit-preset says when to leave: give no --exit-threshold beside it")
+    if ppo.decay_updates and (settings.updates or 0) > ppo.decay_updates:
+        raise InputError(
+            f"after --decay-updates {ppo.decay_updates} the policy stands still: give as many as --updates "
+            f"{settings.updates}, or fewer --updates"
+        )
     check_source(settings.spot)
     metadata = None if settings.demos is None else read_metadata(settings.demos)
     if settings.exit_preset is not None:

@@ -12,7 +12,7 @@ from avavla_ray.simulators.base import ChunkResult, EpisodeSummary
 
 _COUNTED = {
     "reward": np.float32, "duration": np.int64, "terminated": np.bool_, "truncated": np.bool_, "version": np.int64,
-    "task": np.int64, "episode": np.int64,
+    "task": np.int64, "episode": np.int64, "decision": np.int64,
 }  # fmt: skip
 _SEEN = {f"seen/{field.name}": field.name for field in fields(Seen)}
 DECIDED = ("z", "u", "log_prob", "entropy", "exit_score", "exit_log_prob", "steps", "encoding", "tokens")
@@ -41,11 +41,13 @@ class Rows:
     def __len__(self) -> int:
         return self._length
 
-    def begin(self, parts: Mapping[str, np.ndarray], index: int, *, version: int, task: int, episode: str) -> None:
+    def begin(
+        self, parts: Mapping[str, np.ndarray], index: int, *, version: int, task: int, episode: str, decision: int
+    ) -> None:
         """Write row `index` of a decision's arrays, whose z_0 is also what followed the row before.
 
         Args:
-            parts: by name, DECIDED and maybe "seen/" and the name of a field of `Seen`.
+            parts: by name, DECIDED and maybe "seen/" and the name of a field of `Seen`. decision: see `Fragment`.
         """
         at, arrays = self._length, self._arrays
         if not arrays or at == self._capacity:
@@ -54,7 +56,7 @@ class Rows:
             self.follow(parts["z"][index, 0])
         for name, values in parts.items():
             arrays[name][at] = values[index]
-        arrays["version"][at], arrays["task"][at] = version, task
+        arrays["version"][at], arrays["task"][at], arrays["decision"][at] = version, task, decision
         self._episode = episode
 
     def end(self, result: ChunkResult) -> None:

@@ -36,11 +36,16 @@ class Imitation(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Consecutive decisions of one episode, copied: fragments are views of Ray's store, which they would fill."""
+    """Decisions of one episode in their order, copied: fragments are views of Ray's store, which they would fill.
+
+    decision: which of the episode's. fresh: (T,) bool, that begin with the belief of then.
+    """
 
     task: int
     seen: Seen
     duration: np.ndarray
+    decision: np.ndarray
+    fresh: np.ndarray
 
     def __len__(self) -> int:
         return len(self.duration)
@@ -112,18 +117,21 @@ class Successes:
             if not self._tasks[fullest]:
                 del self._tasks[fullest]
 
+    def restart(self) -> None:
+        """Let all streams begin anew: what they remember is of weights that are not."""
+        self._streams = []
+
     def next(self) -> Imitation:
         """The next decision of every stream. One that has come to an episode's end begins another, of any task alike.
 
         Depths are drawn from 1 to K, where there is a loop, as beside demonstrations.
         """
         began = self._begin()
-        places = [(stream.episode.seen, stream.at) for stream in self._streams]
-        seen = Seen(**{f.name: np.stack([getattr(part, f.name)[at] for part, at in places]) for f in fields(Seen)})
-        duration = np.array([stream.episode.duration[stream.at] for stream in self._streams])
+        places = [(stream.episode, stream.at) for stream in self._streams]
+        seen = Seen(**{f.name: np.stack([getattr(part.seen, f.name)[at] for part, at in places]) for f in fields(Seen)})
+        duration = np.array([part.duration[at] for part, at in places])
         decisions = witnessed(seen, self._tensor)
-        # Where an episode begins, its first decision that was delivered may be a later one of it.
-        fresh = self._tensor(began)
+        fresh = self._tensor(began | np.array([part.fresh[at] for part, at in places]))
         belief = decisions.belief if fresh.all() else Belief(
             *(torch.where(fresh.view(-1, *[1] * (then.ndim - 1)), then, now)
               for then, now in zip(decisions.belief, self.belief, strict=True))
@@ -150,7 +158,7 @@ class Successes:
         return [self._tasks[task][self._random.integers(len(self._tasks[task]))] for task in tasks.tolist()]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.tensor(array, device=self._device)
+        return torch.from_numpy(array).to(self._device)
 
 
 def _decisions(episodes: Iterable[_Piece]) -> int:
@@ -158,10 +166,21 @@ def _decisions(episodes: Iterable[_Piece]) -> int:
 
 
 def _piece(fragment: Fragment, seen: Seen, rows: np.ndarray) -> _Piece:
-    kept = Seen(**{f.name: getattr(seen, f.name)[rows] for f in fields(Seen)})
-    return _Piece(int(fragment.task[rows[0]]), kept, fragment.duration[rows])
+    return _taken(int(fragment.task[rows[0]]), seen, fragment.duration, fragment.decision, rows)
 
 
 def _joined(pieces: list[_Piece]) -> _Piece:
+    """They may have come in any order, and some may never."""
     parts = {f.name: np.concatenate([getattr(piece.seen, f.name) for piece in pieces]) for f in fields(Seen)}
-    return _Piece(pieces[0].task, Seen(**parts), np.concatenate([piece.duration for piece in pieces]))
+    duration, decision = (
+        np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("duration", "decision")
+    )
+    return _taken(pieces[0].task, Seen(**parts), duration, decision, np.argsort(decision))
+
+
+def _taken(task: int, seen: Seen, duration: np.ndarray, decision: np.ndarray, rows: np.ndarray) -> _Piece:
+    kept = Seen(**{f.name: getattr(seen, f.name)[rows] for f in fields(Seen)})
+    # The first one that there is, what follows a gap, and where the rollout began anew: the next task of a chain.
+    begins = np.diff(decision[rows], prepend=-2) != 1
+    forgot = ~(kept.hidden.any(axis=tuple(range(1, kept.hidden.ndim))) | kept.history.any(axis=1))
+    return _Piece(task, kept, duration[rows], decision[rows], begins | forgot)

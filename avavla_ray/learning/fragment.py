@@ -46,7 +46,7 @@ class Fragment:
         version: (T,) int64, weights that decided. task: (T,) int64.
         group: (T,) int64, episodes of one group began alike; -1 without groups. With them a fragment holds whole
             episodes, and all of a group.
-        episode: (T,) int64, index into `episode_ids`.
+        episode: (T,) int64, index into `episode_ids`. decision: (T,) int64, which of its episode's, from 0.
         seen: None where only latent steps are learned from.
         finished: summaries of the episodes that ended inside.
     """
@@ -69,6 +69,7 @@ class Fragment:
     task: np.ndarray
     group: np.ndarray
     episode: np.ndarray
+    decision: np.ndarray
     seen: Seen | None = None
     episode_ids: list[str] = field(default_factory=list)
     finished: list[EpisodeSummary] = field(default_factory=list)

@@ -61,7 +61,7 @@ class Shape:
             "tokens": (T, self.tokens, Z), "next_z": (T, Z), "reward": (T,),
             **dict.fromkeys(("log_prob", "entropy", "exit_score", "exit_log_prob"), (T, K)),
         }  # fmt: skip
-        counts = dict.fromkeys(("steps", "duration", "version", "task", "episode"), (T,))
+        counts = dict.fromkeys(("steps", "duration", "version", "task", "episode", "decision"), (T,))
         return {
             **{name: np.zeros(shape, np.float32) for name, shape in wide.items()},
             **{name: np.zeros(shape, np.int64) for name, shape in counts.items()},

@@ -10,6 +10,7 @@ import ray
 
 from actors.async_ppo_config import AsyncPPOConfig
 from avavla_ray.policy.checkpoint import save_checkpoint
+from avavla_ray.simulators.base import EpisodeSummary
 from avavla_ray.training.engine import EngineSettings
 from tests.support.drawn_fragments import drawn_fragments
 from tests.support.point_simulator import point_statistics
@@ -49,7 +50,8 @@ def test_all_stages_learn_the_same(ray_cluster: dict, tmp_path: Path) -> None:
     fragments = drawn_fragments(policy, exits=True)
     for number, fragment in enumerate(fragments):
         fragment.episode_ids = [f"{number}-{name}" for name in fragment.episode_ids]
-        fragment.terminated[-1], fragment.truncated[-1] = True, False  # something to imitate at either rank
+        # Something to imitate at either rank.
+        fragment.finished = [EpisodeSummary(name, 0, None, 0, True, 9, 9, 1.0) for name in fragment.episode_ids]
     (first, told), *others = (trained(tmp_path / "start", fragments, stage) for stage in (0, 2, 3))
     for update in told:
         assert 0 < update["policy_minibatches"] < update["minibatches"]  # the policy did stop in each

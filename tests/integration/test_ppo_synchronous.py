@@ -42,7 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     "latent": {"isolate": False, "update_decisions": 10, "policy_lr": 1e-3, "target_kl": 0.01, "value_clip": 0.1},
     "chunks and exits": {
         "train_actions": True, "action_std": 0.2, "learn_action_std": True, "exit_actions": True, "compute_cost": 0.02,
-        "update_decisions": 32, "policy_lr": 1e-4, "target_kl": 0.05, "warm_up_updates": 1, "decay_updates": 6,
+        "update_decisions": 32, "policy_lr": 1e-4, "target_kl": 0.05, "warm_up_updates": 2, "decay_updates": 6,
     },
 }  # fmt: skip
 

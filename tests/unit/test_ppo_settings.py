@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors import ppo_job
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.learner_group import check_trainable
 from actors.settings import RECIPES, PPOSettings, recipe
@@ -66,6 +67,21 @@ def test_the_demonstration_weight_falls_linearly_and_stays() -> None:
     settings = PPOSettings(demonstration_weight=1.0, demonstration_weight_end=0.2, demonstration_updates=4)
     weights = [settings.demonstration_weight_at(update) for update in (0, 2, 4, 100)]
     assert weights == pytest.approx([1.0, 0.6, 0.2, 0.2])
+
+
+def test_the_policys_rate_rises_and_falls_and_stays_down() -> None:
+    settings = PPOSettings(warm_up_updates=4, decay_updates=8)
+    assert [settings.pace(update) for update in (0, 1, 3, 6, 8, 100)] == [0, 0.25, 0.625, 0.25, 0, 0]
+    assert [PPOSettings(warm_up_updates=2).pace(update) for update in (0, 1, 2, 100)] == [0, 0.5, 1, 1]
+    assert [PPOSettings(decay_updates=4).pace(update) for update in (0, 1, 4, 5)] == [1, 0.75, 0, 0]
+    assert PPOSettings().pace(0) == PPOSettings().pace(100) == 1
+
+
+def test_a_run_does_not_go_on_after_the_policy_stands_still() -> None:
+    job = ppo_job.Settings(decay_updates=10, updates=11)
+    with pytest.raises(InputError, match="after --decay-updates 10 the policy stands still"):
+        ppo_job.check(job, ppo_job.choose(job))
+    ppo_job.check(replace(job, updates=10), ppo_job.choose(job))
 
 
 def test_the_configuration_carries_the_settings_flat_through_a_dictionary() -> None:

@@ -92,7 +92,7 @@ def test_success_has_nothing_to_follow_and_a_time_limit_has() -> None:
 
 def test_every_episode_is_reported_once_with_its_own_numbers() -> None:
     rollout = make_rollout()
-    finished, reported, steps_of = [], [], {}
+    finished, reported, steps_of, numbers_of = [], [], {}, {}
     for _ in range(4):
         fragments, report = lockstep(rollout, 9)
         reported += report.finished
@@ -102,11 +102,13 @@ def test_every_episode_is_reported_once_with_its_own_numbers() -> None:
             for index, name in enumerate(fragment.episode_ids):
                 rows = fragment.episode == index
                 steps_of[name] = steps_of.get(name, 0) + int(fragment.duration[rows].sum())
+                numbers_of[name] = numbers_of.get(name, []) + fragment.decision[rows].tolist()
     names = [episode.episode_id for episode in reported]
     assert len(names) == len(set(names)) > 10
     assert sorted(names) == sorted(episode.episode_id for episode in finished)
     for episode in reported:
         assert episode.steps == steps_of[episode.episode_id]
+        assert numbers_of[episode.episode_id] == list(range(episode.decisions))
         assert episode.steps <= 24
         assert 0 < episode.latent_steps <= 5
         assert episode.initial_state is None

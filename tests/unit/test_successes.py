@@ -21,8 +21,8 @@ from tests.support.policies import stirred_policy, tiny
 C, A, K, U = 8, 7, 2, 3
 
 
-def fragment(name: str, marks: list[int], *, task: int = 0, ended: str = "") -> Fragment:
-    """Decisions of one episode that are told apart by their proprioception."""
+def fragment(name: str, marks: list[int], *, first: int = 0, task: int = 0, ended: str = "") -> Fragment:
+    """Decisions of one episode, from the `first` on, that are told apart by their proprioception."""
     T = len(marks)
     seen = Seen(
         images=np.zeros((T, 2, 4, 4, 3), np.uint8), text=np.zeros((T, 3), np.int64),
@@ -38,7 +38,7 @@ def fragment(name: str, marks: list[int], *, task: int = 0, ended: str = "") -> 
         steps=np.full(T, K), encoding=np.zeros((T, 2), np.float32), tokens=np.zeros((T, 1, 2), np.float32),
         reward=np.zeros(T, np.float32), duration=np.array(marks) % C + 1, terminated=last & (ended == "success"),
         truncated=last & (ended == "time limit"), next_z=np.zeros((T, 2), np.float32), task=np.full(T, task),
-        group=np.full(T, -1), seen=seen, episode_ids=[name],
+        group=np.full(T, -1), decision=first + np.arange(T), seen=seen, episode_ids=[name],
         finished=[EpisodeSummary(name, task, None, 0, ended == "success", T, T, K)] if ended else [],
     )  # fmt: skip
 
@@ -77,26 +77,40 @@ def test_an_episode_is_kept_whole_when_it_has_succeeded_and_forgotten_when_it_ha
 
 
 def test_episodes_are_walked_through_with_the_belief_of_today() -> None:
+    """In their order, however the pieces came; after a gap, and where the rollout forgot, it is that of then."""
     successes = made(100)
-    for name, marks in (("a", [0, 1]), ("b", [10, 11, 12])):
-        learn(successes, fragment(name, marks[:1]), fragment(name, marks[1:], ended="success"))
-    before: list[int] | None = None
-    began = 0
-    for turn in range(20):
-        coming = successes.next()
-        decisions = coming.witnessed
-        marks, history = (part[:, 0].long().tolist() for part in (decisions.inputs.proprio, decisions.belief.history))
+    learn(successes, fragment("a", [1, 2]), fragment("a", [3], first=2, ended="success"))
+    tail, head = fragment("b", [13], first=2, ended="success"), fragment("b", [11, 12])
+    learn(successes, tail, head)
+    learn(successes, fragment("gap", [21]), fragment("gap", [23, 24], first=2, ended="success"))
+    chain = fragment("chain", [31, 32, 33], ended="success")
+    chain.seen.history[1] = chain.seen.hidden[1] = 0
+    learn(successes, chain)
+    follows = {1: 2, 2: 3, 11: 12, 12: 13, 21: 23, 23: 24, 31: 32, 32: 33}
+    as_it_was = {1: 1, 11: 11, 21: 21, 23: 23, 31: 31, 32: 0}  # history of the decisions that begin
+    before: list[int] = []
+    met = set()
+    for turn in range(40):
+        coming = successes.next().witnessed
+        marks, history = (part[:, 0].long().tolist() for part in (coming.inputs.proprio, coming.belief.history))
         for row, mark in enumerate(marks):
-            follows = before is not None and before[row] not in (1, 12)
-            if follows:
-                assert mark == before[row] + 1
-            else:
-                assert turn == 0 or mark in (0, 10)
-                began += turn > 0
-            assert history[row] == (1000 + turn - 1 if follows else mark), "carried on, or as it was where it begins"
+            if before:
+                assert mark == follows.get(before[row], mark)
+                assert before[row] in follows or mark in (1, 11, 21, 31)
+                assert history[row] == as_it_was.get(mark, 1000 + turn - 1)
+            met.add(mark)
         before = marks
-        successes.belief = Belief(*(torch.full_like(part, 1000 + turn) for part in decisions.belief))
-    assert began > 20
+        successes.belief = Belief(*(torch.full_like(part, 1000 + turn) for part in coming.belief))
+    assert met == {1, 2, 3, 11, 12, 13, 21, 23, 24, 31, 32, 33}
+
+
+def test_after_a_restart_all_streams_begin_with_what_was_remembered_then() -> None:
+    successes = made(100)
+    learn(successes, fragment("a", list(range(1, 9)), ended="success"))
+    walked(successes, 3)
+    successes.belief = Belief(*(torch.full_like(part, float("nan")) for part in successes.belief))
+    successes.restart()
+    assert all(part.isfinite().all() for part in successes.next().witnessed.belief)
 
 
 def test_what_other_ranks_saw_the_end_of_counts() -> None:
@@ -181,7 +195,15 @@ def test_imitation_is_the_likelihood_of_what_was_drawn_and_reaches_all_that_had_
     plain, _, _ = objective(batch)
     for _ in range(3):
         imitation = successes.next()
+        seen, depth = imitation.witnessed, imitation.latent_steps
+        torch.manual_seed(7)
+        normals = torch.randn(32, depth, policy.config.latent.update_dim)
+        mean, belief, _ = policy.clone(seen.inputs, seen.belief, latent_steps=depth, noise=normals)
+        likely = policy.action_noise(mean, chunk=seen.chunk)[1][imitation.executed].mean().item()
+        torch.manual_seed(7)
         loss, parts, beliefs = objective(batch, imitation=imitation)
+        assert parts["imitation_loss"].item() == pytest.approx(-likely, rel=1e-4)
+        torch.testing.assert_close(beliefs["imitation"], belief)
         successes.belief = beliefs["imitation"]
         assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["imitation_loss"].item(), abs=1e-5)
         if not thinks:  # nothing is drawn but the chunk, and the weights have not moved: it is as likely as it was

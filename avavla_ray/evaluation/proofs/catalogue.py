@@ -96,7 +96,7 @@ def _many(name: str, suite: str, least: float) -> Callable[[Options], Proof]:
     def make(options: Options) -> Proof:
         return Proof(
             name,
-            f"One policy of the preset `small`, cloned from {demonstrated(MANY)}, solves the ten tasks of "
+            f"One policy of the preset `small`, cloned from {MANY} demonstrations a task, solves the ten tasks of "
             f"{suite}.",
             (
                 collect(suite, MANY, options),
@@ -114,7 +114,7 @@ def _ppo_object(options: Options) -> Proof:
     suite = "libero_object"
     return Proof(
         "ppo_object",
-        f"Asynchronous PPO lifts one policy for the ten tasks of {suite}, cloned from {demonstrated(FEW)}, by "
+        f"Asynchronous PPO lifts one policy for the ten tasks of {suite}, cloned from {FEW} demonstrations a task, by "
         f"at least {100 * GAIN:g} points.",
         (
             collect(suite, FEW, options),
@@ -201,14 +201,10 @@ def _calvin_d(options: Options) -> Proof:
     )  # fmt: skip
 
 
-def demonstrated(number: int) -> str:
-    return f"{number} demonstration{'s' if number > 1 else ''} a task"
-
-
 def collect(suite: str, episodes: int, options: Options, words: Sequence[Word] = ()) -> Step:
     """Demonstrations of the scripted expert, into demos/."""
     return Step(
-        "demos", demonstrated(episodes), "collect_demos",
+        "demos", f"{episodes} demonstrations a task", "collect_demos",
         ("--episodes", episodes, "--noise", NOISE, *words, *options.scene(suite)), "dataset.json",
     )  # fmt: skip
 
