@@ -20,6 +20,11 @@ from avavla_ray.errors import check_known
 from avavla_ray.learning.choices import CORRECTIONS
 
 
+# Of a difference of log-likelihoods: beyond it a ratio is just far away. Its exponential would soon be infinite, and that
+# times a weight of zero is no number.
+FARTHEST = 80.0
+
+
 class PolicyLoss(NamedTuple):
     """Scalars, float32. `loss` is what to minimise, the others are diagnostics, detached.
 
@@ -72,13 +77,13 @@ def policy_loss(
     )  # fmt: skip
     importance = (proximal - behaviour).exp().clamp_max(max_weight).detach()
     if correction == "naive":
-        ratio, weight = (new - behaviour).exp(), torch.ones_like(new)
+        ratio, weight = (new - behaviour).clamp_max(FARTHEST).exp(), torch.ones_like(new)
     else:
-        ratio, weight = (new - proximal).exp(), importance
+        ratio, weight = (new - proximal).clamp_max(FARTHEST).exp(), importance
     surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
     loss = -masked_mean(weight * surrogate, mask)
     with torch.no_grad():
-        moved = new - proximal
+        moved = (new - proximal).clamp_max(FARTHEST)
         approx_kl = masked_mean(importance * (moved.expm1() - moved), mask)
         clip_fraction = masked_mean(((ratio - 1).abs() > clip).double(), mask)
         mean_weight = masked_mean(weight, mask)

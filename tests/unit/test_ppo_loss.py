@@ -202,6 +202,22 @@ def test_what_is_no_number_inside_the_mask_is_seen(correction):
         assert loss.approx_kl.isnan() == (row < 3)
 
 
+@pytest.mark.parametrize("correction", CORRECTIONS)
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
+def test_a_ratio_beyond_all_numbers_is_no_reason_to_refuse_an_update(correction, advantage):
+    """What an older policy drew and the proximal one never would may suddenly be likely: zero times infinity."""
+    new = torch.tensor([0.0, 0.0], requires_grad=True)
+    proximal, behaviour = torch.tensor([-2000.0, 0.0]), torch.tensor([-1.0, 0.0])
+    told = policy_loss(new, proximal, behaviour, torch.full((2,), advantage), torch.ones(2, dtype=torch.bool),
+                       correction=correction)  # fmt: skip
+    told.loss.backward()
+    assert all(part.isfinite() for part in told)
+    assert new.grad.isfinite().all()
+    if correction != "naive":  # whose ratio is that of the policy that acted
+        assert new.grad[0] == 0
+        assert told.approx_kl == 0
+
+
 def test_value_clip_by_hand():
     """Old value 0, clip 0.5: which square counts, and whether the critic may go on."""
     cases = [  # value, return, loss, gradient
