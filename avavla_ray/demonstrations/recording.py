@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from avavla_ray.demonstrations.schema import encode_image
-from avavla_ray.simulators.base import Observation, Simulator, SimulatorFailure
+from avavla_ray.simulators.base import Observation, PlaysUnseen, Simulator, SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.experts.expert import Expert
 from avavla_ray.simulators.isolated.garbage import wrong_observation, wrong_result
 
@@ -53,7 +54,7 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
     """Play one episode from a start drawn with `seed`, never one of the published evaluation states.
 
     When the expert's episode holds no-ops it is played again without them, since what follows a pause depends on it;
-    the demonstration is what came of that.
+    the demonstration is what came of that. Where they were needed, for a thing to come to rest, it keeps them.
 
     Args:
         make_expert: builds the expert for the episode just begun in `simulator`, from a seed.
@@ -61,39 +62,54 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
     Raises:
         NoExpert: from `make_expert`. SimulatorFailure: the simulator broke, or what it sends is garbage.
     """
-    observation = _begin(simulator, task, seed)
-    expert, intended = make_expert(seed), list[np.ndarray]()
+    config, first = simulator.config, simulator.config
+    unseen = simulator.unseen() if isinstance(simulator, PlaysUnseen) else None
+    if unseen is not None:
+        first = replace(config, render="none")
+    with unseen or contextlib.nullcontext():
+        observation = _begin(simulator, first, task, seed)
+        expert, intended = make_expert(seed), list[np.ndarray]()
 
-    def act(_: Observation) -> np.ndarray:
-        action = np.clip(expert.act(), -1, 1)
-        intended.append(np.clip(expert.intended, -1, 1))
-        return action
+        def act(_: Observation) -> np.ndarray:
+            action = np.clip(expert.act(), -1, 1)
+            intended.append(np.clip(expert.intended, -1, 1))
+            return action
 
-    frames, actions, success = _play(simulator, observation, act)
-    steps, dropped = len(actions), 0
-    keep = kept_steps(np.array(actions)) if success else np.zeros(0, bool)
-    if success and not keep.all():
-        script = iter(np.array(actions)[keep])
-        frames, actions, success = _play(simulator, _begin(simulator, task, seed), lambda _: next(script, None))
+        frames, actions, success = _play(simulator, first, observation, act)
+    steps = len(actions)
+    played, everything = np.array(actions), np.ones(len(actions), bool)
+
+    def again(kept: np.ndarray) -> tuple[list[Observation], list[np.ndarray], bool]:
+        script = iter(played[kept])
+        return _play(simulator, config, _begin(simulator, config, task, seed), lambda _: next(script, None))
+
+    kept, plans = everything, list[np.ndarray]()
+    if success:
+        moving = kept_steps(played)
+        plans = [] if moving.all() else [moving]
+        plans += [everything] if plans or unseen is not None else []
+    for kept in plans:
+        frames, actions, success = again(kept)
         steps += len(actions)
-        dropped = int((~keep).sum())
+        if success:
+            break
     if not success:
-        return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), dropped, steps, observation.instruction)
+        return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), 0, steps, observation.instruction)
     return Recording(
         True,
         [[encode_image(picture) for picture in frame.images] for frame in frames],
         np.stack([frame.proprio for frame in frames]).astype(np.float32),
         # The replay may succeed before its script ends.
-        np.array(intended, np.float32)[keep][: len(actions)],
-        dropped,
+        np.array(intended, np.float32)[kept][: len(actions)],
+        int((~kept).sum()),
         steps,
         observation.instruction,
     )
 
 
-def _begin(simulator: Simulator, task: int, seed: int) -> Observation:
+def _begin(simulator: Simulator, config: SimulatorConfig, task: int, seed: int) -> Observation:
     observation = simulator.reset(task, seed=seed)
-    _check(wrong_observation(observation, simulator.spec, simulator.config))
+    _check(wrong_observation(observation, simulator.spec, config))
     return observation
 
 
@@ -104,7 +120,10 @@ def _check(wrong: str | None) -> None:
 
 
 def _play(
-    simulator: Simulator, observation: Observation, act: Callable[[Observation], np.ndarray | None]
+    simulator: Simulator,
+    config: SimulatorConfig,
+    observation: Observation,
+    act: Callable[[Observation], np.ndarray | None],
 ) -> tuple[list[Observation], list[np.ndarray], bool]:
     """Act until the episode or the actions end: what was seen before each action, the actions, and the success."""
     frames, actions = [], []
@@ -113,7 +132,7 @@ def _play(
         frames.append(observation)
         actions.append(action)
         result = simulator.run_chunk(action[None])
-        _check(wrong_result(result, simulator.spec, simulator.config, 1))
+        _check(wrong_result(result, simulator.spec, config, 1))
         observation = result.observation
         if result.done:
             return frames, actions, result.success

@@ -19,9 +19,8 @@ from torch import Tensor
 from avavla_ray.errors import check_known
 from avavla_ray.learning.choices import CORRECTIONS
 
-
-# Of a difference of log-likelihoods: beyond it a ratio is just far away. Its exponential would soon be infinite, and that
-# times a weight of zero is no number.
+# Of a difference of log-likelihoods: beyond it a ratio is just far away. Its exponential would soon be infinite, and
+# that times a weight of zero is no number.
 FARTHEST = 80.0
 
 

@@ -5,8 +5,9 @@ Shapes: V cameras, H x W pixels, P proprioception, C chunk length, A action dime
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -174,6 +175,14 @@ class Simulator(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class PlaysUnseen(Protocol):
+    """A simulator whose pictures cost many times its physics: an episode is better played first and looked at then."""
+
+    def unseen(self) -> AbstractContextManager[None]:
+        """Render nothing inside; pictures are black, and all else is as if they had been rendered."""
 
 
 @dataclass

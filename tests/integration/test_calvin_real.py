@@ -114,6 +114,25 @@ def test_the_two_renderers_show_the_same_scene_in_their_own_way() -> None:
         assert images.std(axis=(1, 2)).min() > 20  # neither camera sees one colour
 
 
+@pytest.mark.parametrize("render", ["fast", "reference"])
+def test_looking_or_not_makes_no_difference_to_states(render: str) -> None:
+    """The fast renderer's robot looks like the other one, and is the other one in all else."""
+    states = []
+    with started(CONFIG) as simulator:
+        states.append(play(simulator, "lift_red_block_table", seed=5))
+    with started(replace(CONFIG, render=render)) as simulator:
+        states.append(play(simulator, "lift_red_block_table", seed=5))
+        with simulator.unseen():
+            states.append(play(simulator, "lift_red_block_table", seed=5))
+    blind, seen, unseen = states
+    for index in range(0, len(blind), 3):
+        for state in (index, index + 1):
+            np.testing.assert_array_equal(seen[state], blind[state])
+            np.testing.assert_array_equal(unseen[state], blind[state])
+        assert seen[index + 2].any()
+        assert not unseen[index + 2].any()
+
+
 def test_provenance_tells_the_versions_apart() -> None:
     with started(CONFIG) as simulator:
         said = simulator.provenance()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from avavla_ray.demonstrations.recording import kept_steps, record
 from avavla_ray.demonstrations.schema import decode_image
-from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig, SimulatorFailure
 from tests.support.half_taught import BlankSimulator, PointExpert
 from tests.support.point_simulator import MARKS, PointSimulator
 
@@ -38,8 +41,37 @@ class Straight:
         return self.intended + self._drift * (not resting)
 
 
-def play(seed: int = 3, **habits) -> tuple:
-    simulator = PointSimulator(SimulatorConfig(image_size=32))
+class CostlyPictures(PointSimulator):
+    """Counts its pictures."""
+
+    pictures, _unseen = 0, False
+
+    @contextlib.contextmanager
+    def unseen(self) -> Iterator[None]:
+        self._unseen = True
+        yield
+        self._unseen = False
+
+    def _observe(self) -> Observation:
+        seen = super()._observe()
+        if self._unseen:
+            return Observation(np.zeros_like(seen.images), seen.proprio, seen.instruction)
+        self.pictures += 1
+        return seen
+
+
+class MustSettle(PointSimulator):
+    """Succeeds when the point rests at the mark, and not before."""
+
+    def run_chunk(self, actions: np.ndarray, *, record: bool = False) -> ChunkResult:
+        before, there = self._position.copy(), super().run_chunk(actions)
+        success = there.success and bool((before == self._position).all())
+        truncated = not success and self._steps >= self.spec.max_steps
+        return ChunkResult(there.observation, float(success), success, truncated, there.duration)
+
+
+def play(seed: int = 3, make: type[PointSimulator] = PointSimulator, **habits) -> tuple:
+    simulator = make(SimulatorConfig(image_size=32))
     first = simulator.reset(1, seed=seed)
     return record(simulator, lambda _: Straight(simulator, **habits), task=1, seed=seed), first, simulator
 
@@ -77,6 +109,33 @@ def test_what_no_working_simulator_sends_ends_the_attempt(nan, message):
     with pytest.raises(SimulatorFailure, match=message) as failure:
         record(simulator, lambda _: PointExpert(simulator), task=0, seed=0)
     assert failure.value.kind == "garbage"
+
+
+@pytest.mark.parametrize("pause", [0, 3])
+def test_costly_pictures_are_made_of_what_is_kept_alone(pause: int):
+    plain, *_ = play(pause=pause)
+    recording, _, simulator = play(make=CostlyPictures, pause=pause)
+    assert recording.images == plain.images
+    np.testing.assert_array_equal(recording.actions, plain.actions)
+    np.testing.assert_array_equal(recording.proprio, plain.proprio)
+    assert recording.dropped == plain.dropped
+    assert recording.steps == 2 * len(recording.actions) + recording.dropped
+    # Of `play` itself one, one before each action, and one after the last.
+    assert simulator.pictures == 1 + len(recording.actions) + 1
+
+
+def test_a_failure_costs_no_pictures():
+    recording, _, simulator = play(make=CostlyPictures, lazy=True)
+    assert not recording.success
+    assert simulator.pictures == 1
+
+
+def test_a_rest_that_was_needed_is_kept():
+    recording, *_ = play(make=MustSettle, pause=6)
+    assert recording.success
+    assert recording.dropped == 0
+    assert (recording.actions[-1, :2] == 0).all()
+    assert len(recording.images) == len(recording.proprio) == len(recording.actions)
 
 
 def test_a_failure_leaves_nothing():

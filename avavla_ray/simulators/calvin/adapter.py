@@ -16,6 +16,7 @@ from avavla_ray.simulators.calvin.installation import installation
 from avavla_ray.simulators.calvin.layout import layout_of
 from avavla_ray.simulators.calvin.observation import CAMERAS, proprioception, resized
 from avavla_ray.simulators.calvin.oracle import Oracle
+from avavla_ray.simulators.calvin.robot_meshes import reduced_robot
 from avavla_ray.simulators.calvin.rules import Condition
 from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.starts import FIXED_STARTS, published_start, start_in, start_task
@@ -61,6 +62,7 @@ class CalvinSimulator:
         self.task_name = ""
         self.start_info: dict[str, Any] = {}
         self.robot_obs, self.scene_obs = np.zeros(15), np.zeros(24)
+        self._unseen = False
         self._rest: list[str] = []
         self._running = False
         self._steps = 0
@@ -86,12 +88,25 @@ class CalvinSimulator:
 
     @property
     def _sees(self) -> bool:
-        return self.config.render != "none"
+        return self.config.render != "none" and not self._unseen
+
+    @contextlib.contextmanager
+    def unseen(self) -> Iterator[None]:
+        """See `PlaysUnseen`."""
+        self._unseen = True
+        try:
+            yield
+        finally:
+            self._unseen = False
 
     def _build(self) -> None:
         scene = self.config.suite.removeprefix("calvin_")
         self._egl = RENDERERS[self.config.render] == "egl"
-        self.env = build_environment(self.installation, scene, looking=self._sees, egl=self._egl)
+        fast = self.config.render == "fast"
+        self.env = build_environment(
+            self.installation, scene, looking=self.config.render != "none", egl=self._egl,
+            robot=reduced_robot(self.installation) if fast else None, finest=self.config.image_size if fast else None,
+        )  # fmt: skip
         self._layout = layout_of(self.env, scene)
         self._loads = 0
 
@@ -249,8 +264,10 @@ class CalvinSimulator:
         """See `Simulator.provenance`."""
         return {
             "simulator": "calvin", "suite": self.config.suite, "render": self.config.render,
-            "renderer": RENDERERS[self.config.render], "image_size": self.config.image_size,
-            "max_steps": self.max_steps, **self.identify(self.config), "calvin_env_behaves_like": self._behaviour,
+            "renderer": RENDERERS[self.config.render],
+            "robot_meshes": "reduced" if self.config.render == "fast" else "whole",
+            "image_size": self.config.image_size, "max_steps": self.max_steps,
+            **self.identify(self.config), "calvin_env_behaves_like": self._behaviour,
             "pybullet": package_versions().get("pybullet", "unknown"), "image_resize": "bilinear, antialiased",
         }  # fmt: skip
 

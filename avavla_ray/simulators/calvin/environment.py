@@ -39,13 +39,13 @@ def _yaml(path: Path) -> Any:
         raise InputError(f"calvin_env lacks {path}: set CALVIN_ENV_ROOT to a whole clone of mees/calvin_env") from None
 
 
-def _settings(found: Installation, scene: str, looking: bool) -> tuple[Settings, Settings, Settings]:
+def _settings(found: Installation, scene: str, looking: bool, robot_file: Path) -> tuple[Settings, Settings, Settings]:
     """Robot, scene and cameras with every reference between the files resolved."""
     conf = found.root / "conf"
     table = Settings(_yaml(conf / "scene" / f"calvin_scene_{scene.upper()}.yaml"), data_path=str(found.data))
     robot = Settings(
         _yaml(conf / "robot" / "panda.yaml"),
-        filename=ROBOT_FILE, gripper_joint_ids=[9, 11], tcp_link_id=15,
+        filename=str(robot_file), gripper_joint_ids=[9, 11], tcp_link_id=15,
         base_position=table["robot_base_position"], base_orientation=table["robot_base_orientation"],
         initial_joint_positions=table["robot_initial_joint_positions"],
     )  # fmt: skip
@@ -83,13 +83,16 @@ def _environment_class(module: Any) -> type:
     return QuietEnvironment
 
 
-def build_environment(found: Installation, scene: str, *, looking: bool, egl: bool) -> Any:
+def build_environment(
+    found: Installation, scene: str, *, looking: bool, egl: bool, robot: Path | None = None, finest: int | None = None
+) -> Any:
     """calvin_env's PlayTableSimEnv of scene "a" to "d".
 
     Its `looking` says whether `get_obs`, `step` and `reset` render; it is False at first.
 
     Args:
         looking: with cameras at all. egl: render with OpenGL instead of PyBullet's own tiny renderer.
+        robot: URDF file; the clone's own when None. finest: height and width that no picture exceeds, pixels.
 
     Raises:
         InputError: a package or a file is missing, EGL does not load, or this process has an environment already.
@@ -105,11 +108,13 @@ def build_environment(found: Installation, scene: str, *, looking: bool, egl: bo
     module.get_git_commit_hash = lambda _: found.commit
     if egl:
         _check_egl()
-    robot, table, cameras = _settings(found, scene, looking)
+    arm, table, cameras = _settings(found, scene, looking, robot or found.data / ROBOT_FILE)
+    for camera in cameras.values():
+        camera["width"], camera["height"] = (min(finest or side, side) for side in (camera["width"], camera["height"]))
     try:
         with quiet_engine():
             environment = _environment_class(module)(
-                robot_cfg=robot, scene_cfg=table, cameras=cameras, seed=0, use_vr=False, bullet_time_step=PHYSICS_HZ,
+                robot_cfg=arm, scene_cfg=table, cameras=cameras, seed=0, use_vr=False, bullet_time_step=PHYSICS_HZ,
                 show_gui=False, use_scene_info=True, use_egl=egl, control_freq=CONTROL_HZ,
             )  # fmt: skip
     except SystemExit:

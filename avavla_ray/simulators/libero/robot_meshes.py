@@ -9,48 +9,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, cache_folder
+from avavla_ray.simulators.mesh_reduction import CREASE, Coarseness, reduced, reduction_versions
 
-
-@dataclass(frozen=True)
-class Coarseness:
-    """How far a mesh is reduced.
-
-    Attributes:
-        reduction: one of so many triangles stays. fewest_faces: and at least so many.
-        weld: vertices within a cell of this size become one first, metres. The pedestal is made of hundreds of open
-            sheets, whose borders the reduction would keep.
-    """
-
-    reduction: int
-    fewest_faces: int
-    weld: float = 0.0
-
-
+# The pedestal is made of hundreds of open sheets.
 NEAR, FAR = Coarseness(8, 300), Coarseness(24, 120, 0.005)
 NEAR_THE_HAND = ("hand", "finger", "link7")  # how their files' names begin
-# Edges sharper than this stay sharp when normals are averaged, radians.
-CREASE = 0.7
-
-
-@functools.cache
-def _versions() -> str:
-    packages = ("trimesh", "fast-simplification")
-    try:
-        return str([f"{package} {importlib.metadata.version(package)}" for package in packages])
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputError(
-            f"the fast renderer needs the package {error.name}: run 'make setup' or use --render reference"
-        ) from error
 
 
 def coarseness(source: Path) -> Coarseness:
@@ -68,30 +36,21 @@ def reduced_mesh(source: Path) -> Path:
         InputError: trimesh or fast-simplification is not installed.
     """
     wish = coarseness(source)
-    recipe = f"{wish} {CREASE} {_versions()}"
+    recipe = f"{wish} {CREASE} {reduction_versions()}"
     key = hashlib.sha256(recipe.encode() + source.read_bytes()).hexdigest()[:20]
     folder = cache_folder() / "robot-meshes"
     target, too_small = folder / f"{source.stem}-{key}.obj", folder / f"{source.stem}-{key}.keep"
     if too_small.exists():
         return source
     if not target.exists():
-        import fast_simplification
         import trimesh
 
         mesh = trimesh.load(source, force="mesh")
-        wanted = max(wish.fewest_faces, len(mesh.faces) // wish.reduction)
-        if len(mesh.faces) <= wanted:
+        if len(mesh.faces) <= wish.faces(len(mesh.faces)):
             with atomic_path(too_small) as temporary:
                 temporary.touch()
             return source
-        if wish.weld:
-            mesh.vertices = np.round(mesh.vertices / wish.weld) * wish.weld
-        mesh.merge_vertices(merge_tex=True, merge_norm=True)
-        mesh.update_faces(mesh.nondegenerate_faces())
-        vertices, faces = mesh.vertices, mesh.faces
-        if len(faces) > wanted:
-            vertices, faces = fast_simplification.simplify(vertices, faces, target_count=wanted)
-        shaded = trimesh.graph.smooth_shade(trimesh.Trimesh(vertices, faces, process=False), angle=CREASE)
+        shaded = reduced(mesh, wish)
         with atomic_path(target) as temporary:
             temporary.write_text(shaded.export(file_type="obj", include_normals=True))
     return target

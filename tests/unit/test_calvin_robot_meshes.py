@@ -1,0 +1,136 @@
+"""CALVIN's low-poly robot: what is looked at has fewer triangles, looks the same, and all else is the clone's own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation
+from avavla_ray.simulators.calvin.robot_meshes import FAR, NEAR, reduced_robot
+
+trimesh = pytest.importorskip("trimesh")
+HOUSING, RING = "housing", "a.ring"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("AVAVLA_CACHE", str(tmp_path / "cache"))
+    reduced_robot.cache_clear()
+    yield tmp_path / "cache"
+    reduced_robot.cache_clear()
+
+
+def ball(radius: float, place: float) -> trimesh.Trimesh:
+    made = trimesh.creation.icosphere(subdivisions=4, radius=radius)
+    made.apply_translation((place, 0, 0))
+    return made
+
+
+def obj(parts: dict[str, trimesh.Trimesh], textured: str) -> str:
+    """As the clone's own are: an object a material; one of them without texture."""
+    lines, first, first_texture = ["mtllib looks.mtl"], 1, 1
+    for name, part in parts.items():
+        lines += [f"o {name}", *(f"v {x:f} {y:f} {z:f}" for x, y, z in part.vertices)]
+        lines += [f"vt {0.25 + 0.5 * (x > 0):.2f} 0.5" for x, *_ in part.vertices] if name == textured else []
+        lines += [f"usemtl {name}"]
+        for face in part.faces:
+            corners = [f"{c + first}/{c + first_texture}" if name == textured else f"{c + first}" for c in face]
+            lines.append("f " + " ".join(corners))
+        first += len(part.vertices)
+        first_texture += len(part.vertices) if name == textured else 0
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Installation:
+    """A clone with one link and a hand."""
+    urdf = tmp_path / "clone/data" / ROBOT_FILE
+    for folder in ("visual", "collision"):
+        (urdf.parent / "meshes" / folder).mkdir(parents=True)
+    looks = urdf.parent / "meshes/visual"
+    parts = {RING: ball(0.05, -0.2), HOUSING: ball(0.1, 0.0)}
+    for name in ("link1", "hand"):
+        (looks / f"{name}.obj").write_text(obj(parts, HOUSING))
+    (looks / "looks.mtl").write_text(f"newmtl {HOUSING}\nmap_Kd colours.png\n\nnewmtl {RING}\nKd 1 0 0\n")
+    (looks / "colours.png").write_bytes(b"a picture")
+    ball(0.1, 0.0).export(urdf.parent / "meshes/collision/link1.obj")
+    geometry = '<{0}><geometry><mesh filename="package://meshes/{1}.obj"/></geometry></{0}>'
+    urdf.write_text(
+        '<robot name="arm"><link name="a">' + geometry.format("visual", "visual/link1")
+        + geometry.format("collision", "collision/link1")
+        + '<inertial><mass value="2"/></inertial></link><link name="b">' + geometry.format("visual", "visual/hand") + geometry.format("visual", "collision/link1") + "</link></robot>"
+    )  # fmt: skip
+    return Installation(tmp_path / "clone", "unknown", "other", "0" * 64)
+
+
+def meshes(urdf: Path, kind: str) -> list[Path]:
+    return [Path(mesh.get("filename", "")) for mesh in ET.parse(urdf).iterfind(f".//{kind}/geometry/mesh")]
+
+
+def parts_of(path: Path) -> dict[str, trimesh.Trimesh]:
+    scene = trimesh.load(path, process=False, group_material=True, split_object=False)
+    return {part.visual.material.name: part for part in scene.geometry.values()}
+
+
+def test_only_what_is_looked_at_is_replaced(found: Installation) -> None:
+    source = found.data / ROBOT_FILE
+    built = reduced_robot(found)
+    link, hand, plain = meshes(built, "visual")
+    assert link.parent == hand.parent == built.parent != source.parent
+    # It has no materials, and stays.
+    assert plain == source.parent / "meshes/collision/link1.obj"
+    assert meshes(built, "collision") == [plain]
+    assert ET.parse(built).find(".//inertial/mass").get("value") == "2"
+    assert (built.parent / "looks.mtl").read_text() == (source.parent / "meshes/visual/looks.mtl").read_text()
+    assert (built.parent / "colours.png").read_bytes() == b"a picture"
+
+
+def test_parts_keep_shape_order_and_texture(found: Installation) -> None:
+    source = found.data / ROBOT_FILE
+    for path, wish in zip(meshes(reduced_robot(found), "visual")[:2], (FAR, NEAR), strict=True):
+        text = path.read_text()
+        # Which of the textures PyBullet takes depends on the order.
+        assert [line for line in text.splitlines() if line.startswith("usemtl")] == [
+            f"usemtl {RING}",
+            f"usemtl {HOUSING}",
+        ]
+        full, small = parts_of(source.parent / "meshes/visual" / path.name), parts_of(path)
+        for name in (RING, HOUSING):
+            wanted = wish.faces(len(full[name].faces))
+            assert wanted < len(full[name].faces)
+            assert 0.5 * wanted <= len(small[name].faces) <= wanted
+            assert small[name].bounds == pytest.approx(full[name].bounds, abs=0.15 * full[name].extents.max())
+        texture = np.asarray(small[HOUSING].visual.uv)[:, 0]
+        right = small[HOUSING].vertices[:, 0] > 0.02
+        assert right.any()
+        assert texture[right] == pytest.approx(0.75)
+        assert texture[small[HOUSING].vertices[:, 0] < -0.02] == pytest.approx(0.25)
+
+
+def test_a_robot_is_built_once_and_anew_for_another_clone(found: Installation) -> None:
+    built = reduced_robot(found)
+    time = built.stat().st_mtime_ns
+    reduced_robot.cache_clear()
+    assert reduced_robot(found) == built
+    assert built.stat().st_mtime_ns == time
+    assert reduced_robot(Installation(found.root, "unknown", "other", "1" * 64)) != built
+
+
+def test_processes_may_build_at_the_same_time(found: Installation) -> None:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        paths = pool.map(reduced_robot, [found] * 3, chunksize=1)
+    assert len(set(paths)) == 1
+    names = {"panda_longer_finger.urdf", "link1.obj", "hand.obj", "looks.mtl", "colours.png"}
+    assert {path.name for path in paths[0].parent.iterdir()} == names
+
+
+def test_a_robot_without_meshes_stays(tmp_path: Path) -> None:
+    urdf = tmp_path / "data" / ROBOT_FILE
+    urdf.parent.mkdir(parents=True)
+    urdf.write_text('<robot name="bare"/>')
+    assert reduced_robot(Installation(tmp_path, "unknown", "other", "0" * 64)) == urdf
