@@ -59,12 +59,12 @@ def found(tmp_path: Path) -> Installation:
     (looks / "looks.mtl").write_text(f"newmtl {HOUSING}\nmap_Kd colours.png\n\nnewmtl {RING}\nKd 1 0 0\n")
     (looks / "colours.png").write_bytes(b"a picture")
     ball(0.1, 0.0).export(urdf.parent / "meshes/collision/link1.obj")
-    geometry = '<{0}><geometry><mesh filename="package://meshes/{1}.obj"/></geometry></{0}>'
-    urdf.write_text(
-        '<robot name="arm"><link name="a">' + geometry.format("visual", "visual/link1")
-        + geometry.format("collision", "collision/link1")
-        + '<inertial><mass value="2"/></inertial></link><link name="b">' + geometry.format("visual", "visual/hand") + geometry.format("visual", "collision/link1") + "</link></robot>"
-    )  # fmt: skip
+    mesh = '<{0}><geometry><mesh filename="package://meshes/{1}.obj"/></geometry></{0}>'.format
+    link = (
+        mesh("visual", "visual/link1") + mesh("collision", "collision/link1") + '<inertial><mass value="2"/></inertial>'
+    )
+    hand = mesh("visual", "visual/hand") + mesh("visual", "collision/link1")
+    urdf.write_text(f'<robot name="arm"><link name="a">{link}</link><link name="b">{hand}</link></robot>')
     return Installation(tmp_path / "clone", "unknown", "other", "0" * 64)
 
 
