@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 from avavla_ray.files import atomic_path
 
+OF_A_TASK = "rollout/task_success/"
+OVER_TASKS = "rollout/mean over tasks"
 PANELS = (
-    ("success rate (last 100 episodes)", ("rollout/success_rate",)),
+    ("success rate (last episodes)", ("rollout/success_rate", OVER_TASKS)),
     ("mean latent steps", ("rollout/mean_latent_steps",)),
     ("approximate KL, clip fraction", ("learner/kl", "learner/clip_fraction")),
     ("explained variance, lag / 10", ("learner/explained_variance", "learner/lag")),
@@ -18,9 +21,13 @@ SCALE = {"learner/lag": 0.1}
 def plot_learning_curve(path: str | Path, points: list[dict[str, float]], title: str) -> None:
     """Draw the panels as PNG.
 
+    Success is drawn of all episodes, which a curriculum takes from the tasks that are neither lost nor won, and as the
+    mean over tasks. Where a divergence exceeds 1, its axis is logarithmic beyond 0.1: it may exceed 1000.
+
     Args:
         points: one per update, with "total/env_steps" and the names in PANELS; a point may lack some.
     """
+    points = [_with_mean_over_tasks(point) for point in points]
     import matplotlib
 
     matplotlib.use("Agg")
@@ -36,6 +43,8 @@ def plot_learning_curve(path: str | Path, points: list[dict[str, float]], title:
                 marker=".", linewidth=1.2, label=name.split("/")[1],
             )  # fmt: skip
         axis.set_ylabel(label)
+        if max((point.get("learner/kl", 0.0) for point in points), default=0.0) > 1 and "learner/kl" in names:
+            axis.set_yscale("symlog", linthresh=0.1)
         axis.grid(alpha=0.25)
         if len(names) > 1:
             axis.legend(fontsize=8)
@@ -46,3 +55,8 @@ def plot_learning_curve(path: str | Path, points: list[dict[str, float]], title:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)
+
+
+def _with_mean_over_tasks(point: dict[str, float]) -> dict[str, float]:
+    rates = [rate for name, rate in point.items() if name.startswith(OF_A_TASK)]
+    return point if len(rates) < 2 else {**point, OVER_TASKS: fmean(rates)}

@@ -238,6 +238,7 @@ def test_the_learning_curve_is_drawn_from_incomplete_points(tmp_path: Path) -> N
     points = [
         {"total/env_steps": 100.0, "learner/kl": 0.01, "learner/lag": 0.0},
         {"total/env_steps": 200.0, "learner/kl": 0.02, "rollout/success_rate": 0.3, "rollout/mean_latent_steps": 4.0},
+        {"total/env_steps": 300.0, "learner/kl": 1500.0, "rollout/task_success/0": 0.5, "rollout/task_success/1": 1.0},
     ]
     path = tmp_path / "curve.png"
     plot_learning_curve(path, points, "a title")
