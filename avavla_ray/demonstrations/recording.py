@@ -1,4 +1,4 @@
-"""Recording one demonstration: the expert acts, no-op steps are filtered, only a success is kept."""
+"""Recording one demonstration: the expert acts, no-ops go where they can, only a success is kept."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
     Raises:
         NoExpert: from `make_expert`. SimulatorFailure: the simulator broke, or what it sends is garbage.
     """
-    config, first = simulator.config, simulator.config
-    unseen = simulator.unseen() if isinstance(simulator, PlaysUnseen) else None
-    if unseen is not None:
-        first = replace(config, render="none")
+    config = first = simulator.config
+    unseen = None
+    if config.render != "none" and isinstance(simulator, PlaysUnseen):
+        unseen, first = simulator.unseen(), replace(config, render="none")
     with unseen or contextlib.nullcontext():
         observation = _begin(simulator, first, task, seed)
         expert, intended = make_expert(seed), list[np.ndarray]()
@@ -83,16 +83,15 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
         script = iter(played[kept])
         return _play(simulator, config, _begin(simulator, config, task, seed), lambda _: next(script, None))
 
-    kept, plans = everything, list[np.ndarray]()
-    if success:
-        moving = kept_steps(played)
-        plans = [] if moving.all() else [moving]
-        plans += [everything] if plans or unseen is not None else []
-    for kept in plans:
-        frames, actions, success = again(kept)
+    kept, moving = everything, kept_steps(played) if success else everything
+    if not moving.all():
+        shorter = again(moving)
+        steps += len(shorter[1])
+        if shorter[2]:
+            kept, (frames, actions, success) = moving, shorter
+    if success and kept is everything and unseen is not None:
+        frames, actions, success = again(everything)
         steps += len(actions)
-        if success:
-            break
     if not success:
         return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), 0, steps, observation.instruction)
     return Recording(

@@ -11,6 +11,7 @@ How stale data are treated is a switch, `CORRECTIONS`:
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -19,8 +20,7 @@ from torch import Tensor
 from avavla_ray.errors import check_known
 from avavla_ray.learning.choices import CORRECTIONS
 
-# Of a difference of log-likelihoods: beyond it a ratio is just far away. Its exponential would soon be infinite, and
-# that times a weight of zero is no number.
+# Exponents stay below it, so that sums fit into float32. What is farther has no gradient.
 FARTHEST = 80.0
 
 
@@ -74,16 +74,18 @@ def policy_loss(
         torch.where(mask, part.double(), 0.0)
         for part in (log_prob, proximal_log_prob, behaviour_log_prob, advantages)
     )  # fmt: skip
-    importance = (proximal - behaviour).exp().clamp_max(max_weight).detach()
+    stale = (proximal - behaviour).clamp_max(math.log(max_weight)).detach()
     if correction == "naive":
-        ratio, weight = (new - behaviour).clamp_max(FARTHEST).exp(), torch.ones_like(new)
+        log_ratio, log_weight = new - behaviour, torch.zeros_like(new)
     else:
-        ratio, weight = (new - proximal).clamp_max(FARTHEST).exp(), importance
-    surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
-    loss = -masked_mean(weight * surrogate, mask)
+        log_ratio, log_weight = new - proximal, stale
+    ratio, weight = log_ratio.clamp_max(FARTHEST).exp(), log_weight.exp()
+    # Weight times ratio, added up before the exponential: what no weight is left of may have any ratio.
+    weighted = (log_weight + log_ratio).clamp_max(FARTHEST).exp()
+    loss = -masked_mean(torch.minimum(weighted * gain, weight * ratio.clamp(1 - clip, 1 + clip) * gain), mask)
     with torch.no_grad():
-        moved = (new - proximal).clamp_max(FARTHEST)
-        approx_kl = masked_mean(importance * (moved.expm1() - moved), mask)
+        moved = new - proximal
+        approx_kl = masked_mean((stale + moved).clamp_max(FARTHEST).exp() - stale.exp() * (1 + moved), mask)
         clip_fraction = masked_mean(((ratio - 1).abs() > clip).double(), mask)
         mean_weight = masked_mean(weight, mask)
     return PolicyLoss(loss.float(), approx_kl.float(), clip_fraction.float(), mean_weight.float())

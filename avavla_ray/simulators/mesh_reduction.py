@@ -49,7 +49,8 @@ def reduction_versions() -> str:
         return str([f"{package} {importlib.metadata.version(package)}" for package in packages])
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError(
-            f"the fast renderer needs the package {error.name}: run 'make setup' or use --render reference"
+            f"the fast renderer needs the package {error.name}: run 'pip install trimesh fast-simplification' or use "
+            "--render reference"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from avavla_ray.errors import InputError
-from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
+from avavla_ray.simulators.base import PlaysUnseen, SimulatorConfig, SimulatorFailure
 from avavla_ray.simulators.calvin.adapter import LOADS_PER_CLIENT, CalvinSimulator
 from avavla_ray.simulators.calvin.initial_states import ROBOT_START
 from avavla_ray.simulators.calvin.installation import import_module
@@ -51,6 +52,35 @@ def test_observation_has_the_promised_shapes(simulator: CalvinSimulator) -> None
     np.testing.assert_allclose(observation.proprio, [*simulator.robot_obs[:7], simulator.robot_obs[14]], rtol=1e-6)
     assert observation.instruction == INSTRUCTIONS["turn_on_led"]
     assert (simulator.robot_obs.shape, simulator.scene_obs.shape) == ((15,), (24,))
+
+
+def test_an_episode_may_be_played_unseen(simulator: CalvinSimulator) -> None:
+    assert isinstance(simulator, PlaysUnseen)
+    seen = simulator.reset(LED_ON, seed=1)
+    with pytest.raises(RuntimeError, match="stop"), simulator.unseen():
+        unseen = simulator.reset(LED_ON, seed=1)
+        assert not unseen.images.any()
+        np.testing.assert_array_equal(unseen.proprio, seen.proprio)
+        assert not simulator.run_chunk(STILL).observation.images.any()
+        raise RuntimeError("stop")
+    assert simulator.run_chunk(STILL).observation.images.any()
+
+
+@pytest.mark.parametrize(
+    ("render", "size", "sides"),
+    [("fast", 64, [64, 64]), ("fast", 128, [128, 84]), ("fast", 224, [200, 84]), ("reference", 64, [200, 84])],
+)
+def test_only_fast_pictures_are_drawn_as_small_as_they_are_wanted(render: str, size: int, sides: list[int]) -> None:
+    with contextlib.closing(CalvinSimulator(replace(CONFIG, render=render, image_size=size))) as simulator:
+        assert [(camera.width, camera.height) for camera in simulator.env.cameras] == [(side, side) for side in sides]
+        assert simulator.reset(LED_ON, seed=1).images.shape == (2, size, size, 3)
+
+
+def test_fast_pictures_have_an_identity_of_their_own() -> None:
+    """Demonstrations that were begun with another robot are not gone on with."""
+    fast, reference, blind = (identify(replace(CONFIG, render=render)) for render in ("fast", "reference", "none"))
+    assert fast == reference | {"robot_meshes": fast["robot_meshes"]}
+    assert reference == blind
 
 
 @pytest.mark.parametrize("task", ["turn_on_led", "stack_block", "unstack_block", "lift_pink_block_drawer"])

@@ -204,18 +204,34 @@ def test_what_is_no_number_inside_the_mask_is_seen(correction):
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
-def test_a_ratio_beyond_all_numbers_is_no_reason_to_refuse_an_update(correction, advantage):
+@pytest.mark.parametrize(("proximal", "behaviour"), [(-2000.0, -1.0), (-2000.0, -2000.0), (-2.0, -2000.0)])
+def test_a_ratio_beyond_all_numbers_is_no_reason_to_refuse_an_update(correction, advantage, proximal, behaviour):
     """What an older policy drew and the proximal one never would may suddenly be likely: zero times infinity."""
     new = torch.tensor([0.0, 0.0], requires_grad=True)
-    proximal, behaviour = torch.tensor([-2000.0, 0.0]), torch.tensor([-1.0, 0.0])
-    told = policy_loss(new, proximal, behaviour, torch.full((2,), advantage), torch.ones(2, dtype=torch.bool),
-                       correction=correction)  # fmt: skip
+    told = policy_loss(
+        new, torch.tensor([proximal, 0.0]), torch.tensor([behaviour, 0.0]), torch.full((2,), advantage),
+        torch.ones(2, dtype=torch.bool), correction=correction,
+    )  # fmt: skip
     told.loss.backward()
     assert all(part.isfinite() for part in told)
     assert new.grad.isfinite().all()
-    if correction != "naive":  # whose ratio is that of the policy that acted
-        assert new.grad[0] == 0
-        assert told.approx_kl == 0
+
+
+def test_the_weight_of_what_is_far_from_the_proximal_policy_is_not_lost():
+    """new / behaviour is e, and a loss: all of its gradient is there, however unlikely the proximal policy finds it."""
+    new = torch.tensor([0.0], requires_grad=True)
+    loss = policy_loss(
+        new, torch.tensor([-2000.0]), torch.tensor([-1.0]), torch.tensor([-1.0]), torch.ones(1, dtype=torch.bool)
+    )  # fmt: skip
+    loss.loss.backward()
+    assert float(loss.loss.detach()) == pytest.approx(math.e)
+    assert float(new.grad[0]) == pytest.approx(math.e)
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf])
+def test_a_likelihood_beyond_all_numbers_shows_in_the_divergence(odd):
+    loss = policy_loss(torch.tensor([odd, 0.0]), *torch.zeros(3, 2), torch.ones(2, dtype=torch.bool))
+    assert not loss.approx_kl.isfinite()
 
 
 def test_value_clip_by_hand():

@@ -16,12 +16,13 @@ from avavla_ray.simulators.calvin.installation import installation
 from avavla_ray.simulators.calvin.layout import layout_of
 from avavla_ray.simulators.calvin.observation import CAMERAS, proprioception, resized
 from avavla_ray.simulators.calvin.oracle import Oracle
-from avavla_ray.simulators.calvin.robot_meshes import reduced_robot
+from avavla_ray.simulators.calvin.robot_meshes import LAYOUT, reduced_robot
 from avavla_ray.simulators.calvin.rules import Condition
 from avavla_ray.simulators.calvin.sequences import Sequence
 from avavla_ray.simulators.calvin.starts import FIXED_STARTS, published_start, start_in, start_task
 from avavla_ray.simulators.calvin.tasks import INSTRUCTIONS, TASKS
 from avavla_ray.simulators.episodes import check_start, checked_actions
+from avavla_ray.simulators.mesh_reduction import reduction_versions
 from avavla_ray.simulators.registry import CALVIN_SUITES, check_config
 from avavla_ray.timing import span
 
@@ -39,7 +40,8 @@ class CalvinSimulator:
     in the world frame; gripper 0 or more opens, less closes (LIBERO's sign is the opposite). 30 steps a second.
     Proprioception (8,): hand position 3, Euler angles 3, finger opening, gripper command.
     Images: the benchmark's static (200 x 200) and gripper (84 x 84) cameras, resized to image_size bilinearly with
-    antialiasing. CALVIN has no settling steps: `settle_steps` is not used.
+    antialiasing; "fast" draws none of them larger than image_size in the first place. CALVIN has no settling steps:
+    `settle_steps` is not used.
 
     Attributes:
         env: calvin_env's PlayTableSimEnv, for scripted experts.
@@ -82,9 +84,13 @@ class CalvinSimulator:
     def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
         """See `Simulator.identify`: which calvin_env."""
         found = installation()
-        return {
+        told: dict[str, Any] = {
             "calvin_env_commit": found.commit, "calvin_env_version": found.version, "calvin_env_digest": found.digest,
         }  # fmt: skip
+        if config.render == "fast":
+            reduction_versions()  # absent packages are told here, not by every actor
+            told["robot_meshes"] = f"reduced, layout {LAYOUT}"
+        return told
 
     @property
     def _sees(self) -> bool:
@@ -102,10 +108,11 @@ class CalvinSimulator:
     def _build(self) -> None:
         scene = self.config.suite.removeprefix("calvin_")
         self._egl = RENDERERS[self.config.render] == "egl"
-        fast = self.config.render == "fast"
+        fast: dict[str, Any] = {}
+        if self.config.render == "fast":
+            fast = {"robot": reduced_robot(self.installation), "finest": self.config.image_size}
         self.env = build_environment(
-            self.installation, scene, looking=self.config.render != "none", egl=self._egl,
-            robot=reduced_robot(self.installation) if fast else None, finest=self.config.image_size if fast else None,
+            self.installation, scene, looking=self.config.render != "none", egl=self._egl, **fast
         )  # fmt: skip
         self._layout = layout_of(self.env, scene)
         self._loads = 0
@@ -265,10 +272,10 @@ class CalvinSimulator:
         return {
             "simulator": "calvin", "suite": self.config.suite, "render": self.config.render,
             "renderer": RENDERERS[self.config.render],
-            "robot_meshes": "reduced" if self.config.render == "fast" else "whole",
             "image_size": self.config.image_size, "max_steps": self.max_steps,
             **self.identify(self.config), "calvin_env_behaves_like": self._behaviour,
-            "pybullet": package_versions().get("pybullet", "unknown"), "image_resize": "bilinear, antialiased",
+            "pybullet": package_versions().get("pybullet", "unknown"),
+            "image_resize": "bilinear, larger only" if self.config.render == "fast" else "bilinear, antialiased",
         }  # fmt: skip
 
     def close(self) -> None:

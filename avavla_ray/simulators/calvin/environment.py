@@ -109,8 +109,9 @@ def build_environment(
     if egl:
         _check_egl()
     arm, table, cameras = _settings(found, scene, looking, robot or found.data / ROBOT_FILE)
-    for camera in cameras.values():
-        camera["width"], camera["height"] = (min(finest or side, side) for side in (camera["width"], camera["height"]))
+    if finest is not None:
+        for camera in cameras.values():
+            camera.update(width=min(finest, camera.width), height=min(finest, camera.height))
     try:
         with quiet_engine():
             environment = _environment_class(module)(

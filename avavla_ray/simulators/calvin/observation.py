@@ -1,4 +1,4 @@
-"""What the policy sees of CALVIN: the same from the simulator and from the benchmark's data set."""
+"""What the policy sees of CALVIN: the same from the simulator, with the reference renderer, and from the data set."""
 
 from __future__ import annotations
 
