@@ -40,7 +40,8 @@ class PPOSettings:
         latent_coefficient, action_coefficient, value_coefficient: of the losses.
         epochs: passes over an update's decisions.
         update_decisions: decisions an update waits for. minibatch_decisions: of a step. Both over all ranks.
-        target_kl: once the policy has moved so far from where the update began, only critic and gate go on.
+        target_kl: once the policy has moved so far from where the update began, only critic and gate go on. By its
+            chunks where they are learned, else, and where exits are drawn, by its latent steps.
         policy_lr, critic_lr, gate_lr: learning rates of the update policy, the value and the exit gate.
         warm_up_updates: the rate of the policy, and of exits that are drawn, rises from 0 over so many updates, while
             the critic learns what its advantages are worth and Adam what a gradient is like.

@@ -245,7 +245,7 @@ class ReferencePPO:
     # Losses
 
     def _surrogate(self, minibatch: list[Decided], views: list[View]) -> tuple[Tensor, float]:
-        """Of latent steps and of chunk steps, a mean each; and how far the one that moved further has moved."""
+        """Of latent steps and of chunk steps, a mean each; and how far the policy has moved, by its chunks if any."""
         drawn: dict[str, list[tuple[Tensor, float, float, float]]] = {"latent": [], "action": []}
         for decided, view in zip(minibatch, views, strict=True):
             for number, (link, log_probs) in enumerate(zip(decided.links, view.log_probs, strict=True)):
@@ -253,13 +253,14 @@ class ReferencePPO:
                 for new, proximal, behaviour in zip(log_probs, link.proximal, link.behaviour, strict=True):
                     drawn[kind].append((new, proximal, behaviour, link.normalised))
         coefficients = {"latent": self.settings.latent_coefficient, "action": self.settings.action_coefficient}
-        loss, divergences = torch.zeros((), dtype=torch.float64), []
+        loss, divergences = torch.zeros((), dtype=torch.float64), dict[str, float]()
         for kind, entries in drawn.items():
             if entries:
-                part, divergence = self._clipped(entries)
+                part, divergences[kind] = self._clipped(entries)
                 loss = loss + coefficients[kind] * part
-                divergences.append(divergence)
-        return loss, max(divergences)
+        if self.settings.exit_actions:
+            return loss, max(divergences.values())
+        return loss, divergences.get("action", divergences["latent"])
 
     def _clipped(self, drawn: list[tuple[Tensor, float, float, float]]) -> tuple[Tensor, float]:
         settings, loss, divergence = self.settings, torch.zeros((), dtype=torch.float64), 0.0
