@@ -141,7 +141,7 @@ class PPOObjective(nn.Module):
         return loss
 
     def _cloning_loss(self, demonstration: Demonstration) -> tuple[Tensor, Belief, dict[str, Tensor]]:
-        """Of this rank's demonstration streams, half of them with drawn updates; its average over the ranks is that of all."""
+        """Of this rank's demonstration streams, half of them with drawn updates; its mean over ranks is that of all."""
         world = dist.get_world_size() if dist.is_initialized() else 1
         rows, decisions = demonstration.window["mask"].shape[:2]
         shape = (rows, decisions, demonstration.latent_steps, self.policy.config.latent.update_dim)
@@ -152,7 +152,7 @@ class PPOObjective(nn.Module):
         )  # fmt: skip
 
     def _imitation_loss(self, imitation: Imitation) -> tuple[Tensor, Belief]:
-        """Negative log-likelihood of a step of the drawn chunks, on average, half of them after drawn updates; belief after."""
+        """Negative log-likelihood of a step of drawn chunks, on average, half of them after drawn updates; belief."""
         policy, seen = self.policy, imitation.witnessed
         shape = (len(seen.chunk), imitation.latent_steps, policy.config.latent.update_dim)
         chunk, belief, _ = policy.clone(
