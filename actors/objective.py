@@ -13,7 +13,6 @@ from actors.batch import Batch, look_again
 from actors.cloning_stream import Demonstration
 from actors.settings import PPOSettings
 from actors.successes import Imitation
-from avavla_ray.learning.cloning import update_noise
 from avavla_ray.learning.exit_labels import exit_labels
 from avavla_ray.learning.ppo import PolicyLoss, masked_mean, policy_loss, value_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
@@ -141,23 +140,23 @@ class PPOObjective(nn.Module):
         return loss
 
     def _cloning_loss(self, demonstration: Demonstration) -> tuple[Tensor, Belief, dict[str, Tensor]]:
-        """Of this rank's demonstration streams, half of them with drawn updates; its mean over ranks is that of all."""
+        """Of this rank's demonstration streams, with drawn updates; its average over the ranks is that of all."""
         world = dist.get_world_size() if dist.is_initialized() else 1
         rows, decisions = demonstration.window["mask"].shape[:2]
         shape = (rows, decisions, demonstration.latent_steps, self.policy.config.latent.update_dim)
         objective = CloningObjective(self.policy, replicas=world, streams=self.settings.demonstration_streams)
         return objective(
             demonstration.window, demonstration.belief, latent_steps=demonstration.latent_steps,
-            noise=update_noise(torch.randn(shape, device=demonstration.window["mask"].device)),
+            noise=torch.randn(shape, device=demonstration.window["mask"].device),
         )  # fmt: skip
 
     def _imitation_loss(self, imitation: Imitation) -> tuple[Tensor, Belief]:
-        """Negative log-likelihood of a step of drawn chunks, on average, half of them after drawn updates; belief."""
+        """Negative log-likelihood of a step of the drawn chunks, on average, after drawn updates; belief after them."""
         policy, seen = self.policy, imitation.witnessed
         shape = (len(seen.chunk), imitation.latent_steps, policy.config.latent.update_dim)
         chunk, belief, _ = policy.clone(
             seen.inputs, seen.belief, latent_steps=imitation.latent_steps,
-            noise=update_noise(torch.randn(shape, device=seen.chunk.device)),
+            noise=torch.randn(shape, device=seen.chunk.device),
         )  # fmt: skip
         return -masked_mean(policy.action_log_prob(chunk, seen.chunk), imitation.executed), belief
 

@@ -21,15 +21,3 @@ def chunk_l1(prediction: Tensor, target: Tensor, mask: Tensor, count: Tensor | N
 def latent_smoothness(z: Tensor) -> Tensor:
     """Mean of (z_{k+1} - z_k)^2 over (B, K + 1, Z), the warm-up's regulariser; K is at least 1."""
     return latent_change(z).mean()
-
-
-def update_noise(normals: Tensor) -> Tensor:
-    """Standard normals (B, ..., U) for the latent updates of B streams that are cloned, zero in every second stream.
-
-    Rollouts draw their updates; evaluations take the means, and hand on the belief that comes of these. A policy that
-    has learned with drawn ones alone may do something else there: of two clones from two demonstrations a task, one did
-    a task in 3 of 50 evaluations and in two of three rollouts. So half of the streams think as evaluations do.
-    """
-    normals = normals.clone()
-    normals[1::2] = 0.0
-    return normals

@@ -16,7 +16,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from avavla_ray.demonstrations.windows import Batch
-from avavla_ray.learning.cloning import update_noise
 from avavla_ray.policy.attention import temperature_at
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
@@ -142,7 +141,7 @@ class StageRun:
         settings = self.settings
         generator = torch.Generator().manual_seed(hash((settings.seed, step)) & 0x7FFFFFFF)
         shape = (settings.streams, settings.decisions, depth, self.config.latent.update_dim)
-        return update_noise(torch.randn(shape, generator=generator))[list(mine)].to(device)
+        return torch.randn(shape, generator=generator)[list(mine)].to(device)
 
     def _over_workers(self, shares: dict[str, Tensor]) -> dict[str, float]:
         """Sums of what workers and micro-batches contributed, as means over all streams."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from avavla_ray.learning.cloning import chunk_l1, latent_smoothness, update_noise
+from avavla_ray.learning.cloning import chunk_l1, latent_smoothness
 
 
 def test_l1_averages_over_the_masked_steps_only():
@@ -30,12 +30,3 @@ def test_l1_of_an_empty_mask_is_zero_with_zero_gradient():
 def test_smoothness_is_the_mean_squared_movement():
     z = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [1.0, 3.0]]])
     torch.testing.assert_close(latent_smoothness(z), torch.tensor((1 + 2) / 2))
-
-
-def test_every_second_stream_thinks_as_an_evaluation_does():
-    normals = torch.randn(5, 3, 4, 2, generator=torch.Generator().manual_seed(0))
-    before = normals.clone()
-    noise = update_noise(normals)
-    torch.testing.assert_close(noise[::2], normals[::2])
-    assert (noise[1::2] == 0).all()
-    torch.testing.assert_close(normals, before)
