@@ -44,9 +44,9 @@ MEMORY_WORDS = ("--preset", "tabletop", "--steps", 2000, "--decisions", 4, "--st
 # So few steps that success is not yet near 1, where all policies are alike.
 BELIEF_RECIPE, BELIEF_WORDS = "libero", ("--steps", 3000)
 
-CALVIN_DEMOS = 50
+CALVIN_DEMOS = 40
 CALVIN_RECIPE, CALVIN_WORDS = "libero", ()
-CALVIN_PPO_RECIPE, CALVIN_PPO_WORDS = "libero", ("--env-steps", 800_000)
+CALVIN_PPO_RECIPE, CALVIN_PPO_WORDS = "libero", ("--simulators", 8, "--updates", 90, "--decay-updates", 90)
 CHAINS = 1000
 LENGTH = 1.5
 
