@@ -173,6 +173,7 @@ def curve(output: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.long
 @pytest.mark.libero
 def test_a_submitted_job_clones_first_and_then_learns_in_libero(head: Head, words: list[str]) -> None:
     done = head.submit("python", "jobs/ppo_libero.py", *words, "--updates", "2", options=["--working-dir", "."])
