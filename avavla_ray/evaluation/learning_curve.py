@@ -27,12 +27,13 @@ def plot_learning_curve(path: str | Path, points: list[dict[str, float]], title:
     Args:
         points: one per update, with "total/env_steps" and the names in PANELS; a point may lack some.
     """
-    points = [_with_mean_over_tasks(point) for point in points]
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    points = [_with_mean_over_tasks(point) for point in points]
+    far = any(point.get("learner/kl", 0.0) > 1 for point in points)
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.4), sharex=True, layout="constrained")
     for axis, (label, names) in zip(axes.flat, PANELS, strict=True):
         for name in names:
@@ -43,7 +44,7 @@ def plot_learning_curve(path: str | Path, points: list[dict[str, float]], title:
                 marker=".", linewidth=1.2, label=name.split("/")[1],
             )  # fmt: skip
         axis.set_ylabel(label)
-        if max((point.get("learner/kl", 0.0) for point in points), default=0.0) > 1 and "learner/kl" in names:
+        if far and "learner/kl" in names:
             axis.set_yscale("symlog", linthresh=0.1)
         axis.grid(alpha=0.25)
         if len(names) > 1:

@@ -82,8 +82,8 @@ def _reduced_copy(source: Path, folder: Path) -> Path:
     named = [(_material(part), part) for part in parts]
     named.sort(key=lambda each: materials.index(each[0]) if each[0] in materials else -1)
     lines, vertices = [f"mtllib {library}" for library in libraries], 0
+    wish = NEAR if source.stem.startswith(NEAR_THE_HAND) else FAR
     for name, part in named:
-        wish = NEAR if source.stem.startswith(NEAR_THE_HAND) else FAR
         more, count = _object(name, part, wish, vertices)
         lines, vertices = lines + more, vertices + count
     with atomic_path(target) as temporary:
