@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from avavla_ray.errors import InputError
-from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation, import_module
+from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation, import_module, need_file
 from avavla_ray.simulators.calvin.observation import CAMERAS
 from avavla_ray.simulators.calvin.quiet import quiet_engine
 
@@ -33,10 +33,7 @@ class Settings(dict):
 def _yaml(path: Path) -> Any:
     import yaml
 
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"calvin_env lacks {path}: set CALVIN_ENV_ROOT to a whole clone of mees/calvin_env") from None
+    return yaml.safe_load(need_file(path).read_text(encoding="utf-8"))
 
 
 def _settings(found: Installation, scene: str, looking: bool, robot_file: Path) -> tuple[Settings, Settings, Settings]:

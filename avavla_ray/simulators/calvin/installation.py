@@ -67,9 +67,19 @@ def find_root() -> Path:
             raise InputError(f"the CALVIN simulator is not installed (no calvin_env): {HOW_TO_GET}")
         root = Path(folders[0]).resolve().parent
     for part in (TASK_FILE, f"data/{ROBOT_FILE}"):
-        if not (root / part).is_file():
-            raise InputError(f"calvin_env at {root} lacks {part}: set CALVIN_ENV_ROOT to a whole clone; {HOW_TO_GET}")
+        need_file(root / part)
     return root
+
+
+def need_file(path: Path) -> Path:
+    """The same path, of a file that belongs to calvin_env.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if not path.is_file():
+        raise InputError(f"calvin_env lacks {path}: set CALVIN_ENV_ROOT to a whole clone; {HOW_TO_GET}")
+    return path
 
 
 def git_commit(root: Path) -> str:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, cache_folder
-from avavla_ray.simulators.calvin.installation import HOW_TO_GET, ROBOT_FILE, Installation
+from avavla_ray.simulators.calvin.installation import ROBOT_FILE, Installation, need_file
 from avavla_ray.simulators.mesh_reduction import CREASE, Coarseness, reduced, reduction_versions
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _reduced_copy(source: Path, folder: Path) -> Path:
     """A copy in `folder`: an object a material, in the source's order, of which PyBullet takes the texture."""
     import trimesh
 
-    loaded = trimesh.load(_there(source), process=False)
+    loaded = trimesh.load(need_file(source), process=False)
     parts = list(loaded.geometry.values()) if isinstance(loaded, trimesh.Scene) else [loaded]
     if sum(len(part.faces) for part in parts) < FEW:
         return source
@@ -78,7 +77,7 @@ def _reduced_copy(source: Path, folder: Path) -> Path:
     libraries, materials = (re.findall(rf"^{word} +(\S+)", text, re.MULTILINE) for word in ("mtllib", "usemtl"))
     target = folder / source.parent.name / f"{source.stem}.obj"
     for library in libraries:
-        _copy_materials(_there(source.parent / library), target.parent)
+        _copy_materials(need_file(source.parent / library), target.parent)
     named = [(_material(part), part) for part in parts]
     named.sort(key=lambda each: materials.index(each[0]) if each[0] in materials else -1)
     lines, vertices = [f"mtllib {library}" for library in libraries], 0
@@ -125,12 +124,6 @@ def _copy_materials(library: Path, folder: Path) -> None:
     words = [line.split() for line in library.read_text(encoding="utf-8").splitlines()]
     pictures = {word[-1] for word in words if word and word[0].startswith("map_")}
     for name in (library.name, *sorted(pictures)):
-        source = _there(library.parent / name)
+        source = need_file(library.parent / name)
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(source, temporary)
-
-
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise InputError(f"calvin_env lacks {path}: set CALVIN_ENV_ROOT to a whole clone; {HOW_TO_GET}")
-    return path
