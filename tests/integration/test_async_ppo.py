@@ -109,6 +109,7 @@ def test_learners_that_die_before_the_first_update_come_back_to_the_checkpoint(a
     assert 0 < np.abs(weights_of(algorithm) - initial).max() < 0.003 * 16 * 2
 
 
+@pytest.mark.long  # test_ppo_learns asks for more
 def test_success_rises(algorithm, seen) -> None:
     first = train(algorithm, seen)
     assert first["rollout/success_rate"] < 0.5
