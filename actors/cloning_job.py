@@ -28,7 +28,8 @@ class Settings:
     latent_steps: int | None = None
     """K, the most latent steps of a decision; the preset's when left out."""
     recipe: str = "default"
-    """Named training settings (default, paper, libero, few, demo, tiny), or a TOML file of them (docs/training.md)."""
+    """Named training settings (default, paper, libero, few, demo, tabletop, tiny), or a TOML file of them
+    (docs/training.md)."""
     steps: int | None = None
     """Optimizer steps of all stages together."""
     minutes: float | None = None
@@ -52,7 +53,7 @@ class Settings:
     threads: int | None = None
     """Compute threads of each."""
     gpus: float | None = None
-    """GPUs of each worker; one where the cluster has enough of them when left out."""
+    """GPUs of each worker; one where the cluster has any when left out, and fewer of them than workers are refused."""
     data_cpus: float | None = None
     """CPUs that read and decode demonstrations, for all workers together."""
     zero_stage: Literal[0, 1, 2, 3] | None = None

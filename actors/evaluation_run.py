@@ -25,7 +25,6 @@ from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.registry import identify, suite_spec
 from avavla_ray.storage.names import named
 
-FIXED_STATES = 50
 LABEL_BYTES = 120  # of the 255 of a file's name
 METRICS = (
     "success_rate", "mean_latent_steps", "ms_mean", "ms_p50", "ms_p90", "ms_p99", "episodes", "successes",
@@ -122,9 +121,7 @@ class EpisodeEvaluation:
         self._data = identify(self._config)
         self._suite = suite_spec(suite)
         self._tasks = plan.tasks or tuple(range(len(self._suite.instructions)))
-        self._episodes = FIXED_STATES if plan.episodes is None else plan.episodes
-        if self._episodes > self._suite.num_initial_states:
-            raise InputError(f"--episodes {self._episodes}: {suite} has 1 to {self._suite.num_initial_states} a task")
+        self._episodes = self._suite.states_a_task(plan.episodes)
         self._identity = {
             "suite": suite, "checkpoint": plan.checkpoint.digest, "statistics": plan.statistics.name, **self._data,
             "render": plan.render, "max_steps": plan.max_steps or self._suite.max_steps, "seed": plan.seed,

@@ -24,13 +24,13 @@ from actors.rollback import Rollback
 from actors.settings import PPOSettings
 from actors.successes import Successes
 from actors.update_meter import UpdateMeter
-from avavla_ray.devices import keep_to_given_gpus
 from avavla_ray.learning.fragment import Fragment
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.weights import WeightBuffer, flatten, load_flat
 from avavla_ray.timing import span, switch, take_seconds
+from avavla_ray.training.devices import keep_to_given_gpus
 from avavla_ray.training.engine import (
     EngineSettings,
     full_state,

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from avavla_ray.command_line import default_workers
-from avavla_ray.devices import learners_gpus, ppo_gpus_each
 from avavla_ray.errors import InputError, check_fraction
+from avavla_ray.training.devices import learners_gpus, ppo_gpus_each
 
 if TYPE_CHECKING:
     from actors.async_ppo_config import AsyncPPOConfig
@@ -36,7 +36,7 @@ class Settings:
     updates: int | None = None
     """Budget of updates."""
     recipe: str = "paper"
-    """Named training settings: paper, libero, demo, tiny, or a file of jobs/sweep_gae.py (JSON or TOML)."""
+    """Named training settings: paper, libero, demo, tabletop, tiny, or a file of jobs/sweep_gae.py (JSON or TOML)."""
     update_decisions: int | None = None
     """Decisions an update waits for, over all learner ranks."""
     minibatch_decisions: int | None = None

@@ -21,8 +21,6 @@ from avavla_ray.simulators.base import SimulatorConfig, SuiteSpec
 from avavla_ray.simulators.registry import identify, suite_spec
 from avavla_ray.storage.names import named
 
-PUBLISHED_STATES = 50  # initial states a task of LIBERO's protocol
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -117,10 +115,7 @@ def subject_of(
         max_steps=max_steps,
     )  # fmt: skip
     data, spec = identify(config), suite_spec(suite)
-    found = spec.num_initial_states
-    count = min(PUBLISHED_STATES, found) if states is None else states
-    if not 1 <= count <= found:
-        raise InputError(f"--episodes {count}: {suite} has 1 to {found} a task")
+    count = spec.states_a_task(states)
     if confirm is not None and confirm < 0:
         raise InputError(f"--confirm {confirm}: give 0 or more")
     identity = {
@@ -130,8 +125,8 @@ def subject_of(
     return Subject(
         path=path, checkpoint=checkpoint, unnorm_key=unnorm_key, label=label or checkpoint.stage, suite=suite,
         spec=spec, tasks=tasks or tuple(range(len(spec.instructions))), states=count,
-        further=min(count if confirm is None else confirm, found - count), config=config, identity=identity,
-        deviations=tuple(episode_deviations(spec, config, data, count)), seed=seed,
+        further=min(count if confirm is None else confirm, spec.num_initial_states - count),
+        config=config, identity=identity, deviations=tuple(episode_deviations(spec, config, data, count)), seed=seed,
     )  # fmt: skip
 
 

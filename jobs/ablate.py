@@ -125,9 +125,7 @@ def check(settings: Settings) -> None:
 
     if settings.suite.endswith(CHAINS):
         raise InputError(f"--suite {settings.suite}: an ablation plays single tasks; take one of them")
-    spec = suite_spec(settings.suite)
-    if not 1 <= settings.episodes <= spec.num_initial_states:
-        raise InputError(f"--episodes {settings.episodes}: {settings.suite} has 1 to {spec.num_initial_states} a task")
+    suite_spec(settings.suite).states_a_task(settings.episodes)
     if settings.bc_steps < 1 or settings.ppo_updates < 0:
         raise InputError("--bc-steps needs to be more than 0, and --ppo-updates at least 0")
     recipe(settings.ppo_recipe)

@@ -43,8 +43,8 @@ class Settings:
     tasks: tuple[int, ...] = ()
     """Task indices; all when left out."""
     episodes: int | None = None
-    """Episodes a task: the first so many of the benchmark's fixed initial states, 50 when left out; of chains the first
-    so many of all 1,000; with --offline the first so many demonstrations, all when left out."""
+    """Episodes a task: the first so many of the benchmark's fixed initial states, 50 or all of fewer when left out;
+    of chains the first so many of all 1,000; with --offline the first so many demonstrations, all when left out."""
     thresholds: tuple[float, ...] | None = None
     """Exit thresholds; the nine of the paper (arXiv 2606.15099) when left out. `--thresholds` with nothing after it:
     none, for a policy without a latent loop together with `--depths 0`."""

@@ -165,9 +165,7 @@ def check(settings: Settings) -> tuple[Way, dict[str, Way]]:
 
     if settings.suite.endswith(CHAINS):
         raise InputError(f"--suite {settings.suite}: a study plays single tasks; take one of them")
-    spec = suite_spec(settings.suite)
-    if not 1 <= settings.episodes <= spec.num_initial_states:
-        raise InputError(f"--episodes {settings.episodes}: {settings.suite} has 1 to {spec.num_initial_states} a task")
+    suite_spec(settings.suite).states_a_task(settings.episodes)
     if not settings.seeds or len(set(settings.seeds)) < len(settings.seeds):
         raise InputError(f"--seeds {' '.join(map(str, settings.seeds))}: give one or several, each once")
     for name in ("env_steps", "bc_steps", "demonstrations", "num_runners", "simulators", "fragment_decisions"):

@@ -37,7 +37,7 @@ class Settings:
     env_steps: int = 20_000
     """Environment steps of a run that goes to its end."""
     recipe: str = "paper"
-    """Training settings around what is swept: paper, libero, demo, tiny, or a file."""
+    """Training settings around what is swept: paper, libero, demo, tabletop, tiny, or a file."""
     train_gate: bool | None = None
     """Train the exit gate too; the recipe's choice when left out."""
     exit_threshold: float | None = None
@@ -110,11 +110,11 @@ def main(settings: Settings) -> None:
     from actors.ppo_run import quiet
     from actors.settings import save_recipe
     from actors.sweep_gae import ROWS, TrialRuns, last_rows, processors, sweep, trials_table
-    from avavla_ray.devices import learners_gpus, ppo_gpus_each
     from avavla_ray.files import write_text
     from avavla_ray.storage.names import named
     from avavla_ray.storage.recorded import recorded
     from avavla_ray.storage.sharing import portable
+    from avavla_ray.training.devices import learners_gpus, ppo_gpus_each
     from avavla_ray.training.run_lock import RunLock
     from tune_spaces.gae import METRIC, defaults, scheduler, space
 

@@ -11,6 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from avavla_ray.errors import InputError
+
+PUBLISHED_STATES = 50  # fixed initial states a task of LIBERO's protocol
+
 
 class SimulatorFailure(RuntimeError):
     """The simulator itself broke; the episode in it is lost, the run is not.
@@ -114,6 +118,17 @@ class SuiteSpec:
     proprio_dim: int = 8
     num_cameras: int = 2
     deviation: str = ""
+
+    def states_a_task(self, asked: int | None) -> int:
+        """How many fixed initial states of each task are played; LIBERO's 50, or all of fewer, when nobody says.
+
+        Raises:
+            InputError: there are not so many.
+        """
+        count = min(PUBLISHED_STATES, self.num_initial_states) if asked is None else asked
+        if not 1 <= count <= self.num_initial_states:
+            raise InputError(f"--episodes {count}: {self.name} has 1 to {self.num_initial_states} a task")
+        return count
 
 
 class Simulator(Protocol):

@@ -23,7 +23,6 @@ from typing import Any
 from avavla_ray.demonstrations.augmentation import check_augmentation
 from avavla_ray.demonstrations.mixture import Mixture, open_mixture, split
 from avavla_ray.demonstrations.reader import DatasetMetadata
-from avavla_ray.devices import learners_gpus
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
 from avavla_ray.machines import for_learners
@@ -34,6 +33,7 @@ from avavla_ray.storage.names import address_of
 from avavla_ray.storage.place import absolute
 from avavla_ray.training.cloning_start import check_start
 from avavla_ray.training.cloning_state import POLICY
+from avavla_ray.training.devices import learners_gpus
 from avavla_ray.training.output import CHECKPOINTS, LAUNCH, check_identity, check_output, check_unused, refusal
 from avavla_ray.training.run_checkpoints import RunCheckpoints
 from avavla_ray.training.run_lock import RunLock

@@ -18,7 +18,6 @@ import torch.distributed as dist
 from avavla_ray.demonstrations.decisions import DrawLoader, WindowSettings
 from avavla_ray.demonstrations.mixture import Mixture, split
 from avavla_ray.demonstrations.windows import Source, WindowWalk, prefetch
-from avavla_ray.devices import keep_to_given_gpus
 from avavla_ray.errors import DiskFull, InputError
 from avavla_ray.policy.checkpoint import load_checkpoint, policy_of, save_checkpoint
 from avavla_ray.policy.config import PolicyConfig
@@ -39,6 +38,7 @@ from avavla_ray.training.cloning_state import (
     write_beliefs,
     write_learner,
 )
+from avavla_ray.training.devices import keep_to_given_gpus
 from avavla_ray.training.engine import start_process_group
 from avavla_ray.training.held_out import HeldOut
 from avavla_ray.training.meter import Meter

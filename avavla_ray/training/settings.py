@@ -83,8 +83,8 @@ class CloningSettings:
         offload, gradient_clip, accumulation, precision: see engine.py. weight_decay: of AdamW.
         average: decay of the exponential moving average of the weights, which is then validated and kept; 0 for none.
         recompute: an OpenVLA backbone's activations in the backward pass, instead of keeping them.
-        gpus: of each worker; None: one where the cluster has one for every worker (of `min_workers`, where given), else
-            none.
+        gpus: of each worker; None: one where the cluster has any, which must be enough for `workers` (`min_workers`),
+            else none.
         max_failures: worker crashes that the run survives.
         exit_target: what the exit gate is calibrated on, see exit_objective.py: "value", for weights whose value head
             has been trained by PPO, or "imitation", which needs demonstrations only.

@@ -14,9 +14,9 @@ from ray.core.generated import autoscaler_pb2
 
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.rooms import learner_room
-from avavla_ray.devices import keep_to_given_gpus, learners_gpus
 from avavla_ray.machines import LEARNERS_ON
 from avavla_ray.training.behaviour_cloning import gpus_each
+from avavla_ray.training.devices import keep_to_given_gpus, learners_gpus
 from avavla_ray.training.settings import CloningSettings
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from actors.async_ppo import AsyncPPO
 from actors.ppo_job import Settings, choose, configure
-from avavla_ray.devices import ppo_gpus_each
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.training.devices import ppo_gpus_each
 
 
 @pytest.mark.parametrize(

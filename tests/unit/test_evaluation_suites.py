@@ -42,6 +42,13 @@ def test_several_suites_go_to_folders_of_their_own(plan, tmp_path):
         assert alone.output == tmp_path / "alone"
 
 
+def test_a_suite_with_fewer_initial_states_than_libero_is_played_from_all_of_them(plan, tmp_path):
+    whole = replace(plan, episodes=None, tasks=(0,))
+    for suite, states in (("tabletop", 50), ("tests.support.point_simulator:PointSimulator", 5)):
+        with evaluations(whole, (suite,), tmp_path / str(states)) as (evaluation,):
+            assert [each.initial_state for each in evaluation._todo()] == list(range(states))
+
+
 def test_two_do_not_go_on_in_one_folder(plan, tmp_path, monkeypatch):
     """The second, resumed or not, is refused before it has touched the ledger, until the first has ended."""
     monkeypatch.setattr("actors.evaluation_suites.DYING_S", 0.1)
