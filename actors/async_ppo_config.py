@@ -150,6 +150,8 @@ class AsyncPPOConfig(AlgorithmConfig):
                 check_fraction("exit threshold", threshold)
         if self.engine.precision != "float32":
             raise InputError(f"PPO compares likelihoods in float32: it can't be trained in {self.engine.precision}")
+        if self.engine.accumulation != 1:
+            raise InputError(f"accumulation {self.engine.accumulation}: a PPO minibatch is one step; give smaller ones")
         check_known("policy placement", self.policy_placement, PLACEMENTS)
         check_known("rollout precision", self.rollout_precision, PRECISIONS)
         for name in ("num_env_runners", "num_envs_per_env_runner", "snapshot_every", "least_env_runners", "buffers",

@@ -234,7 +234,9 @@ def _look_in_parts(look: Look, batch: Batch, settings: PPOSettings, parts: int |
         return look(batch)
     count = math.ceil(batch.decisions / settings.minibatch_decisions) if parts is None else parts
     rows = torch.arange(batch.decisions, device=batch.steps.device).tensor_split(count)
-    seen = [look(batch.rows(index)) for index in rows]
+    # A rank with fewer decisions than parts looks as often as the others, at one of them for nothing.
+    looked = [look(batch.rows(index if len(index) else index.new_zeros(1))) for index in rows]
+    seen = [outlook for index, outlook in zip(rows, looked, strict=True) if len(index)]
     likelihoods = Likelihoods(*(torch.cat(each) for each in zip(*(part.likelihoods for part in seen), strict=True)))
     return Outlook(likelihoods, torch.cat([part.values for part in seen]), torch.cat([part.z for part in seen]))
 

@@ -124,11 +124,12 @@ class Learner:
                 rank=self._rank, world=self._world, seed=self._seed, device=self._engine.device,
             )  # fmt: skip
 
-    def update(self, share: list[Any], version: int) -> tuple[WeightBuffer | None, Update | Refusal]:
+    def update(self, share: list[Any], version: int, done: int) -> tuple[WeightBuffer | None, Update | Refusal]:
         """Learn from this rank's share of fragments: the epochs of one PPO update. Collective.
 
         Args:
             share: references of lists of fragments. version: of the weights that this update starts from.
+            done: updates before this one, which schedules go by; versions also go on when ranks are replaced.
 
         Returns:
             The new weights at rank 0 (None elsewhere, and after a refusal), and what came of the update.
@@ -147,13 +148,13 @@ class Learner:
                 look=lambda part: self._engine(part, look=True, whole=self._whole), parts=self._parts(fragments),
             )  # fmt: skip
             rollback = Rollback(self._engine)
-            belief = None if self._stream is None else self._stream.belief
+            walk = None if self._stream is None else self._stream.state()
             facts = self._facts(fragments, sums, version)
-        refusal, meter = self._learn(batch, version, facts["explained_variance"])
+        refusal, meter = self._learn(batch, version, done, facts["explained_variance"])
         if refusal is not None:
             rollback.restore()
-            if self._stream is not None and belief is not None:
-                self._stream.belief = belief
+            if self._stream is not None and walk is not None:
+                self._stream.restore(walk)
             if self._successes is not None:
                 self._successes.restart()
             return None, Refusal(refusal)
@@ -207,27 +208,29 @@ class Learner:
 
     # An update
 
-    def _learn(self, batch: Batch, version: int, explained_variance: float) -> tuple[str | None, UpdateMeter]:
+    def _learn(
+        self, batch: Batch, version: int, done: int, explained_variance: float
+    ) -> tuple[str | None, UpdateMeter]:
         """All epochs of an update. Once the policy has moved by `target_kl`, only critic and gate go on.
 
         Returns:
             Why the update must be refused (agreed on by all ranks), and what the steps reported.
         """
         settings, engine, meter = self._settings, self._engine, UpdateMeter()
-        size = max(1, settings.minibatch_decisions // self._world)
-        # Equal counts on every rank, or the collectives fall out of step.
-        count = int(self._least(torch.tensor(max(1, batch.decisions // size))))
-        weight = settings.demonstration_weight_at(version)
+        # Equal counts on every rank, or the collectives fall out of step, however unevenly whole lots were dealt out.
+        total = int(self._sum(torch.tensor(batch.decisions)))
+        count = max(1, total // settings.minibatch_decisions)
+        weight = settings.demonstration_weight_at(done)
         train_policy, demonstration, imitation = True, None, None
         successes = self._successes
         if not self._all_agree(successes is not None and len(successes) > 0):
             successes = None
         train_gate = settings.train_gate and explained_variance >= settings.gate_min_explained_variance
         torch.manual_seed(int(np.random.SeedSequence([self._seed, self._rank, version]).generate_state(1)[0]))
-        rates = self._rates_at(version)
+        rates = self._rates_at(done)
         set_learning_rates(engine, rates)
         for epoch in range(settings.epochs):
-            for rows in torch.randperm(batch.decisions).tensor_split(count):
+            for rows in _minibatches(batch.decisions, count):
                 minibatch = batch.rows(rows.to(batch.steps.device))
                 if train_policy:
                     with span("demonstrations"):
@@ -268,9 +271,9 @@ class Learner:
         mine = math.ceil(sum(map(len, fragments)) / self._settings.minibatch_decisions)
         return -int(self._least(torch.tensor(-mine)))
 
-    def _rates_at(self, version: int) -> list[float]:
+    def _rates_at(self, done: int) -> list[float]:
         """Learning rates of policy, critic and gate."""
-        pace, exits = self._settings.pace(version), self._settings.exit_actions
+        pace, exits = self._settings.pace(done), self._settings.exit_actions
         policy, critic, *gate = self._rates
         return [pace * policy, critic, *(pace * rate if exits else rate for rate in gate)]
 
@@ -333,6 +336,12 @@ def _fetch(share: list[Any]) -> list[Fragment]:
     except ray.exceptions.ObjectLostError as error:
         print(f"learner: {type(error).__name__}", flush=True)
         return []
+
+
+def _minibatches(decisions: int, count: int) -> tuple[Tensor, ...]:
+    """Rows of so many minibatches, drawn; whoever has fewer decisions takes some of them more than once."""
+    rows = torch.randperm(decisions)
+    return rows.repeat(-(-count // decisions)).tensor_split(count) if decisions < count else rows.tensor_split(count)
 
 
 def _worst(parts: dict[str, Tensor]) -> str:

@@ -77,6 +77,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
 
     Attributes:
         version: of the newest weights; goes up with every update, restart and restore.
+        updates: that went through.
         restarts: how often all ranks were replaced.
         policy_config, statistics: of the checkpoint that training starts from, statistics of its `unnorm_key`.
         held_out: names of the demonstrations' episodes, by data set, that no training of the policy has learned from.
@@ -104,7 +105,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
             with_action_noise(checkpoint.policy, settings.action_std, keep=settings.learn_action_std)
         self.policy_config, self.statistics = checkpoint.policy.config, checkpoint.statistics_of(config.unnorm_key)
         self.held_out = never_learned(checkpoint.extra, config.demonstrations)
-        self.version, self.restarts = 0, 0
+        self.version, self.updates, self.restarts = 0, 0, 0
         self._config, self._world = config, max(1, config.num_learners)
         self._initial = ray.put(flatten(checkpoint.policy))
         self._room = learner_room(config, self._world)
@@ -156,7 +157,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if len(lots) < self._world:
             raise ValueError(f"{len(lots)} lots of fragments for {self._world} ranks: none may go without")
         for rank, share in zip(self._ranks, deal(lots, self._world), strict=True):
-            self._pending.append(rank.update.options(num_returns=2).remote(share, self.version))
+            self._pending.append(rank.update.options(num_returns=2).remote(share, self.version, self.updates))
         self._begun, self._broken = time.monotonic(), None
 
     def poll(self) -> Outcome | None:
@@ -186,6 +187,8 @@ class DeepSpeedLearnerGroup(Checkpointable):
         lost = len(hung) + sum(error is not None and not isinstance(error, RayTaskError) for error in errors)
         if lost:
             what = f"{lost} lost" if not late else f"no answer within {self._config.learner_timeout_s} s"
+            # Whoever raised may be why the others wait, or have been left waiting by them.
+            what += "".join(f" ({error})" for error in errors if isinstance(error, RayTaskError))
             self._revival = in_background(self._replace, what)
             return None
         for error in errors:
@@ -196,6 +199,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         if isinstance(result, Refusal):
             return Outcome(self.version, refusal=result.reason)
         self.version += 1
+        self.updates += 1
         self._snapshot_is_newest = False
         if self.version % self._config.snapshot_every == 0:
             self._take_snapshot()
@@ -264,8 +268,10 @@ class DeepSpeedLearnerGroup(Checkpointable):
         print(f"learner: {lost} of {self._world} ranks; all start again from the last snapshot", flush=True)
         while True:
             self._failures += 1
-            self.restarts += 1
             self._end_ranks()
+            if self._failures > RESTARTS_IN_A_ROW:  # since the last update that went through
+                raise RuntimeError(f"learner ranks were lost {self._failures} times in a row, at last: {lost}")
+            self.restarts += 1
             try:
                 self._start()
                 weights = self._gathered()
@@ -313,7 +319,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
         """Version and shape. Weights are not part of it: they are in the engine state, and runners pull them."""
         return {
             WEIGHTS_SEQ_NO: self.version, COMPONENT_LEARNER: {WEIGHTS_SEQ_NO: self.version},
-            "shape": (self._world, self._config.engine.zero_stage),
+            "updates": self.updates, "shape": (self._world, self._config.engine.zero_stage),
         }  # fmt: skip
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -329,6 +335,7 @@ class DeepSpeedLearnerGroup(Checkpointable):
                 f"at stage {self._config.engine.zero_stage}: resume with the same"
             )
         self.version = max(self.version, state[WEIGHTS_SEQ_NO]) + 1
+        self.updates = state["updates"]
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (self._config,), {}

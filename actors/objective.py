@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actors.batch import Batch, look_again
 from actors.cloning_stream import Demonstration
 from actors.settings import PPOSettings
 from actors.successes import Imitation
-from avavla_ray.learning.exit_labels import exit_labels
+from avavla_ray.learning.exit_labels import exit_labels, exit_loss
 from avavla_ray.learning.ppo import PolicyLoss, masked_mean, policy_loss, value_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief, LatentContext
@@ -104,7 +103,7 @@ class PPOObjective(nn.Module):
                 metrics |= {"gate_loss": gate_loss.detach(), "exit_label_mean": exitable}
         if imitation is not None and train_policy:  # it reaches nothing that the decisions looked at again do not
             imitated, beliefs["imitation"] = self._imitation_loss(imitation)
-            loss = loss + settings.imitation_weight * imitated
+            loss = loss + settings.imitation_weight * imitation.weight * imitated
             metrics["imitation_loss"] = imitated.detach()
         if demonstration is None or not (train_policy or whole):
             return loss, metrics, beliefs
@@ -166,8 +165,7 @@ class PPOObjective(nn.Module):
         with torch.no_grad():
             states = policy.unroll(LatentContext(batch.encoding, batch.tokens), batch.z[:, 0], batch.u.shape[1])
             labels = exit_labels(policy.value(states), settings.gate_delta, settings.gate_lookahead)
-        logits = policy.gate_logit(states[:, 1:])
-        return F.binary_cross_entropy_with_logits(logits, labels), labels.mean()
+        return exit_loss(policy.gate_logit(states[:, 1:]), labels)
 
 
 def _told(loss: PolicyLoss, prefix: str = "") -> dict[str, Tensor]:

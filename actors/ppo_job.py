@@ -257,10 +257,9 @@ def check(settings: Settings, ppo: PPOSettings) -> None:
         check_fraction("exit threshold", settings.exit_threshold)
         if settings.exit_preset is not None:
             raise InputError("--exit-preset says when to leave: give no --exit-threshold beside it")
-    if ppo.decay_updates and (settings.updates or 0) > ppo.decay_updates:
+    if ppo.decay_updates and (settings.updates is None or settings.updates > ppo.decay_updates):
         raise InputError(
-            f"after --decay-updates {ppo.decay_updates} the policy stands still: give as many as --updates "
-            f"{settings.updates}, or fewer --updates"
+            f"after --decay-updates {ppo.decay_updates} the policy stands still: give --updates, at most so many"
         )
     check_source(settings.spot)
     metadata = None if settings.demos is None else read_metadata(settings.demos)

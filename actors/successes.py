@@ -27,12 +27,13 @@ class Imitation(NamedTuple):
     """The next decision of each of N streams.
 
     witnessed: what the policy saw, its belief of today, and the chunk (N, C, A) that was drawn then. executed (N, C)
-    bool: steps of the chunk that ran. latent_steps: depth to act at.
+    bool: steps of the chunk that ran. latent_steps: depth to act at. weight: of the loss, up to 1.
     """
 
     witnessed: Witnessed
     executed: Tensor
     latent_steps: int
+    weight: float = 1.0
 
 
 class _Piece(NamedTuple):
@@ -124,7 +125,8 @@ class Successes:
     def next(self) -> Imitation:
         """The next decision of every stream. One that has come to an episode's end begins another, of any task alike.
 
-        Depths are drawn from 1 to K, where there is a loop, as beside demonstrations.
+        Depths are drawn from 1 to K, where there is a loop, as beside demonstrations. With fewer decisions than streams
+        copies of the same few would outweigh all else, so that they weigh less, each as much as it would among many.
         """
         began = self._begin()
         places = [(stream.episode, stream.at) for stream in self._streams]
@@ -140,7 +142,7 @@ class Successes:
             stream.at += 1
         depth = int(self._depths.integers(min(1, self._deepest), self._deepest, endpoint=True))
         executed = valid_steps(self._tensor(duration), seen.chunk.shape[1])
-        return Imitation(decisions._replace(belief=belief), executed, depth)
+        return Imitation(decisions._replace(belief=belief), executed, depth, min(1.0, len(self) / self._number))
 
     def _begin(self) -> np.ndarray:
         """Give a new episode to streams whose own has ended; (N,) bool, which. The first ones begin anywhere, lest

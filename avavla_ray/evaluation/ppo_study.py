@@ -116,6 +116,8 @@ def chosen(panels: Sequence[str], base: Way) -> dict[str, Way]:
     Raises:
         InputError: an unknown panel, or one that the base has nothing for.
     """
+    if len(set(panels)) < len(panels):
+        raise InputError(f"--panels {' '.join(panels)}: give each once")
     shown = {line.variant for panel in panels for line in lines(panel, base)}
     if "cloning" in panels and not base.demos:
         raise InputError("--panels cloning compares with cloning beside PPO: give --demos, or leave that panel out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -26,3 +27,15 @@ def exit_labels(values: Tensor, delta: float = 0.05, lookahead: int = 3) -> Tens
     """1 where thinking on would gain less than `delta` of value within `lookahead` steps: (B, K + 1) -> (B, K) float32,
     as `value_gains`."""
     return (value_gains(values, lookahead) < delta).to(torch.float32)
+
+
+def exit_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of the gate, and share of labels that say exit: (B, K) both -> two scalars.
+
+    After step K nobody is asked, and thinking on could gain nothing there: that answer, always 1, would teach a gate
+    which is not told the step to leave too early where earlier states look alike. Both are 0 for K = 1.
+    """
+    logits, labels = logits[:, :-1], labels[:, :-1]
+    if not labels.numel():
+        return 0.0 * logits.sum(), labels.new_zeros(())
+    return F.binary_cross_entropy_with_logits(logits, labels), labels.mean()

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avavla_ray.errors import check_known
-from avavla_ray.learning.exit_labels import exit_labels
+from avavla_ray.learning.exit_labels import exit_labels, exit_loss
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.reasoning import ExitGate
 from avavla_ray.policy.types import Belief, PolicyInputs
@@ -129,9 +128,10 @@ class ExitObjective(nn.Module):
                 *(torch.stack(parts)[depth, rows] for parts in zip(*(left for _, left in decided), strict=True))
             )
         labels = exit_labels(values, self.delta, self.lookahead)
-        loss = F.binary_cross_entropy_with_logits(logits, labels)
-        accuracy = (exits == labels.bool()).float().mean()
-        return torch.stack([loss, labels.mean(), accuracy, depth.float().mean()]), after
+        loss, exit_share = exit_loss(logits, labels)
+        right = (exits == labels.bool())[:, :-1].float()
+        accuracy = right.mean() if right.numel() else right.new_ones(())
+        return torch.stack([loss, exit_share, accuracy, depth.float().mean()]), after
 
 
 def _errors(chunk: Tensor, actions: Tensor, mask: Tensor) -> Tensor:

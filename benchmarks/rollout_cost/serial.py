@@ -62,7 +62,7 @@ class SerialLoop:
         enough = (self._fragments * -(-wanted // sum(map(len, self._fragments))))[-wanted:]
         share = [ray.put(enough)]
         begun = time.perf_counter()
-        self._learner.update(share, 0)
+        self._learner.update(share, 0, 0)
         self._updates.append(time.perf_counter() - begun)
         self._fragments = self._fragments[-wanted:]
 

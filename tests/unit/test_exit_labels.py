@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from avavla_ray.learning.exit_labels import exit_labels
+from avavla_ray.learning.exit_labels import exit_labels, exit_loss
 
 
 def test_label_is_one_where_three_more_steps_gain_less_than_delta():
@@ -20,3 +21,16 @@ def test_delta_and_lookahead_matter():
 
 def test_falling_values_say_stop():
     assert exit_labels(torch.tensor([[0.5, 0.4, 0.3]])).tolist() == [[1, 1]]
+
+
+def test_nobody_is_asked_after_the_last_step():
+    """Where all states look alike, a gate learns how often one should leave, of the steps that it is asked after."""
+    labels = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]])
+    logit = torch.zeros((), requires_grad=True)
+    loss, share = exit_loss(logit.expand(2, 4), labels)
+    (slope,) = torch.autograd.grad(loss, logit)
+    assert share == pytest.approx(2 / 6)
+    assert slope.item() == pytest.approx(0.5 - 2 / 6)
+    alone, share = exit_loss(logit.expand(2, 1), labels[:, :1])
+    assert alone == share == 0
+    alone.backward()  # collectives of an engine want a gradient, whatever it is

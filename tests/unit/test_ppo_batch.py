@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from actors.batch import explained_variance, link_rewards, make_batch
+from actors.batch import Batch, Outlook, explained_variance, link_rewards, look_again, make_batch
+from actors.learner import _minibatches
 from actors.settings import PPOSettings
 from avavla_ray.learning.fragment import concatenate
 from tests.support.drawn_fragments import drawn_fragments
@@ -84,6 +85,28 @@ def test_drawn_chunks_are_one_more_link_of_the_chain(drawing) -> None:
     assert torch.equal(batch.mask.sum(1), batch.steps + 1)
     torch.testing.assert_close((batch.returns - batch.values)[batch.mask], slow[batch.mask], atol=1e-4, rtol=1e-4)
     assert int(sums["links"]) == int(sums["latent_steps"]) + int(sums["decisions"])
+
+
+def test_a_rank_with_little_looks_as_often_as_the_others(drawing) -> None:
+    policy, fragments = drawing
+    whole, _ = make_batch(fragments, policy, WHOLE, alone)
+    parts, sizes = whole.decisions + 3, []
+
+    def look(part: Batch) -> Outlook:
+        sizes.append(part.decisions)
+        return look_again(policy, part, WHOLE)
+
+    batch, _ = make_batch(fragments, policy, WHOLE, alone, look=look, parts=parts)
+    assert sizes == [1] * parts, "three of them for nothing"
+    torch.testing.assert_close(batch.advantages, whole.advantages, atol=1e-5, rtol=1e-4)
+
+
+def test_minibatches_are_as_many_as_the_others_have() -> None:
+    for decisions, count in ((10, 3), (3, 3), (2, 7)):
+        rows = _minibatches(decisions, count)
+        assert len(rows) == count
+        assert min(map(len, rows)) > 0
+        assert set(torch.cat(rows).tolist()) == set(range(decisions))
 
 
 def test_what_was_drawn_has_the_same_likelihood_before_any_update(drawing) -> None:

@@ -104,6 +104,16 @@ def test_episodes_are_walked_through_with_the_belief_of_today() -> None:
     assert met == {1, 2, 3, 11, 12, 13, 21, 23, 24, 31, 32, 33}
 
 
+def test_few_decisions_weigh_less_than_many() -> None:
+    successes = made(100, streams=8)
+    learn(successes, fragment("a", [1, 2], ended="success"))
+    first = successes.next()
+    assert first.weight == 2 / 8
+    successes.belief = first.witnessed.belief
+    learn(successes, fragment("b", list(range(10)), ended="success"))
+    assert successes.next().weight == 1
+
+
 def test_after_a_restart_all_streams_begin_with_what_was_remembered_then() -> None:
     successes = made(100)
     learn(successes, fragment("a", list(range(1, 9)), ended="success"))
@@ -205,7 +215,9 @@ def test_imitation_is_the_likelihood_of_what_was_drawn_and_reaches_all_that_had_
         assert parts["imitation_loss"].item() == pytest.approx(-likely, rel=1e-4)
         torch.testing.assert_close(beliefs["imitation"], belief)
         successes.belief = beliefs["imitation"]
-        assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["imitation_loss"].item(), abs=1e-5)
+        assert loss.item() == pytest.approx(
+            plain.item() + 0.5 * imitation.weight * parts["imitation_loss"].item(), abs=1e-5
+        )
         if not thinks:  # nothing is drawn but the chunk, and the weights have not moved: it is as likely as it was
             stored = np.stack([chunks[chunk.numpy().tobytes()] for chunk in imitation.witnessed.chunk])
             assert parts["imitation_loss"].item() == pytest.approx(-stored[imitation.executed.numpy()].mean(), rel=1e-4)
