@@ -44,6 +44,8 @@ class Settings:
     """Batches that an optimizer step's streams are divided into: less memory, the same result."""
     augmentation: Literal["none", "openvla"] | None = None
     """openvla: random crop of 0.9 and colour jitter; the policy then sees the centre crop when it acts."""
+    proprio_noise: float | None = None
+    """Standard deviation of noise on normalised proprioception, so that the policy looks and remembers instead."""
     average: float | None = None
     """Decay of an exponential moving average of the weights, which is then what is kept; 0 for none."""
     workers: int | None = None
@@ -84,8 +86,8 @@ class Settings:
 
 # Flags that go straight into the recipe.
 CHOICES = (
-    "steps", "minutes", "streams", "decisions", "accumulation", "average", "workers", "min_workers", "threads", "gpus",
-    "data_cpus", "zero_stage", "offload", "precision", "seed",
+    "steps", "minutes", "streams", "decisions", "accumulation", "proprio_noise", "average", "workers", "min_workers", "threads",
+    "gpus", "data_cpus", "zero_stage", "offload", "precision", "seed",
 )  # fmt: skip
 
 
