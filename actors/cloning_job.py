@@ -86,8 +86,8 @@ class Settings:
 
 # Flags that go straight into the recipe.
 CHOICES = (
-    "steps", "minutes", "streams", "decisions", "accumulation", "proprio_noise", "average", "workers", "min_workers", "threads",
-    "gpus", "data_cpus", "zero_stage", "offload", "precision", "seed",
+    "steps", "minutes", "streams", "decisions", "accumulation", "proprio_noise", "average", "workers", "min_workers",
+    "threads", "gpus", "data_cpus", "zero_stage", "offload", "precision", "seed",
 )  # fmt: skip
 
 
