@@ -23,7 +23,7 @@ from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import to_tensors
 
-SHIFT = 4  # pixels that the demonstrations' pictures are moved by at most
+SHIFT = 1 / 32  # of their width that the demonstrations' pictures are moved by at most
 
 
 class Demonstrations(NamedTuple):
@@ -78,7 +78,8 @@ class CloningStream:
         preparation = policy.preparation
         windows = WindowSettings(
             streams=settings.demonstration_streams, decisions=settings.demonstration_decisions,
-            chunk=config.chunk, augmentation=Augmentation(shift=SHIFT), seed=seed,
+            chunk=config.chunk, seed=seed,
+            augmentation=Augmentation(shift=max(1, round(SHIFT * config.backbone.camera_size))),
         )  # fmt: skip
         self._walk = WindowWalk(
             mixture, lambda text: preparation.text(text).numpy(), windows, episodes=episodes,

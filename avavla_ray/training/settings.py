@@ -198,7 +198,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # A minute on the table-top with the preset of that name.
     "tabletop": {
         "steps": 400, "streams": 64, "stages": (Stage(CLONING, 0.85, 2.5e-3), Stage(WARM_UP, 0.15, 2.5e-3)),
-        "validations": 2, "workers": 1,
+        "augmentation": Augmentation(shift=1), "validations": 2, "workers": 1,
     },
     # Seconds, for tests.
     "tiny": {
