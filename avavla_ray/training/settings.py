@@ -195,9 +195,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     # One task and some thirty demonstrations on two cores: where success lies clearly between 0 and 1. The steps make
     # the outcome the same on faster machines, the minutes end it on slower ones.
     "demo": {"steps": 1000, "minutes": 3.5, "streams": 16},
-    # A minute on the table-top with the preset of that name.
+    # A minute or two on the table-top with the preset of that name.
     "tabletop": {
-        "steps": 400, "streams": 64, "stages": (Stage(CLONING, 0.85, 2.5e-3), Stage(WARM_UP, 0.15, 2.5e-3)),
+        "steps": 800, "streams": 64, "stages": (Stage(CLONING, 0.85, 2.5e-3), Stage(WARM_UP, 0.15, 2.5e-3)),
         "augmentation": Augmentation(shift=1), "validations": 2, "workers": 1,
     },
     # Seconds, for tests.
