@@ -37,7 +37,7 @@ CALIBRATION_WORDS = ("--episodes", 10, "--delta", 0.02)
 SWEEP_WORDS = ("--episodes", 10, "--recommend", "adaptive")
 VALUED = ("ppo", "calibrated")  # stages of checkpoints with a value head
 
-MEMORY_DEMOS = 100
+MEMORY_DEMOS = 1000  # each has four decisions: of a hundred they are learned by heart, and no block is remembered
 MEMORY_RECIPE = "tabletop"
 # Noise on what the arm feels: it would tell one episode from another, and the lamp would never be looked at.
 MEMORY_WORDS = ("--preset", "tabletop", "--steps", 2000, "--decisions", 4, "--streams", 32, "--proprio-noise", 0.2)
