@@ -120,6 +120,7 @@ def test_success_rises(algorithm, seen) -> None:
 
 
 def test_a_killed_runner_comes_back_with_current_weights_while_training_goes_on(algorithm, seen) -> None:
+    train(algorithm, seen)  # one that dies before it has played is started again by Ray, and nobody needs to know
     version = algorithm.learner_group.version
     actors = algorithm.env_runner_group._worker_manager.actors()
     pid = ray.get(actors[1].apply.remote(lambda runner: os.getpid()))
