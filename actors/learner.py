@@ -340,8 +340,7 @@ def _fetch(share: list[Any]) -> list[Fragment]:
 
 def _minibatches(decisions: int, count: int) -> tuple[Tensor, ...]:
     """Rows of so many minibatches, drawn; whoever has fewer decisions takes some of them more than once."""
-    rows = torch.randperm(decisions)
-    return rows.repeat(-(-count // decisions)).tensor_split(count) if decisions < count else rows.tensor_split(count)
+    return torch.randperm(decisions).repeat(-(-count // decisions)).tensor_split(count)
 
 
 def _worst(parts: dict[str, Tensor]) -> str:
