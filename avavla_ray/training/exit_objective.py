@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avavla_ray.errors import check_known
@@ -112,10 +113,10 @@ class ExitObjective(nn.Module):
         """Loss, share of exits, accuracy and mean depth (4,) of one decision of every stream; the belief after it."""
         policy = self.policy
         states, act = policy.at_every_depth(inputs, belief, temperature=temperature)
-        logits = policy.gate_logit(states[:, 1:])
+        logits = policy.gate_logit(states[:, 1:-1])
         exits = ExitGate.score(logits.detach()) > policy.config.latent.exit_threshold
-        steps = torch.arange(1, exits.shape[1] + 1, device=exits.device)
-        depth = steps.where(exits, steps[-1]).amin(dim=1)  # the last step ends the loop, whatever the gate says
+        # The last step ends the loop, and nobody asks the gate there.
+        depth = 1 + F.pad(exits, (0, 1), value=True).int().argmax(dim=1)
         rows = torch.arange(len(depth), device=depth.device)
         if self.target == "value":
             with torch.no_grad():
@@ -129,7 +130,7 @@ class ExitObjective(nn.Module):
             )
         labels = exit_labels(values, self.delta, self.lookahead)
         loss, exit_share = exit_loss(logits, labels)
-        right = (exits == labels.bool())[:, :-1].float()
+        right = (exits == labels.bool()).float()
         accuracy = right.mean() if right.numel() else right.new_ones(())
         return torch.stack([loss, exit_share, accuracy, depth.float().mean()]), after
 

@@ -117,8 +117,8 @@ def gate_data(policy: AvaVlaPolicy, played: Sequence[PlayedEpisode], settings: G
         values = torch.cat([policy.value(part) for part in states.split(_ROWS)])
         success = torch.tensor([each.success for each in mine for _ in each.states], device=policy.device)
         found[role] = GateData(
-            states[:, 1:-1].contiguous(), exit_labels(values, settings.delta, settings.lookahead)[:, :-1],
-            value_gains(values, settings.lookahead)[:, :-1], values, success, len(mine),
+            states[:, 1:-1].contiguous(), exit_labels(values, settings.delta, settings.lookahead),
+            value_gains(values, settings.lookahead), values, success, len(mine),
         )  # fmt: skip
     return found
 
