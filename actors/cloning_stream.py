@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from actors.settings import PPOSettings
-from avavla_ray.demonstrations.augmentation import Augmentation
+from avavla_ray.demonstrations.augmentation import SHIFTED
 from avavla_ray.demonstrations.mixture import Mixture, split
 from avavla_ray.demonstrations.reader import read_metadata
 from avavla_ray.demonstrations.windows import WindowSettings, WindowWalk
@@ -22,8 +22,6 @@ from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.types import Belief
 from avavla_ray.training.objective import to_tensors
-
-SHIFT = 1 / 32  # of their width that the demonstrations' pictures are moved by at most
 
 
 class Demonstrations(NamedTuple):
@@ -78,8 +76,7 @@ class CloningStream:
         preparation = policy.preparation
         windows = WindowSettings(
             streams=settings.demonstration_streams, decisions=settings.demonstration_decisions,
-            chunk=config.chunk, seed=seed,
-            augmentation=Augmentation(shift=max(1, round(SHIFT * config.backbone.camera_size))),
+            chunk=config.chunk, seed=seed, augmentation=SHIFTED,
         )  # fmt: skip
         self._walk = WindowWalk(
             mixture, lambda text: preparation.text(text).numpy(), windows, episodes=episodes,

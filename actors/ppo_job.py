@@ -35,8 +35,8 @@ class Settings:
     """Budget of wall time, without start-up."""
     updates: int | None = None
     """Budget of updates."""
-    recipe: str = "paper"
-    """Named training settings: paper, libero, demo, tabletop, tiny, or a file of jobs/sweep_gae.py (JSON or TOML)."""
+    recipe: str = "libero"
+    """Named training settings: libero, paper, demo, tabletop, tiny, or a file of jobs/sweep_gae.py (JSON or TOML)."""
     update_decisions: int | None = None
     """Decisions an update waits for, over all learner ranks."""
     minibatch_decisions: int | None = None

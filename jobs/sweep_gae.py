@@ -36,8 +36,8 @@ class Settings:
     """Points: the recipe's own first, the others drawn; with pbt the population."""
     env_steps: int = 20_000
     """Environment steps of a run that goes to its end."""
-    recipe: str = "paper"
-    """Training settings around what is swept: paper, libero, demo, tabletop, tiny, or a file."""
+    recipe: str = "libero"
+    """Training settings around what is swept: libero, paper, demo, tabletop, tiny, or a file."""
     train_gate: bool | None = None
     """Train the exit gate too; the recipe's choice when left out."""
     exit_threshold: float | None = None

@@ -24,7 +24,7 @@ class Augmentation:
     """How far pictures may be changed; the defaults change nothing.
 
     Attributes:
-        shift: moved by up to so many pixels each way, edges repeat.
+        shift: moved by up to so much of their width each way, in whole pixels; edges repeat.
         crop: share of the area that a random crop of the picture's own proportions keeps; it is resized back. A policy
             that is trained so must see the centre crop when it acts, see `check_augmentation`.
         brightness: up to so much is added, of a range of [0, 1].
@@ -32,7 +32,7 @@ class Augmentation:
         saturation: the same for the saturation of HSV. hue: up to so much of the colour circle is added to HSV's hue.
     """
 
-    shift: int = 0
+    shift: float = 0.0
     crop: float = 1.0
     brightness: float = 0.0
     contrast: float = 0.0
@@ -40,13 +40,12 @@ class Augmentation:
     hue: float = 0.0
 
     def __post_init__(self) -> None:
-        if type(self.shift) is not int or self.shift < 0:
-            raise InputError(f"augmentation.shift {self.shift}: give a whole number of pixels, 0 or more")
         if not 0.0 < self.crop <= 1.0:
             raise InputError(
                 f"augmentation.crop {self.crop} is outside (0, 1]: give the share of the area that is kept"
             )
-        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+        limits = (("shift", 0.5), ("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5))
+        for name, most in limits:
             if not 0.0 <= getattr(self, name) <= most:
                 raise InputError(f"augmentation.{name} {getattr(self, name)} is outside [0, {most:g}]")
 
@@ -55,6 +54,7 @@ class Augmentation:
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
 
+SHIFTED = Augmentation(shift=1 / 32)
 OPENVLA = Augmentation(crop=0.9, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05)
 
 
@@ -98,7 +98,8 @@ def augment(images: np.ndarray, settings: Augmentation, random: np.random.Genera
 
 def _augment_picture(image: np.ndarray, settings: Augmentation, random: np.random.Generator) -> np.ndarray:
     if settings.shift:
-        down, right = random.integers(-settings.shift, settings.shift + 1, size=2)
+        most = round(settings.shift * image.shape[1])
+        down, right = random.integers(-most, most, size=2, endpoint=True)
         image = _shifted(image, down, right)
     if settings.crop == 1.0 and not settings._colours:
         return image

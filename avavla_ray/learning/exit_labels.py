@@ -31,7 +31,10 @@ def exit_labels(values: Tensor, delta: float = 0.05, lookahead: int = 3) -> Tens
 
 
 def exit_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy of the gate, and share of labels that say exit: (B, K - 1) both -> two scalars, 0 for K = 1."""
+    """Binary cross-entropy of the gate, and share of labels that say exit: (B, K - 1) both -> two scalars.
+
+    Both are 0 for K = 1.
+    """
     if not labels.numel():
         return 0.0 * logits.sum(), labels.new_zeros(())
     return F.binary_cross_entropy_with_logits(logits, labels), labels.mean()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from avavla_ray.demonstrations.augmentation import OPENVLA, Augmentation
+from avavla_ray.demonstrations.augmentation import OPENVLA, SHIFTED, Augmentation
 from avavla_ray.errors import InputError, check_fraction, check_known, quoted
 
 CLONING, WARM_UP, CALIBRATION = "cloning", "latent_warm_up", "exit_calibration"
@@ -100,7 +100,7 @@ class CloningSettings:
     rise: float = 0.04
     floor: float = 0.02
     smoothness: float = 1.0
-    augmentation: Augmentation = field(default_factory=lambda: Augmentation(shift=4))
+    augmentation: Augmentation = SHIFTED
     proprio_noise: float = 0.0
     held_out: float = 0.1
     held_out_limit: int = 16
@@ -198,12 +198,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     # A minute or two on the table-top with the preset of that name.
     "tabletop": {
         "steps": 800, "streams": 64, "stages": (Stage(CLONING, 0.85, 2.5e-3), Stage(WARM_UP, 0.15, 2.5e-3)),
-        "augmentation": Augmentation(shift=1), "validations": 2, "workers": 1,
+        "validations": 2, "workers": 1,
     },
     # Seconds, for tests.
     "tiny": {
-        "steps": 12, "streams": 4, "augmentation": Augmentation(shift=1), "validations": 2, "checkpoints": 3,
-        "workers": 1,
+        "steps": 12, "streams": 4, "validations": 2, "checkpoints": 3, "workers": 1,
     },
 }  # fmt: skip
 

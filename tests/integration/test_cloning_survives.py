@@ -49,7 +49,7 @@ keep = {STEPS}
 max_failures = 1
 
 [augmentation]
-shift = 1
+shift = 0.05
 
 [[stages]]
 kind = "cloning"

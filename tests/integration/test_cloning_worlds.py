@@ -28,7 +28,7 @@ STAGES = ("cloning=3@3e-3", "latent_warm_up=2@3e-3", "exit_calibration=3@1e-1")
 def settings_of(**changes: object) -> CloningSettings:
     return recipe(
         "tiny", steps=STEPS, streams=9, stages=parse_stages(*STAGES), average=0.9, keep=STEPS,
-        validations=1, held_out_limit=1, augmentation=Augmentation(shift=1), proprio_noise=0.05,
+        validations=1, held_out_limit=1, augmentation=Augmentation(shift=0.05), proprio_noise=0.05,
         **{"checkpoints": 1, **changes},
     )  # fmt: skip
 

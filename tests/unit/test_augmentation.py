@@ -84,7 +84,7 @@ def test_off_changes_nothing() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Augmentation)])
 def test_each_switch_changes_pictures_by_its_seed_alone_and_each_camera_on_its_own(name: str) -> None:
-    chosen = Augmentation(**{name: {"shift": 3, "crop": 0.8}.get(name, 0.3)})
+    chosen = Augmentation(**{name: {"crop": 0.8}.get(name, 0.3)})
     images = pictures()[[0, 0]]
     found = augment(images, chosen, np.random.default_rng(5))
     assert found.dtype == np.uint8
@@ -101,7 +101,7 @@ def test_a_shift_moves_pictures_and_repeats_their_edges() -> None:
     image[:, 8, 8], image[:, 0] = 200, 90
     seen = set()
     for seed in range(60):
-        moved = augment(image, Augmentation(shift=2), np.random.default_rng(seed))[0, ..., 0]
+        moved = augment(image, Augmentation(shift=2 / 16), np.random.default_rng(seed))[0, ..., 0]
         ((row, column),) = np.argwhere(moved == 200)
         # Moved down, the picture's first row fills what is above it; moved up, it is out of sight.
         first = max(row - 7, 0)

@@ -90,13 +90,13 @@ def test_a_file_says_what_a_recipe_says(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text(
         'steps = 500\nminutes = 2\nmin_workers = 1\nprecision = "bfloat16"\nrecompute = true\nexit_delta = 0.01\n'
-        "[augmentation]\ncrop = 0.9\nshift = 2\n"
+        "[augmentation]\ncrop = 0.9\nshift = 0.1\n"
         '[[stages]]\nkind = "cloning"\nlearning_rate = 1e-4\n'
         '[[stages]]\nkind = "exit_calibration"\nshare = 2\n'
     )
     expected = CloningSettings(
         steps=500, minutes=2.0, min_workers=1, precision="bfloat16", recompute=True, exit_delta=0.01,
-        augmentation=Augmentation(shift=2, crop=0.9),
+        augmentation=Augmentation(shift=0.1, crop=0.9),
         stages=(Stage("cloning", learning_rate=1e-4), Stage("exit_calibration", 2.0)),
     )  # fmt: skip
     assert recipe(path) == expected

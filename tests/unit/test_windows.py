@@ -23,7 +23,7 @@ from avavla_ray.demonstrations.windows import Batch, WindowSettings, WindowWalk,
 from avavla_ray.errors import InputError
 from tests.support.demonstration_data import make_dataset, make_episode
 
-CHANGED = Augmentation(shift=3, crop=0.8, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1)
+CHANGED = Augmentation(shift=0.1, crop=0.8, brightness=0.1, contrast=0.1, saturation=0.1, hue=0.1)
 MIXED = WindowSettings(streams=5, decisions=2, augmentation=CHANGED, proprio_noise=0.1, seed=5)
 
 
@@ -178,7 +178,7 @@ def test_noise_on_proprioception_has_the_asked_size(alone):
 
 
 def test_prefetching_and_resuming_give_the_same_batches(alone):
-    chosen = WindowSettings(streams=2, augmentation=Augmentation(shift=2), seed=3)
+    chosen = WindowSettings(streams=2, augmentation=Augmentation(shift=0.1), seed=3)
     plain = WindowWalk(alone, encode, chosen)
     expected = [plain.next() for _ in range(12)]
     ahead = prefetch(WindowWalk(alone, encode, chosen))
