@@ -40,7 +40,7 @@ def plot_lag(path: str | Path, points: list[dict[str, float]], title: str) -> No
     share = [sum(weight * seen for weight, seen in zip(weights, row, strict=True)) / whole for row in rows]
     bars = overall.bar([str(lag) for lag in lags], share, color=shades)
     overall.bar_label(bars, [f"{100 * value:.0f} %" for value in share], fontsize=8)
-    overall.set_xlabel("versions between the weights that decided and the learner's")
+    overall.set_xlabel("lag: versions between the weights\nthat decided and the learner's")
     overall.set_title("whole run", fontsize=10)
     figure.suptitle(title)
     with atomic_path(path) as temporary:
