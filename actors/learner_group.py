@@ -266,22 +266,25 @@ class DeepSpeedLearnerGroup(Checkpointable):
     def _replace(self, lost: str) -> Any:
         """Replace all ranks; what they had not saved in a snapshot is lost. Returns the reference of their weights."""
         print(f"learner: {lost} of {self._world} ranks; all start again from the last snapshot", flush=True)
+        cause: RayError | None = None
         while True:
-            self._failures += 1
+            self._failures += 1  # since the last update that went through
             self._end_ranks()
-            if self._failures > RESTARTS_IN_A_ROW:  # since the last update that went through
-                raise RuntimeError(f"learner ranks were lost {self._failures} times in a row, at last: {lost}")
+            if self._failures > RESTARTS_IN_A_ROW:
+                times = f"{self._failures} times in a row"
+                raise RuntimeError(f"learner ranks were lost {times}, at last: {lost}") from cause
             self.restarts += 1
             try:
                 self._start()
                 weights = self._gathered()
-                if self._ended:  # shut down meanwhile: these are nobody's
-                    self._end_ranks()
-                    raise RuntimeError("the learner ranks are shut down")
             except RayError as error:
-                if self._failures >= RESTARTS_IN_A_ROW or self._ended:
-                    raise RuntimeError(f"learner ranks were lost {self._failures} times in a row") from error
+                if self._ended:
+                    raise RuntimeError("the learner ranks are shut down") from error
+                lost, cause = type(error).__name__, error
                 continue
+            if self._ended:  # shut down meanwhile: these are nobody's
+                self._end_ranks()
+                raise RuntimeError("the learner ranks are shut down")
             self._snapshot_is_newest = bool(self._snapshot)
             return weights
 
