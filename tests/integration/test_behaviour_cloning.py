@@ -71,7 +71,7 @@ def test_adapters_of_an_openvla_checkpoint_are_cloned_and_its_weights_stay(ray_c
 
 @pytest.mark.timeout(180)
 def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, tmp_path):
-    settings = recipe("tiny", steps=400, workers=2, streams=8, validations=4, zero_stage=2)
+    settings = recipe("tiny", steps=200, workers=2, streams=8, validations=4, zero_stage=2)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with track("test", kind="bc", uri=uri) as run:
         result = train(
@@ -80,7 +80,7 @@ def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, 
     checkpoint = load_checkpoint(result.checkpoint)
     assert result.checkpoint == tmp_path / "bc" / CHECKPOINT
     assert checkpoint.stage == "bc"
-    assert checkpoint.extra["training"]["step"] == 400
+    assert checkpoint.extra["training"]["step"] == 200
     assert checkpoint.extra["training"]["stage"] == 1
     assert checkpoint.provenance["demonstrations"][0]["episodes"] == 8
     assert checkpoint.provenance["cloning"]["workers"] == 2
@@ -98,8 +98,8 @@ def test_two_workers_learn_in_two_stages_and_leave_a_policy(ray_cluster, demos, 
     torch.manual_seed(0)
     assert error(checkpoint.policy) < 0.6 * error(AvaVlaPolicy(preset("tiny")))
     newest, best = RunCheckpoints(tmp_path / "bc" / CHECKPOINTS).newest(), load_checkpoint(result.best)
-    assert newest.step == 400
-    assert best.extra["validation"]["val_l1"] == result.metrics["val_l1"] or best.extra["training"]["step"] < 400
+    assert newest.step == 200
+    assert best.extra["validation"]["val_l1"] == result.metrics["val_l1"] or best.extra["training"]["step"] < 200
     (held_out,) = checkpoint.extra["held_out"].values()
     assert set(held_out) < {episode.episode for episode in read_metadata(demos).episodes}
     assert result.metrics["data_wait_share"] < 0.5
