@@ -32,7 +32,6 @@ from actors.known_runner import Stage
 from actors.ledger import Ledger, incarnations
 from actors.orders import Order
 from actors.policy_servers import PolicyServers
-from actors.report import Report
 from actors.rescue import rescued
 from actors.runner_group import RunnerGroup
 from actors.runner_pool import RunnerPool
@@ -216,7 +215,7 @@ class AsyncPPO(Algorithm):
         self.curriculum.saw(lot.report.finished)
         self._window.add(lot.report)
         metrics.log_rollout(self.metrics, lot.report)
-        self._watch(lot.runner, lot.report)
+        self._watch(lot)
 
     def _rescue(self, leaving: set[str]) -> None:
         """Copy what still lies on machines that are about to go, and then tell them that they may."""
@@ -225,11 +224,11 @@ class AsyncPPO(Algorithm):
             self.queue.moved(node, to=here)
             self.pool.thank(node)
 
-    def _watch(self, runner: int, report: Report) -> None:
+    def _watch(self, lot: Lot) -> None:
         """Quarantine what kills simulators wherever it is played."""
-        new = [self.watchdog.quarantined[seen.task] for seen in report.outcomes if self.watchdog.saw(seen, runner)]
-        for reason in new:
-            print(f"{reason}; no runner plays it any more", flush=True)
+        new = [seen.task for seen in lot.report.outcomes if self.watchdog.saw(seen, lot.runner, lot.node)]
+        for task in new:
+            print(f"{self.watchdog.quarantined[task]}; no runner plays it any more", flush=True)
         metrics.count(self.metrics, metrics.TASKS_QUARANTINED, len(new))
 
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:

@@ -33,7 +33,7 @@ from avavla_ray.evaluation.calibration_report import (
 from avavla_ray.files import write_json, write_text
 from avavla_ray.learning.gate_statistics import value_auc
 from avavla_ray.learning.post_calibration import fit_gate_maps
-from avavla_ray.policy.checkpoint import Checkpoint, save_checkpoint
+from avavla_ray.policy.checkpoint import VALUED, Checkpoint, has_value, save_checkpoint
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.policy.reasoning import ExitGate
 from avavla_ray.tracked_run import Run
@@ -51,7 +51,6 @@ from avavla_ray.training.gate_training import (
 )
 
 STAGE = "calibrated"
-VALUED = ("ppo", STAGE)  # stages after which the value head is one
 DECISIONS, SIMULATOR, RECIPE = "decisions", "simulator.json", "recipe.json"
 PICTURES = ("reliability.png", "training.png", "exits.png")
 NONE = "none"
@@ -91,7 +90,7 @@ def check_calibratable(checkpoint: Checkpoint) -> None:
             f"checkpoint {place} is of stage {checkpoint.stage}, whose value head was never trained: give one of PPO "
             "(jobs/ppo_libero.py); from demonstrations alone jobs/bc_libero.py --stages exit_calibration calibrates"
         )
-    if checkpoint.provenance.get("ppo", {}).get("group_size"):
+    if not has_value(checkpoint.stage, checkpoint.provenance):
         raise InputError(
             f"checkpoint {place} was trained by groups of episodes, without a critic (--group-size), so that its value "
             "head was never trained: give one of PPO with its critic"

@@ -38,6 +38,10 @@ class Deciding:
         for slot in buffer.slots:
             if slot.rows.loose and slot.observation is not None:
                 buffer.closings.append(Closing.of(slot, slot.observation, whole=False))
+        self.settle(buffer)
+
+    def settle(self, buffer: Buffer) -> None:
+        """What has ended waits for nobody else's decision."""
         self._ask(buffer, [])
         if buffer.ticket is not None:
             self.act(buffer)

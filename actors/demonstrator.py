@@ -167,7 +167,7 @@ def collect(
 
     def broke(assignment: _Assignment, error: Exception) -> None:
         actor, attempt = assignment.actor, assignment.attempt
-        if isinstance(error, ray.exceptions.RayActorError):
+        if isinstance(error, ray.exceptions.RayError):
             idle.discard(actor)
             replace(actor)
             wake(actor)
@@ -189,7 +189,7 @@ def collect(
         idle.add(assignment.actor)
         try:
             recording = _unwrapped(reference)
-        except (SimulatorFailure, ray.exceptions.RayActorError) as error:
+        except (SimulatorFailure, ray.exceptions.RayError) as error:  # a recording may be lost with its machine, too
             broke(assignment, error)
             return
         except NoExpert as error:

@@ -19,7 +19,7 @@ from avavla_ray.simulators.isolated.side_by_side import begin_reset, finish_chun
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
 from avavla_ray.timing import span
 
-STARTS_IN_A_ROW = 9
+FRUITLESS_IN_A_ROW = 9
 
 
 class Episodes:
@@ -136,12 +136,13 @@ class Episodes:
         elif isinstance(outcome, ChunkResult):
             self._executed(slot, buffer, outcome)
         else:
-            slot.observation, slot.failed_starts = outcome, 0
+            slot.observation = outcome
             slot.playing.instruction = outcome.instruction
 
     def _executed(self, slot: Slot, buffer: Buffer, result: ChunkResult) -> None:
         episode, report = slot.playing, self.delivery.report
         slot.rows.end(result)
+        slot.fruitless = 0
         episode.steps += result.duration
         episode.decisions += 1
         episode.latent_steps += slot.latent_steps
@@ -171,7 +172,7 @@ class Episodes:
         """The simulator broke; what it did before this chunk stays."""
         episode, slot.episode, slot.observation = slot.playing, None, None
         print(f"{episode.name}, task {episode.task}: {failure.kind}: {failure}; the simulator is replaced", flush=True)
-        self._note(Outcome(episode.task, failure.kind, str(failure), aborted))
+        self._note(Outcome(episode.task, failure.kind, str(failure), aborted, failure.shared))
         if self.groups is not None and episode.group is not None:
             slot.rows = self.new_rows()
             self.groups.ended(episode.group, None)
@@ -182,8 +183,8 @@ class Episodes:
         if not isinstance(slot.simulator, IsolatedSimulator):  # that one starts another process by itself
             slot.simulator.close()
             slot.simulator = self._make()
-        slot.failed_starts += not aborted
-        if slot.failed_starts >= STARTS_IN_A_ROW:
+        slot.fruitless += failure.shared or not aborted
+        if slot.fruitless >= FRUITLESS_IN_A_ROW:
             raise failure
         self.begin(slot)
 

@@ -177,6 +177,10 @@ class Evaluator:
                 simulator.close()
             raise
 
+    def node(self) -> str:
+        """Which of the cluster's machines this is."""
+        return ray.get_runtime_context().get_node_id()
+
     def provenance(self) -> dict[str, object]:
         """What the simulator says of itself."""
         return {"isolated": False, **self._ready().provenance()}

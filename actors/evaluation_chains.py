@@ -154,7 +154,8 @@ class ChainEvaluation:
 
     def _filmed_whole(self) -> bool:
         """Whether the video is of a chain in the ledger; else a file of that name is of an earlier evaluation."""
-        return self._video.exists() and (self._plan.exits[0].label, 0) in self._ledger
+        record = self._ledger.records.get((self._plan.exits[0].label, 0))
+        return self._video.exists() and record is not None and record.error is None
 
     def _write_video(self, record: ChainRecord, films: Films) -> None:
         """One task after the other."""

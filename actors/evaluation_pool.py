@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.evaluation_actors import RemoteEvaluator, ServedAgent, SimulatorFactory, start_servers
 from actors.evaluation_queue import ATTEMPTS, EvaluationQueue, Finished, Play
@@ -92,6 +92,7 @@ class EvaluationPool:
         self._servers = start_servers(servers, server_gpus)
         self._actors: list[Any] = []
         self._ready: list[ray.ObjectRef] = []  # what the simulator of each says of itself, once it is there
+        self._nodes: list[ray.ObjectRef] = []  # where each is
         self._loaded: dict[int, int] = {}
         self._watchdog = Watchdog((), witnesses=min(2, self._num_actors))
         self._described: dict[str, object] | None = None
@@ -101,9 +102,10 @@ class EvaluationPool:
 
         One whose simulator or actor dies is aborted: neither failed nor a success. It is played again, at most ATTEMPTS
         times in all, by another actor where there is one; then it is handed to `finished` with its error. A task that
-        kills one simulator after the other, of two actors if there are two, is quarantined: what is left of it, in
-        later calls too, is handed over so without being played. An actor prefers what is of the task that it has
-        loaded.
+        kills one simulator after the other, of two actors if there are two, and on two machines if they are on several,
+        is quarantined: what is left of it, in later calls too, is handed over so without being played. What goes down
+        with its actor counts there only when it has done so in every attempt. An actor prefers what is of the task that
+        it has loaded.
 
         Args:
             finished: takes each with its record, and its pictures if they were wanted. Once it returns True nothing
@@ -111,7 +113,7 @@ class EvaluationPool:
 
         Raises:
             InputError: from the simulator's own checks.
-            SimulatorFailure, RayActorError: no simulator could be constructed in ATTEMPTS attempts.
+            SimulatorFailure, RayError: no simulator could be constructed in ATTEMPTS attempts.
             PolicyServerLost: no server answers.
         """
         queue = EvaluationQueue(episodes, self._loaded, self._watchdog, finished)
@@ -140,12 +142,13 @@ class EvaluationPool:
                 except PolicyServerLost:  # no task's fault
                     raise
                 except SimulatorFailure as failure:
-                    queue.abort(episode, failure.kind, str(failure), actor)
-                except RayActorError as error:
+                    queue.abort(episode, failure.kind, str(failure), actor, self._machine(actor), failure.shared)
+                except RayError as error:  # it died, or what it had played did with its machine
+                    machine = self._machine(actor)
                     self._restart(actor)
-                    queue.abort(episode, "crash", _reason(error), actor)
+                    queue.abort(episode, "crash", _reason(error), actor, machine, shared=True)
                 else:
-                    queue.settle(episode, record, film, actor)
+                    queue.settle(episode, record, film, actor, self._machine(actor))
                 hand_out()
         finally:
             for actor, _ in running.values():  # interrupted: nobody waits for what they play
@@ -161,7 +164,7 @@ class EvaluationPool:
         """End all actors."""
         for actor in [*self._actors, *self._servers]:
             ray.kill(actor)
-        self._actors, self._servers, self._ready = [], [], []
+        self._actors, self._servers, self._ready, self._nodes = [], [], [], []
 
     def __enter__(self) -> EvaluationPool:
         return self
@@ -175,6 +178,7 @@ class EvaluationPool:
         """As many actors as can have something to play."""
         while len(self._actors) < min(self._num_actors, plays):
             self._actors.append(self._make_actor(len(self._actors)))
+            self._nodes.append(self._actors[-1].node.remote())
             self._ready.append(self._actors[-1].provenance.remote())  # all of them make theirs at the same time
 
     def _make_actor(self, number: int) -> Any:
@@ -187,8 +191,17 @@ class EvaluationPool:
     def _restart(self, number: int) -> None:
         ray.kill(self._actors[number])
         self._actors[number] = self._make_actor(number)
+        self._nodes[number] = self._actors[number].node.remote()
         self._ready[number] = self._actors[number].provenance.remote()
         self._loaded.pop(number, None)
+
+    def _machine(self, number: int) -> str:
+        """Empty for an actor that has never said where it is."""
+        said, _ = ray.wait([self._nodes[number]], timeout=0)
+        try:
+            return ray.get(said[0]) if said else ""
+        except RayError:
+            return ""
 
     def _describe(self) -> dict[str, object]:
         """What the first simulator says of itself; that may die as any other."""
@@ -196,7 +209,7 @@ class EvaluationPool:
         while self._described is None:
             try:
                 described = _unwrapped(self._ready[0])
-            except (SimulatorFailure, RayActorError) as error:
+            except (SimulatorFailure, RayError) as error:
                 if attempt == ATTEMPTS:
                     raise
                 print(f"no simulator to play in: {_reason(error)}; starting another", flush=True)

@@ -90,16 +90,24 @@ class EvaluationQueue:
         self.loaded[actor] = task
         return play, self._attempts[play] + 1
 
-    def settle(self, play: Play, record: Any, pictures: Any, actor: int = 0) -> None:
+    def settle(self, play: Play, record: Any, pictures: Any, actor: int = 0, machine: str = "") -> None:
         """It was played to its end on this actor."""
-        self._watchdog.saw(Outcome(play.task), actor)
+        self._watchdog.saw(Outcome(play.task), actor, machine)
         self._hand_over(play, record, pictures)
 
-    def abort(self, play: Play, kind: str, reason: str, actor: int = 0) -> None:
+    def abort(
+        self, play: Play, kind: str, reason: str, actor: int = 0, machine: str = "", shared: bool = False
+    ) -> None:  # fmt: skip
         """It died on this actor: play it again, or give it up; so with all others of its task once that is
-        quarantined."""
+        quarantined.
+
+        Args:
+            shared: others may have gone with it, as a machine's do. The task is to blame only for what dies so in every
+                attempt.
+        """
         self._attempts[play] += 1
-        if self._watchdog.saw(Outcome(play.task, kind, reason, aborted=True), actor):
+        shared = shared and self._attempts[play] < ATTEMPTS
+        if self._watchdog.saw(Outcome(play.task, kind, reason, aborted=True, shared=shared), actor, machine):
             print(f"{self._watchdog.quarantined[play.task]}; the others go on", flush=True)
         if self._ended:
             return  # nobody waits for it

@@ -165,7 +165,7 @@ class PPOObjective(nn.Module):
         with torch.no_grad():
             states = policy.unroll(LatentContext(batch.encoding, batch.tokens), batch.z[:, 0], batch.u.shape[1])
             labels = exit_labels(policy.value(states), settings.gate_delta, settings.gate_lookahead)
-        return exit_loss(policy.gate_logit(states[:, 1:-1]), labels)
+        return exit_loss(policy.gate_logit(states[:, 1:])[:, :-1], labels)
 
 
 def _told(loss: PolicyLoss, prefix: str = "") -> dict[str, Tensor]:

@@ -139,7 +139,7 @@ class Rollout:
                 self._drain()
             elif self._left is None:
                 self.watchdog.adopt(order.quarantined)
-                if order.hold:  # nothing is decided, and so no weights are needed
+                if order.hold:  # nothing is decided, and so no newer weights are needed
                     self._hold()
                 else:
                     with span("weights"):
@@ -186,6 +186,7 @@ class Rollout:
         if order.lockstep:
             for slot in self._slots:
                 slot.asked = 0
+            for slot in self._slots:  # which begin as many as all of them have not asked for yet
                 if slot.episode is None:
                     self._episodes.begin(slot)
         while order.lockstep or not self._delivery.ready:
@@ -207,6 +208,7 @@ class Rollout:
         for buffer in self._buffers:
             if buffer.ticket is None:
                 self._land(buffer, waiting)
+                self._deciding.settle(buffer)
         self._delivery.report.away = any(slot.flying == CHUNK for slot in self._slots)
 
     def _waited_for(self) -> set[int]:

@@ -52,7 +52,8 @@ class Slot:
         observation: what is to be decided on; None while there is none.
         hidden (M, D), history (Z,): belief. latent_steps: of the decision whose chunk is flying.
         rows: of the fragment in the making.
-        asked: decisions since the order began. begun: episodes. failed_starts: in a row.
+        asked: decisions since the order began. begun: episodes. fruitless: starts that failed, and losses together
+            with others, since its last chunk.
     """
 
     simulator: Simulator
@@ -71,7 +72,7 @@ class Slot:
     latent_steps: int = 0
     asked: int = 0
     begun: int = 0
-    failed_starts: int = 0
+    fruitless: int = 0
 
     @property
     def playing(self) -> Episode:

@@ -2,7 +2,8 @@
 
 A runner asks its own watchdog, so that it stops at once. The driver feeds one with what all runners report, and hands
 its list to all of them, so that a bad task does not cost every runner its three deaths; since a sick machine kills the
-simulators of every task, what dies on a single runner is left out there and nowhere else.
+simulators of every task, what dies on a single runner, or on a single one of several machines, is left out there and
+nowhere else. What takes several simulators with it, as the loss of a machine does, is held against no task.
 """
 
 from __future__ import annotations
@@ -34,12 +35,14 @@ class Outcome:
     Attributes:
         kind: of the SimulatorFailure. reason: in words.
         aborted: an episode was under way and is neither failed nor a success; else it had not begun.
+        shared: others may have ended with it, and the task is not to blame.
     """
 
     task: int
     kind: str | None = None
     reason: str = ""
     aborted: bool = False
+    shared: bool = False
 
 
 class Watchdog:
@@ -47,7 +50,7 @@ class Watchdog:
 
     Args:
         tasks: that there are. limit: so many deaths of one task, without an episode of it that ends in between,
-            quarantine it. witnesses: on so many runners.
+            quarantine it. witnesses: on so many runners; where these are on several machines, on so many of those.
 
     Attributes:
         quarantined: why, by task. deaths: how many, by kind.
@@ -55,22 +58,28 @@ class Watchdog:
 
     def __init__(self, tasks: Sequence[int], limit: int = DEATHS_IN_A_ROW, witnesses: int = 1) -> None:
         self._tasks, self._limit, self._witnesses = tuple(tasks), limit, witnesses
-        self._in_a_row: dict[int, list[int]] = {}  # the runner of each death, by task
+        self._in_a_row: dict[int, list[tuple[int, str]]] = {}  # runner and machine of each death, by task
+        self._machines: dict[int, str] = {}  # of each runner
         self.quarantined: dict[int, str] = {}
         self.deaths: Counter[str] = Counter()
 
-    def saw(self, outcome: Outcome, runner: int = 0) -> bool:
+    def saw(self, outcome: Outcome, runner: int = 0, machine: str = "") -> bool:
         """Take note of what happened on a runner; whether this outcome puts its task into quarantine."""
+        self._machines[runner] = machine
         if outcome.kind is None:
             self._in_a_row.pop(outcome.task, None)
             return False
         self.deaths[outcome.kind] += 1
-        runners = self._in_a_row.setdefault(outcome.task, [])
-        runners.append(runner)
-        if outcome.task in self.quarantined or len(runners) < self._limit or len(set(runners)) < self._witnesses:
+        if outcome.shared:
+            return False
+        seen = self._in_a_row.setdefault(outcome.task, [])
+        seen.append((runner, machine))
+        several = len(set(self._machines.values())) > 1
+        witnesses = {place if several else who for who, place in seen}
+        if outcome.task in self.quarantined or len(seen) < self._limit or len(witnesses) < self._witnesses:
             return False
         self.quarantined[outcome.task] = (
-            f"task {outcome.task} is quarantined: its simulator died {len(runners)} times in a row, "
+            f"task {outcome.task} is quarantined: its simulator died {len(seen)} times in a row, "
             f"the last time because {outcome.reason}"
         )
         return True

@@ -17,6 +17,7 @@ from avavla_ray.demonstrations.lerobot_layout import LIMITS, FileLimits
 from avavla_ray.demonstrations.lerobot_statistics import PictureStatistics, vector_statistics
 from avavla_ray.demonstrations.reader import DatasetMetadata, EpisodeReader, read_metadata
 from avavla_ray.demonstrations.video import ENCODING
+from avavla_ray.dimensions import closing_command
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, write_json
 from avavla_ray.simulators.registry import SUITES
@@ -190,7 +191,7 @@ class _Exporter:
         }
 
     def _gripper_name(self) -> str:
-        closing = layout.closing_command(str(self._metadata.manifest.get("suite")))
+        closing = closing_command(str(self._metadata.manifest.get("suite")))
         return f"gripper ({-closing:+d} open, {closing:+d} close)"
 
     def _picture_feature(self) -> dict[str, Any]:

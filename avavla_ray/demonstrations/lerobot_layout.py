@@ -58,12 +58,6 @@ def is_picture(feature: dict[str, Any]) -> bool:
     return not any(note.get("is_depth_map") or note.get("video.is_depth_map") for note in notes)
 
 
-def closing_command(suite: str) -> int:
-    """What closes the gripper in our data of a suite, +1 or -1; the other opens it."""
-    # Data of several CALVIN scenes have names like calvin_abc.
-    return -1 if suite.startswith("calvin_") else 1
-
-
 def vector_width(feature: dict[str, Any]) -> int:
     """How many numbers a step a feature of info.json has.
 

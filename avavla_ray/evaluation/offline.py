@@ -13,6 +13,7 @@ import numpy as np
 
 from avavla_ray.demonstrations.reader import EpisodeReader
 from avavla_ray.demonstrations.schema import EpisodeInfo
+from avavla_ray.dimensions import closing_command
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.policy.agent import Agent
@@ -97,7 +98,7 @@ def walk(agent: Agent, demonstration: Demonstration, setting: ExitSetting) -> Of
         decision, executed, milliseconds = agent.decide([observation], belief, **options)
         belief = decision.belief
         shown = demonstration.actions[number * C : (number + 1) * C]
-        wanted = _in_units(shown, config.gripper)
+        wanted = _in_units(shown, config.gripper, closing_command(agent.statistics.name))
         chunk = decision.chunk[0, : len(shown)].float().cpu().numpy()
         if not np.isfinite(chunk).all():
             raise InputError(
@@ -117,10 +118,10 @@ def walk(agent: Agent, demonstration: Demonstration, setting: ExitSetting) -> Of
     return record
 
 
-def _in_units(actions: np.ndarray, gripper: str) -> np.ndarray:
-    """Demonstrated actions (T, A), whose gripper is -1 open and +1 closed, in the units that the policy acts in."""
+def _in_units(actions: np.ndarray, gripper: str, closing: int) -> np.ndarray:
+    """Demonstrated actions (T, A), whose gripper `closing` closes, in the units that the policy acts in."""
     if gripper == "signed":
         return actions
     turned = actions.copy()
-    turned[:, -1] = (1.0 - actions[:, -1]) / 2.0
+    turned[:, -1] = (1.0 - closing * actions[:, -1]) / 2.0
     return turned

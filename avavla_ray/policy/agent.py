@@ -53,7 +53,8 @@ class Agent:
     def actions(self, chunk: torch.Tensor) -> np.ndarray:
         """Normalised chunk (B, C, A) -> (B, C, A) float32 in the environment's convention.
 
-        The last dimension is the gripper: it becomes -1 (open) or +1 (close). The others are clipped to [-1, 1].
+        The last dimension is the gripper: it becomes the simulator's command, -1 or +1. The others are clipped to
+        [-1, 1].
         """
         return self._translation.actions(chunk.detach().float().cpu().numpy())
 

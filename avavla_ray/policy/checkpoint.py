@@ -35,6 +35,12 @@ from avavla_ray.policy.units import check_widths
 BACKBONE = "backbone."
 # What export needs to know of the published checkpoint; carried from checkpoint to checkpoint in `extra`.
 PUBLISHED = "published"
+VALUED = ("ppo", "calibrated")  # stages of checkpoints after which the value head is one
+
+
+def has_value(stage: str, provenance: Mapping[str, Any]) -> bool:
+    """Whether the value head of a checkpoint has been trained: by PPO, unless groups of episodes took its place."""
+    return stage in VALUED and not provenance.get("ppo", {}).get("group_size")
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,9 @@ class PolicyConfig:
     Attributes:
         preset: name it was made from, for records.
         chunk: C, actions per decision. action_dim: A. proprio_dim: P, 0 for a policy without proprioception.
-        gripper: what the last action dimension means in the data's units: "signed" -1 open and +1 closed, as LIBERO
-            takes it, or "open_fraction" 0 closed and 1 open, as OpenVLA's data sets have it.
+        gripper: what the last action dimension means in the data's units: "signed" as the simulator takes it, in LIBERO
+            -1 open and +1 closed, in CALVIN the other way round, or "open_fraction" 0 closed and 1 open, as OpenVLA's
+            data sets have it.
         state_initialisation: belief initialises the action tokens (2511.18960, "state-based initialisation").
         recurrent: off, the belief handed on is always zero (the ablation without memory).
         vocabulary: words of the small presets' tokenizer, in id order after the special tokens.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avavla_ray.dimensions import closing_command
 from avavla_ray.normalisation import Statistics
 from avavla_ray.policy.config import PolicyConfig
 from avavla_ray.policy.preparation import Preparation
@@ -56,10 +57,13 @@ class Translation:
     def actions(self, chunk: np.ndarray) -> np.ndarray:
         """Normalised chunk (B, C, A) -> (B, C, A) float32 in the environment's convention.
 
-        The last dimension is the gripper: it becomes -1 (open) or +1 (close). The others are clipped to [-1, 1].
+        The last dimension is the gripper: it becomes the simulator's command, -1 or +1. The others are clipped to
+        [-1, 1].
         """
         actions = self.statistics.action.unnormalise(chunk)
-        grip = actions[..., -1] >= 0 if self.config.gripper == "signed" else actions[..., -1] < 0.5
+        up = actions[..., -1] >= 0
+        if self.config.gripper == "open_fraction":
+            up = (actions[..., -1] < 0.5) == (closing_command(self.statistics.name) > 0)
         actions = np.clip(actions, -1.0, 1.0)
-        actions[..., -1] = np.where(grip, 1.0, -1.0)
+        actions[..., -1] = np.where(up, 1.0, -1.0)
         return actions

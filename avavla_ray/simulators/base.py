@@ -23,11 +23,12 @@ class SimulatorFailure(RuntimeError):
         kind: "physics" (the simulation diverged or its engine gave up), "crash" (its process died), "memory" (killed
             for memory), "hang" (a step or a reset passed its deadline) or "garbage" (values or pictures that no
             simulator sends).
+        shared: it did not break by itself: others went with it, and what it played is not to blame.
     """
 
-    def __init__(self, message: str, kind: str = "physics") -> None:
-        super().__init__(message, kind)
-        self.kind = kind
+    def __init__(self, message: str, kind: str = "physics", shared: bool = False) -> None:
+        super().__init__(message, kind, shared)
+        self.kind, self.shared = kind, shared
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -26,7 +26,9 @@ from avavla_ray.demonstrations.reader import DatasetMetadata
 from avavla_ray.errors import InputError
 from avavla_ray.files import atomic_path, remove_temporaries, write_text
 from avavla_ray.machines import for_learners
+from avavla_ray.policy.checkpoint import has_value
 from avavla_ray.policy.config import BackboneConfig, PolicyConfig
+from avavla_ray.policy.config_json import to_json
 from avavla_ray.policy.openvla.config import OpenVlaConfig
 from avavla_ray.policy.text import make_tokenizer
 from avavla_ray.storage.names import address_of
@@ -75,6 +77,18 @@ def check_fit(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
     tokenizer = make_tokenizer(policy)
     for instruction in {episode.instruction for episode in metadata.episodes}:
         tokenizer.encode(instruction)
+
+
+def _compare_pictures(metadata: DatasetMetadata, policy: PolicyConfig) -> None:
+    """Say so when rollouts will show the policy other pictures than it learns from: scaled ones look otherwise."""
+    found, wanted = metadata.manifest.get("image_size"), policy.backbone.camera_size
+    if found not in (None, wanted):
+        print(
+            f"{metadata.folder}: pictures of {found} pixels are scaled for training, and the policy's simulators will "
+            f"render {wanted}, which looks otherwise: better collect with --image-size {wanted}, or import with "
+            f"--regenerate {wanted}",
+            flush=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ def plan(
     mixture = open_mixture(given)
     for metadata in mixture.datasets:
         check_fit(metadata, policy)
+        _compare_pictures(metadata, policy)
     check_augmentation(settings.augmentation, policy.backbone)
     if settings.recompute and isinstance(policy.backbone, BackboneConfig):
         raise InputError(f"recompute: preset {policy.preset} keeps few activations, only OpenVLA can do without them")
@@ -145,14 +160,14 @@ def plan(
         )
     for world in {settings.min_workers or settings.workers, settings.workers}:
         engine_settings(settings, world)
-    start = None if initial is None else check_start(initial, policy)
+    start = None if initial is None else check_start(initial, policy, mixture.statistics)
     check_stages(
-        settings, latent_loop=policy.latent.enabled, valued=start is not None and start.stage in ("ppo", "calibrated")
-    )
+        settings, latent_loop=policy.latent.enabled,
+        valued=start is not None and has_value(start.stage, start.provenance), fresh=start is None,
+    )  # fmt: skip
     identity = {
         **{name: value for name, value in asdict(settings).items() if name not in FREE},
-        "policy": policy.preset, "lora": policy.lora and asdict(policy.lora), "initial": start and start.digest,
-        "demonstrations": _identity(mixture),
+        **_named("policy", to_json(policy)), "initial": start and start.digest, "demonstrations": _identity(mixture),
     }  # fmt: skip
     check_identity(output, identity, resume)
     first = None if initial is None else Path(initial).absolute()
@@ -293,6 +308,13 @@ def _described(mixture: Mixture) -> list[dict[str, Any]]:
         }
         for data, weight in zip(mixture.datasets, weights, strict=True)
     ]  # fmt: skip
+
+
+def _named(name: str, value: Any) -> dict[str, Any]:
+    """The leaves of nested dictionaries, by their dotted names."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: leaf for part, each in value.items() for key, leaf in _named(f"{name}.{part}", each).items()}
 
 
 def _identity(mixture: Mixture) -> list[list[Any]]:

@@ -6,6 +6,7 @@ driver.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from avavla_ray.policy.folder import CheckpointFolder, open_folder
 from avavla_ray.policy.policy import AvaVlaPolicy
 
 
-def check_start(initial: str | Path, policy: PolicyConfig) -> CheckpointFolder:
+def check_start(
+    initial: str | Path, policy: PolicyConfig, demonstrated: Iterable[str]
+) -> CheckpointFolder:  # fmt: skip
     """Whether training of `policy` can start from a checkpoint, whose files are verified. Loads no weights.
 
     Raises:
@@ -30,7 +33,7 @@ def check_start(initial: str | Path, policy: PolicyConfig) -> CheckpointFolder:
     if policy.lora is not None and config.lora is None:
         config = replace(config, lora=policy.lora)
     if _turned(config, policy):
-        _check_turn(initial, config, read_statistics(opened.statistics, FILE_NAME))
+        _check_turn(initial, config, read_statistics(opened.statistics, FILE_NAME), demonstrated)
         config = replace(config, gripper="signed")
     if config != policy:
         raise InputError(f"checkpoint {initial} has another configuration than the policy to train")
@@ -38,12 +41,18 @@ def check_start(initial: str | Path, policy: PolicyConfig) -> CheckpointFolder:
 
 
 def start_policy(
-    config: PolicyConfig, *, seed: int, initial: str | Path | None = None, precision: str = "float32"
+    config: PolicyConfig,
+    *,
+    seed: int,
+    initial: str | Path | None = None,
+    demonstrated: Iterable[str],
+    precision: str = "float32",
 ) -> AvaVlaPolicy:
     """The policy to train, equal on every worker.
 
     Args:
         initial: checkpoint folder that `check_start` accepted; fresh weights when left out.
+        demonstrated: names of the data sets that it learns from.
         precision: see `set_types`.
     """
     torch.manual_seed(seed)
@@ -56,7 +65,7 @@ def start_policy(
 
             adapt(policy, config.lora)
         if _turned(policy.config, config):
-            _turn_gripper(policy)
+            _turn_gripper(policy, demonstrated)
     return set_types(policy, precision)
 
 
@@ -75,7 +84,12 @@ def _turned(start: PolicyConfig, policy: PolicyConfig) -> bool:
     return start.gripper == "open_fraction" and policy.gripper == "signed"
 
 
-def _check_turn(initial: str | Path, config: PolicyConfig, statistics: dict[str, Statistics]) -> None:
+def _check_turn(
+    initial: str | Path, config: PolicyConfig, statistics: dict[str, Statistics], demonstrated: Iterable[str]
+) -> None:  # fmt: skip
+    from avavla_ray.policy.openvla.gripper import closing_of
+
+    closing_of(demonstrated)
     if isinstance(config.backbone, BackboneConfig) or not config.backbone.head_blocks:
         raise InputError(
             f"checkpoint {initial} reads the gripper off no L1 head, which alone can be turned into the "
@@ -89,10 +103,11 @@ def _check_turn(initial: str | Path, config: PolicyConfig, statistics: dict[str,
 
 
 @torch.no_grad()
-def _turn_gripper(policy: AvaVlaPolicy) -> None:
+def _turn_gripper(policy: AvaVlaPolicy, demonstrated: Iterable[str]) -> None:
     """The same openings of the gripper, commanded as the demonstrations do."""
-    from avavla_ray.policy.openvla.gripper import signed_weights
+    from avavla_ray.policy.openvla.gripper import closing_of, signed_weights
 
+    closing = closing_of(demonstrated)
     for name, parameter in policy.backbone.model.named_parameters():
-        parameter.copy_(signed_weights(name, parameter))
+        parameter.copy_(signed_weights(name, parameter, closing))
     policy.config = replace(policy.config, gripper="signed")

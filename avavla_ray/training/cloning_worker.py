@@ -220,8 +220,9 @@ class Worker:
 
     def _begin(self) -> None:
         policy = start_policy(
-            self.what.policy, seed=self.settings.seed, initial=self.what.initial, precision=self.settings.precision
-        )
+            self.what.policy, seed=self.settings.seed, initial=self.what.initial,
+            demonstrated=self.mixture.statistics, precision=self.settings.precision,
+        )  # fmt: skip
         self.position.stage, _ = stage_at(self.settings, 0.0, self.what.policy.latent.enabled)
         self.stage = self._run_stage(policy)
         self.belief = self.stage.policy.initial_belief(len(self.walk.mine), self.stage.engine.device)

@@ -78,7 +78,13 @@ class EngineSettings:
             "train_micro_batch_size_per_gpu": 1,  # bookkeeping only: the caller shapes its batches
             "gradient_accumulation_steps": self.accumulation,
             "gradient_clipping": self.gradient_clip,
-            "torch_autocast": {"enabled": self.precision == "bfloat16", "dtype": "bfloat16"},
+            # No module is "safe" to lower: DeepSpeed would reduce the gradients of every linear layer in bfloat16, and
+            # under ZeRO 3 gather its weights so, those of float32 islands too. Autocast itself is torch's, not touched.
+            "torch_autocast": {
+                "enabled": self.precision == "bfloat16",
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],
+            },
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,  # its own compiles for a minute and needs a C++ compiler

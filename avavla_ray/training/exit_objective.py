@@ -113,7 +113,7 @@ class ExitObjective(nn.Module):
         """Loss, share of exits, accuracy and mean depth (4,) of one decision of every stream; the belief after it."""
         policy = self.policy
         states, act = policy.at_every_depth(inputs, belief, temperature=temperature)
-        logits = policy.gate_logit(states[:, 1:-1])
+        logits = policy.gate_logit(states[:, 1:])[:, :-1]
         exits = ExitGate.score(logits.detach()) > policy.config.latent.exit_threshold
         # The last step ends the loop, and nobody asks the gate there.
         depth = 1 + F.pad(exits, (0, 1), value=True).int().argmax(dim=1)

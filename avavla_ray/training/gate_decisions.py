@@ -18,6 +18,8 @@ from avavla_ray.files import atomic_path, remove_temporaries
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import Simulator
 
+_PURPOSE = 1  # of these draws
+
 
 class Start(NamedTuple):
     """Episode `number` of a task, from a drawn start: the benchmark's fixed ones are left to evaluation."""
@@ -26,8 +28,9 @@ class Start(NamedTuple):
     number: int
 
     def seed(self, run: int) -> int:
-        """Of the simulator's draw, in the run of this seed."""
-        return int(np.random.SeedSequence([run, self.task, self.number]).generate_state(1)[0] >> 1)
+        """Of the simulator's draw, in the run of this seed; never the one of demonstrations with the same numbers, from
+        which the policy was cloned."""
+        return int(np.random.SeedSequence([run, self.task, self.number, _PURPOSE]).generate_state(1)[0] >> 1)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ def runs(kind: str, latent_loop: bool) -> bool:
     return latent_loop or kind not in LOOP_STAGES
 
 
-def check_stages(settings: CloningSettings, *, latent_loop: bool, valued: bool) -> None:
+def check_stages(settings: CloningSettings, *, latent_loop: bool, valued: bool, fresh: bool = False) -> None:
     """Raise InputError when a policy cannot go through the stages in a way that means anything.
 
     Args:
         valued: its value head has been trained, by PPO.
+        fresh: its weights are. If they stay so where it thinks, that is said.
     """
     kinds = [stage.kind for stage in settings.stages]
     if not any(runs(kind, latent_loop) for kind in kinds):
@@ -34,6 +35,12 @@ def check_stages(settings: CloningSettings, *, latent_loop: bool, valued: bool) 
         steps = None if settings.steps is None else settings.steps * stage.share / sum(each.share for each in going)
         if steps is not None and steps < 1:
             raise InputError(f"stage {stage.kind} has {steps:.2g} of {settings.steps} steps: give it a larger share")
+    if latent_loop and fresh and WARM_UP not in kinds:
+        print(
+            f"no stage trains the latent loop ({WARM_UP}), through which the policy will think all the same: evaluate "
+            "it with --thresholds --depths 0, or train the loop from its checkpoint",
+            flush=True,
+        )
     if latent_loop and CALIBRATION in kinds and settings.exit_target == "value" and not valued:
         raise InputError(
             "exit target value: this policy's value head was never trained, start from a checkpoint of PPO or give "

@@ -111,6 +111,32 @@ def test_a_retry_comes_first_on_another_actor_and_a_task_that_two_saw_die_is_qua
     assert sum(episode.task == first.task for episode, _ in handed.records) == 5
 
 
+def test_a_machine_that_goes_with_all_its_actors_quarantines_nothing():
+    handed, watchdog = Handed(), Watchdog((), witnesses=2)
+    queue = queue_of([3] * 4, handed, watchdog=watchdog)
+    queue.actors = 9
+    for actor, (play, _) in enumerate([queue.take(actor) for actor in range(8)]):
+        queue.abort(play, "crash", "the node has died", actor, "gone", shared=True)
+    assert not watchdog.quarantined
+    while (taken := queue.take(8)) is not None:
+        queue.settle(taken[0], "played", None, 8, "there")
+    assert [record for _, record in handed.records] == ["played"] * 12
+
+
+def test_a_task_that_takes_its_actors_with_it_every_time_is_quarantined():
+    handed, watchdog = Handed(), Watchdog((), witnesses=2)
+    queue, deaths = queue_of([9], handed, watchdog=watchdog), 0
+    queue.actors = 2
+    while queue:
+        for actor in (0, 1):
+            if (taken := queue.take(actor)) is not None:
+                queue.abort(taken[0], "crash", "its process died", actor, shared=True)
+                deaths += 1
+    assert list(watchdog.quarantined) == [0]
+    assert deaths < 9 * ATTEMPTS
+    assert len(handed.records) == 9
+
+
 def test_nothing_more_is_begun_once_enough_is_known():
     handed = Handed(enough=1)
     queue = queue_of([4], handed)

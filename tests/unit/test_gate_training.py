@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from avavla_ray.demonstrations.collection import Attempt
 from avavla_ray.errors import InputError
 from avavla_ray.training.gate_decisions import DecisionFolder, PlayedEpisode, Start
 from avavla_ray.training.gate_training import (
@@ -152,6 +153,8 @@ def test_starts_are_drawn_apart():
     starts = [Start(task, number) for task in range(10) for number in range(50)]
     seeds = {start.seed(run) for start in starts for run in (0, 1)}
     assert len(seeds) == 2 * len(starts)
+    cloned = {Attempt(*start).seed(run) for start in starts for run in (0, 1)}
+    assert not seeds & cloned
     assert Start(3, 4).seed(0) == Start(3, 4).seed(0)
 
 

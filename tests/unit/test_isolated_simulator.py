@@ -272,7 +272,7 @@ def test_the_process_that_simulators_are_forked_from_may_die_too() -> None:
     for simulator in simulators:
         with pytest.raises(SimulatorFailure, match="forked from died") as caught:
             simulator.reset(0)
-        assert caught.value.kind == "crash"
+        assert (caught.value.kind, caught.value.shared) == ("crash", True)
         assert simulator.reset(0).instruction == "wait"
     for simulator in simulators:
         simulator.close()

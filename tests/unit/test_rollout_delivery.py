@@ -81,15 +81,20 @@ def test_what_is_played_depends_neither_on_buffers_nor_on_the_size_of_fragments(
 @pytest.mark.parametrize("buffers", [1, 2])
 def test_a_runner_that_holds_hands_in_what_has_ended_and_goes_on_as_if_it_had_not(buffers: int) -> None:
     expected = by_episode(lockstep(make_rollout(), 20)[0])
-    rollout, fragments, ended_on_hold = make_rollout(buffers=buffers), [], 0
+    rollout, fragments, ended_on_hold, cut_on_hold = make_rollout(buffers=buffers), [], 0, 0
     while sum(map(len, fragments)) < 60:
         fragments += rollout.deliver(order(2))[0]
         more, report = rollout.deliver(replace(order(2), hold=True))
+        # With their rows, whether they succeeded or their time was up.
+        told = {name for fragment in more for name in fragment.episode_ids if fragment.finished}
+        assert {episode.episode_id for episode in report.finished} <= told
+        cut_on_hold += sum(int(fragment.truncated.sum()) for fragment in more)
         assert not any(slot.flying == CHUNK for slot in rollout._slots)
         ended_on_hold += len(report.finished)
         assert rollout.deliver(replace(order(2), hold=True))[1].finished == [], "they are told once"
         fragments += more
     assert ended_on_hold > 0
+    assert cut_on_hold > 0
     for name, rows in by_episode(fragments).items():
         for field, values in rows.items():
             known = expected[name][field][: len(values)] if name in expected else values
@@ -262,6 +267,37 @@ def test_a_group_is_one_start_played_so_often_and_comes_whole(synchronous: bool)
     names = [episode.episode_id for episode in reported]
     assert len(names) == len(set(names)) >= 36
     assert decisions == sum(map(len, groups))
+
+
+def test_in_every_synchronous_round_all_simulators_play() -> None:
+    rollout = make_rollout(group_size=4)
+    for _ in range(4):
+        rollout.deliver(order(1, lockstep=True))
+        assert all(slot.asked for slot in rollout._slots)
+
+
+class Mortal(PointSimulator):
+    """What all of them were forked from dies, so many of their chunks long."""
+
+    deaths = 0
+
+    def run_chunk(self, actions, *, record=False):
+        if Mortal.deaths:
+            Mortal.deaths -= 1
+            raise SimulatorFailure("the process that simulators are forked from died", "crash", shared=True)
+        return super().run_chunk(actions, record=record)
+
+
+def test_simulators_that_go_down_together_put_no_task_into_quarantine(monkeypatch) -> None:
+    rollout = make_rollout(Mortal)
+    lockstep(rollout, 2)
+    monkeypatch.setattr(Mortal, "deaths", 8)  # two of every simulator
+    _, report = lockstep(rollout, 4)
+    assert report.failures == {"crash": 8}
+    assert report.decisions > 0
+    assert not report.quarantined
+    monkeypatch.setattr(Mortal, "deaths", 10**6)
+    assert "forked from died" in str(lockstep(rollout, 20)[1].failure), "it does not go on like that for ever"
 
 
 def test_an_aborted_episode_leaves_its_group_smaller_and_one_alone_is_dropped() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 
@@ -49,6 +50,23 @@ def test_a_sick_machine_alone_quarantines_nothing() -> None:
     assert not watchdog.saw(death(0), runner=8)
     assert watchdog.saw(death(1), runner=8)
     assert watchdog.playable() == (0,)
+
+
+def test_where_there_are_several_machines_two_of_them_have_to_have_seen_it() -> None:
+    watchdog = Watchdog((0, 1), witnesses=2)
+    watchdog.saw(Outcome(1), runner=3, machine="well")
+    assert not any(watchdog.saw(death(0), runner, "sick") for runner in (0, 1, 2) for _ in range(3))
+    assert watchdog.playable() == (0, 1)
+    assert watchdog.saw(death(0), 3, "well")
+    assert watchdog.playable() == (1,)
+
+
+def test_what_goes_down_with_others_is_counted_and_held_against_no_task() -> None:
+    watchdog = Watchdog((0,))
+    shared = replace(death(0), shared=True)
+    assert not any(watchdog.saw(shared) for _ in range(10))
+    assert watchdog.playable() == (0,)
+    assert watchdog.deaths == {"crash": 10}
 
 
 def test_what_others_have_left_out_is_left_out_too() -> None:

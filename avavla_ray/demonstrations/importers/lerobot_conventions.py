@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from avavla_ray.demonstrations.lerobot_layout import closing_command
+from avavla_ray.dimensions import closing_command
 from avavla_ray.errors import InputError
 from avavla_ray.simulators.registry import LIBERO_SUITES, SUITES, suite_spec
 

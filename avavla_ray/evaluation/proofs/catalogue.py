@@ -18,6 +18,7 @@ from avavla_ray.evaluation.proofs.targets import (
     SuccessBetween,
     SuccessInside,
 )
+from avavla_ray.policy.checkpoint import VALUED
 
 NOISE = 0.2  # of the expert's motions, in all demonstrations
 DEPTH = 5  # latent steps that are evaluated at a fixed depth
@@ -35,7 +36,6 @@ CRITIC_RECIPE, CRITIC_WORDS = "libero", ("--updates", 25, "--policy-lr", 1e-5, "
 CALIBRATION_WORDS = ("--episodes", 10, "--delta", 0.02)
 # Settings are chosen on the first initial states, and confirmed on as many others.
 SWEEP_WORDS = ("--episodes", 10, "--recommend", "adaptive")
-VALUED = ("ppo", "calibrated")  # stages of checkpoints with a value head
 
 MEMORY_DEMOS = 1000  # each has four decisions: of a hundred they are learned by heart, and no block is remembered
 MEMORY_RECIPE = "tabletop"

@@ -30,7 +30,7 @@ from avavla_ray.policy.config_json import to_json
 from avavla_ray.policy.folder import AGAIN, SHARD_BYTES, SOURCE, UNUSED, CheckpointFolder, open_folder, write_folder
 from avavla_ray.policy.openvla import source as published
 from avavla_ray.policy.openvla.config import OpenVlaConfig
-from avavla_ray.policy.openvla.gripper import open_fraction_statistics, open_fraction_weights
+from avavla_ray.policy.openvla.gripper import closing_of, open_fraction_statistics, open_fraction_weights
 from avavla_ray.policy.openvla.heads import L1Head, ProprioProjector
 from avavla_ray.policy.openvla.key_map import Entry, component_entries, model_entries, unused_shapes
 from avavla_ray.policy.openvla.layout import Layout, recorded_layout
@@ -240,13 +240,14 @@ def export_checkpoint(
     """
     weights, kept, config, layout, signed, _ = open_exportable(folder, origin)
     statistics = read_statistics(weights.statistics, str(weights.path / STATISTICS))
+    closing = closing_of(statistics) if signed else 1
     if signed:
         statistics = open_fraction_statistics(statistics)
 
     def restored(entry: Entry) -> Tensor:
         def read(name: str) -> Tensor:
             tensor = weights.read(MODEL + name)
-            return open_fraction_weights(name, tensor) if signed else tensor
+            return open_fraction_weights(name, tensor, closing) if signed else tensor
 
         return entry.restore(read)
 

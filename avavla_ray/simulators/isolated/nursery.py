@@ -80,7 +80,9 @@ class Nursery:
                 answer = self._control.recv(MESSAGE)
             except TimeoutError as error:
                 self.stop(at_once=True)
-                raise SimulatorFailure(f"no process to simulate in within {timeout_s:.0f} s", "hang") from error
+                raise SimulatorFailure(
+                    f"no process to simulate in within {timeout_s:.0f} s", "hang", shared=True
+                ) from error
             except OSError:
                 answer = b""
             except BaseException:
@@ -88,7 +90,9 @@ class Nursery:
                 raise
             if not answer:
                 self.stop(at_once=True)
-                raise SimulatorFailure("the process that simulators are forked from died, and they with it", "crash")
+                raise SimulatorFailure(
+                    "the process that simulators are forked from died, and they with it", "crash", shared=True
+                )
         return pickle.loads(answer)
 
     @property
