@@ -44,6 +44,15 @@ def test_bfloat16_computes_in_it_and_keeps_weights_and_beliefs_in_float32(tmp_pa
     assert exact[-2] < 0.8 * exact[0]
 
 
+@pytest.mark.timeout(120)
+def test_what_computes_in_float32_is_also_gathered_and_reduced_in_it(tmp_path):
+    run_ranks(engine_ranks.work_islands, (2, free_port(), str(tmp_path)), 2)
+    for stage in (2, 3):
+        exact, found = (torch.load(tmp_path / f"{name}-{stage}.pt") for name in ("float32", "bfloat16"))
+        for key, value in exact.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-7, msg=f"stage {stage} {key}")
+
+
 def test_parameters_must_be_accounted_for():
     module = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="bias requires a gradient but is in no group"):

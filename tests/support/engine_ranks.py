@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avavla_ray.policy.config import preset
+from avavla_ray.policy.float32 import float32_island
 from avavla_ray.policy.policy import AvaVlaPolicy
 from avavla_ray.training.engine import (
     EngineSettings,
@@ -43,12 +44,21 @@ class Regression(nn.Module):
         return [{"params": [self.policy[0].weight], "lr": 0.0}, {"params": late, "lr": 0.0}]
 
 
-def build(stage: int):
+class Island(Regression):
+    """Computes in float32 whatever the engine does."""
+
+    @float32_island
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def build(stage: int, objective: Regression | None = None, precision: str = "float32"):
     torch.manual_seed(0)
-    objective = Regression()
+    objective = objective or Regression()
+    settings = EngineSettings(zero_stage=stage, gradient_clip=0.5, precision=precision)
     torch.use_deterministic_algorithms(True)  # memory that nobody wrote to is NaN
     try:
-        return initialise_engine(objective, objective.groups(), EngineSettings(zero_stage=stage, gradient_clip=0.5))
+        return initialise_engine(objective, objective.groups(), settings)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -94,6 +104,24 @@ def work(rank: int, world: int, stages: tuple[int, ...], port: int, folder: str)
             assert torch.equal(value, resumed[name]), (stage, name)
         if rank == 0:
             torch.save(everywhere, Path(folder) / f"weights-{world}-{stage}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def work_islands(rank: int, world: int, port: int, folder: str) -> None:
+    """Train an island in both precisions; the first rank keeps the weights."""
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+    for stage in (2, 3):
+        for precision in ("float32", "bfloat16"):
+            torch.manual_seed(0)
+            engine = build(stage, Island(), precision)
+            fit(engine, batches(rank, world))
+            weights = full_state(engine)
+            engine.destroy()
+            if rank == 0:
+                torch.save(weights, Path(folder) / f"{precision}-{stage}.pt")
     torch.distributed.destroy_process_group()
 
 
