@@ -15,6 +15,7 @@ import pytest
 import ray
 
 from actors.async_ppo_config import AsyncPPOConfig
+from actors.fragment_queue import Lot
 from actors.metrics import flat
 from actors.report import Report
 from actors.rollout import Rollout
@@ -139,7 +140,7 @@ def test_ppo_goes_on_beside_a_task_that_kills_until_none_is_left(ray_cluster: di
 
         # What one runner alone has died of and left out is not left out by all.
         sick = Report(0, outcomes=[Outcome(0, "crash", "its machine is sick")] * 5, quarantined={0: "sick"})
-        algorithm._watch(1, sick)
+        algorithm._watch(Lot(None, sick, runner=1, node=ray.get_runtime_context().get_node_id()))
         assert list(algorithm.watchdog.quarantined) == [1]
 
         # The death of a runner is the death of its simulators' processes.
