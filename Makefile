@@ -17,7 +17,7 @@ test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not alone and not long" --numprocesses auto --maxprocesses 4 --dist loadfile
 	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest tests/integration -m "not alone and not long" \
 		--numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
-	$(BIN)/python -m pytest -m "alone and not long"
+	$(BIN)/python -m pytest -m "alone and not long" $$(grep -rl --include="test_*.py" mark.alone tests)
 
 # What takes minutes of a core, most of it being killed again and again, one after the other: half an hour more.
 test-long: setup

@@ -166,7 +166,7 @@ def test_the_contact_sheet_shows_the_tasks_in_colour(tmp_path: Path) -> None:
         ("libero_spatial", (0, 4)),
         ("libero_goal", (9,)),
         ("libero_10", (3, 4, 9)),
-        ("libero_90", (40, 62, 83, 88)),
+        pytest.param("libero_90", (40, 62, 83, 88), marks=pytest.mark.long),
     ],
 )
 def test_objects_come_to_rest_where_the_originals_do(suite: str, tasks: tuple[int, ...], real_assets: Path) -> None:

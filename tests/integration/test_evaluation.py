@@ -62,7 +62,7 @@ def test_a_killed_process_is_replaced_and_no_episode_is_lost_or_doubled(ray_clus
     assert all(record.error is None for record in played)
 
 
-@pytest.mark.parametrize("isolate", [True, False])
+@pytest.mark.parametrize("isolate", [pytest.param(True, marks=pytest.mark.long), False])
 def test_a_death_in_the_first_construction_ends_nothing(ray_cluster, agent, tmp_path, isolate):
     factory = functools.partial(dies_when_first_made, tmp_path / "mark")
     described, records, _ = play(agent, 1, factory, [Episode(SETTINGS[1], 0, 0)], isolate)

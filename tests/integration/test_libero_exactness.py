@@ -12,7 +12,7 @@ from avavla_ray.simulators.base import SimulatorConfig
 from avavla_ray.simulators.libero.adapter import LiberoSimulator, axis_angle
 from avavla_ray.simulators.libero.installation import prepare
 from avavla_ray.simulators.libero.sampling import SamplingClock
-from tests.support.libero_scenes import ASSETS, psnr, random_actions, stock_episode
+from tests.support.libero_scenes import psnr, random_actions, stock_episode
 
 pytestmark = pytest.mark.libero
 
@@ -37,8 +37,15 @@ def make() -> Iterator[Make]:
 
 
 # The other scene rests on contacts that remember the solver's last answer; it shows a wrong warm start.
-@pytest.mark.parametrize(("suite", "task"), [(SUITE, TASK), ("libero_object", 0)])
-@pytest.mark.parametrize("assets", ASSETS)
+@pytest.mark.parametrize(
+    ("assets", "suite", "task"),
+    [
+        ("bundled", SUITE, TASK),
+        ("official", "libero_object", 0),
+        pytest.param("official", SUITE, TASK, marks=pytest.mark.long),
+        pytest.param("bundled", "libero_object", 0, marks=pytest.mark.long),
+    ],
+)
 def test_states_are_stock_over_100_random_steps(
     make: Make, assets: str, suite: str, task: int, request: pytest.FixtureRequest
 ) -> None:

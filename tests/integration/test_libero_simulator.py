@@ -278,6 +278,7 @@ def test_a_task_that_is_kept_returns_at_once_and_repeats(simulator: LiberoSimula
     assert [task.index for task in simulator._kept] == [*range(2, KEPT_TASKS), 0, KEPT_TASKS]
 
 
+@pytest.mark.long
 def test_environments_that_are_not_kept_are_freed_with_renderer_and_handles() -> None:
     simulator = LiberoSimulator(CONFIG)
     simulator.reset(0)

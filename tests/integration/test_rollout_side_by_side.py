@@ -59,7 +59,7 @@ def test_a_slow_start_holds_up_its_own_buffer_only() -> None:
         rollout.close()
 
 
-@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("hold", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_simulator_that_hangs_is_found_while_another_buffer_keeps_the_runner_busy(hold: bool) -> None:
     make = functools.partial(IsolatedSimulator, make_slow, limits=Limits(silence_s=3.0))
     rollout = point_rollout(stirred_policy(tiny()).eval(), make, simulators=3, buffers=2)
@@ -79,7 +79,7 @@ def test_a_simulator_that_hangs_is_found_while_another_buffer_keeps_the_runner_b
         rollout.close()
 
 
-@pytest.mark.parametrize("buffers", [1, 2])
+@pytest.mark.parametrize("buffers", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_a_simulator_that_hangs_keeps_nobody_waiting_and_is_replaced(buffers: int, capfd) -> None:
     make = functools.partial(IsolatedSimulator, make_point_simulator, limits=Limits(silence_s=5.0))
     rollout = point_rollout(stirred_policy(tiny()).eval(), make, simulators=4, buffers=buffers)

@@ -76,7 +76,9 @@ def fit(engine, data: list[Tensor]) -> None:
         engine.step()
 
 
-def work(rank: int, world: int, stages: tuple[int, ...], port: int, folder: str) -> None:
+def work(
+    rank: int, world: int, stages: tuple[int, ...], islands: tuple[int, ...], port: int, folder: str
+) -> None:  # fmt: skip
     """Train half-way, save, train on; load into a fresh engine, train on too: both must end alike."""
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
@@ -104,16 +106,13 @@ def work(rank: int, world: int, stages: tuple[int, ...], port: int, folder: str)
             assert torch.equal(value, resumed[name]), (stage, name)
         if rank == 0:
             torch.save(everywhere, Path(folder) / f"weights-{world}-{stage}.pt")
+    train_islands(rank, world, islands, folder)
     torch.distributed.destroy_process_group()
 
 
-def work_islands(rank: int, world: int, port: int, folder: str) -> None:
+def train_islands(rank: int, world: int, stages: tuple[int, ...], folder: str) -> None:
     """Train an island in both precisions; the first rank keeps the weights."""
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
-    )
-    torch.set_num_threads(1)
-    for stage in (2, 3):
+    for stage in stages:
         for precision in ("float32", "bfloat16"):
             torch.manual_seed(0)
             engine = build(stage, Island(), precision)
@@ -121,8 +120,7 @@ def work_islands(rank: int, world: int, port: int, folder: str) -> None:
             weights = full_state(engine)
             engine.destroy()
             if rank == 0:
-                torch.save(weights, Path(folder) / f"{precision}-{stage}.pt")
-    torch.distributed.destroy_process_group()
+                torch.save(weights, Path(folder) / f"island-{precision}-{stage}.pt")
 
 
 def clone_in(precision: str) -> list[float]:
