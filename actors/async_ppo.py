@@ -226,6 +226,7 @@ class AsyncPPO(Algorithm):
 
     def _watch(self, lot: Lot) -> None:
         """Quarantine what kills simulators wherever it is played."""
+        self.watchdog.among(self.env_runner_group.seats)
         new = [seen.task for seen in lot.report.outcomes if self.watchdog.saw(seen, lot.runner, lot.node)]
         for task in new:
             print(f"{self.watchdog.quarantined[task]}; no runner plays it any more", flush=True)

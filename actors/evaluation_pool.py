@@ -104,7 +104,7 @@ class EvaluationPool:
         times in all, by another actor where there is one; then it is handed to `finished` with its error. A task that
         kills one simulator after the other, of two actors if there are two, and on two machines if they are on several,
         is quarantined: what is left of it, in later calls too, is handed over so without being played. What goes down
-        with its actor counts there only when it has done so in every attempt. An actor prefers what is of the task that
+        with its actor counts there only at its last attempt. An actor prefers what is of the task that
         it has loaded.
 
         Args:
@@ -194,6 +194,7 @@ class EvaluationPool:
         self._nodes[number] = self._actors[number].node.remote()
         self._ready[number] = self._actors[number].provenance.remote()
         self._loaded.pop(number, None)
+        self._watchdog.among(set(range(len(self._actors))) - {number})
 
     def _machine(self, number: int) -> str:
         """Empty for an actor that has never said where it is."""

@@ -102,8 +102,7 @@ class EvaluationQueue:
         quarantined.
 
         Args:
-            shared: others may have gone with it, as a machine's do. The task is to blame only for what dies so in every
-                attempt.
+            shared: others may have gone with it, as a machine's do. The task is blamed only at the last attempt.
         """
         self._attempts[play] += 1
         shared = shared and self._attempts[play] < ATTEMPTS

@@ -68,7 +68,7 @@ def check_trainable(policy: PolicyConfig, checkpoint: str | Path, settings: PPOS
     if settings.train_actions and not isinstance(policy.backbone, BackboneConfig) and not policy.backbone.head_blocks:
         raise InputError(
             f"{checkpoint} reads its actions off the vocabulary, which has no gradient for chunks: import it with "
-            "--parallel, or leave train actions off"
+            "--parallel, or train latent steps alone: --recipe paper"
         )
 
 

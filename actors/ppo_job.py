@@ -61,19 +61,19 @@ class Settings:
     """Runners wait while so many decisions wait to be learned from; two updates' worth when left out."""
     delay_updates: int | None = None
     """Learn from experience so many updates late, for studies of what its age costs; at most --max-lag."""
-    train_actions: bool = False
+    train_actions: bool | None = None
     """Draw the executed chunks too, and learn from how they did."""
     action_std: float | None = None
     """Deviation of that draw, in normalised units."""
-    learn_action_std: bool = False
+    learn_action_std: bool | None = None
     """It is a parameter that learns."""
-    exit_actions: bool = False
+    exit_actions: bool | None = None
     """When to stop thinking is drawn and learned from the reward, instead of decided by the threshold."""
     compute_cost: float | None = None
     """Of a latent step, in the reward."""
     group_size: int | None = None
     """So many episodes from each start, compared with each other (GRPO): no critic."""
-    curriculum: bool = False
+    curriculum: bool | None = None
     """Play the tasks more often that sometimes succeed and sometimes fail."""
     demonstration_weight: float | None = None
     """Weight of the cloning loss on --demos at the start."""
@@ -143,10 +143,8 @@ class Settings:
 
 CHOICES = ("update_decisions", "minibatch_decisions", "epochs", "policy_lr", "critic_lr", "gate_lr", "decay_updates",
            "target_kl", "gamma", "gae_lambda", "value_clip", "normalise", "correction", "max_lag", "action_std",
-           "compute_cost", "group_size", "demonstration_weight", "imitation_weight", "train_gate",
-           "isolate")  # fmt: skip
-# Flags that a recipe may set, too: only True is a choice.
-SWITCHES = ("train_actions", "learn_action_std", "exit_actions", "curriculum")
+           "compute_cost", "group_size", "demonstration_weight", "imitation_weight", "train_gate", "train_actions",
+           "learn_action_std", "exit_actions", "curriculum", "isolate")  # fmt: skip
 # May change from one --resume to the next.
 OPEN_ENDED = (
     "env_steps", "minutes", "updates", "save_minutes", "num_runners", "min_runners", "buffers", "placement",
@@ -238,8 +236,7 @@ def choose(settings: Settings) -> PPOSettings:
     """The recipe with what the command line changes."""
     from actors.settings import recipe
 
-    chosen = {name: getattr(settings, name) for name in CHOICES}
-    return recipe(settings.recipe, **chosen, **{name: getattr(settings, name) or None for name in SWITCHES})
+    return recipe(settings.recipe, **{name: getattr(settings, name) for name in CHOICES})
 
 
 def check(settings: Settings, ppo: PPOSettings) -> None:
@@ -347,6 +344,7 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
     import collect_demos  # jobs/collect_demos.py, beside the job that runs
 
     from actors import cloning_job
+    from avavla_ray.policy.config import preset
     from avavla_ray.simulators.registry import CHAINS
     from avavla_ray.storage.sharing import recover, shared
 
@@ -364,7 +362,8 @@ def clone_first(settings: Settings, uri: str, calvin: bool) -> tuple[Path, str]:
             collect_demos.Settings(
                 suite=settings.suite.removesuffix(CHAINS), tasks=() if chains else settings.tasks,
                 episodes=settings.cloning_episodes, assets=settings.assets, render=settings.render, output=Path(demos),
-                seed=settings.seed, num_runners=settings.num_runners,
+                image_size=preset(settings.preset).backbone.camera_size, seed=settings.seed,
+                num_runners=settings.num_runners,
             )
         )  # fmt: skip
         cloning_job.run(

@@ -159,7 +159,7 @@ class PPOSettings:
         if self.learn_action_std and not self.train_actions:
             raise InputError("learn action std goes with train actions: give both")
         if self.imitation_weight and not self.train_actions:
-            raise InputError("imitation weight goes with train actions: give both")
+            raise InputError("imitation weight goes with train actions: give both, or imitation weight 0")
         for name in ("compute_cost", "clip", "imitation_weight", "warm_up_updates", "decay_updates"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name.replace('_', ' ')} {getattr(self, name)} is negative: give 0 or more")

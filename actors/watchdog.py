@@ -3,13 +3,14 @@
 A runner asks its own watchdog, so that it stops at once. The driver feeds one with what all runners report, and hands
 its list to all of them, so that a bad task does not cost every runner its three deaths; since a sick machine kills the
 simulators of every task, what dies on a single runner, or on a single one of several machines, is left out there and
-nowhere else. What takes several simulators with it, as the loss of a machine does, is held against no task.
+nowhere else. What takes several simulators with it, as the loss of a machine does, is held against no task
+(by an evaluation only if it ends the last attempt at an episode).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from avavla_ray.simulators.base import SimulatorFailure
@@ -65,7 +66,8 @@ class Watchdog:
 
     def saw(self, outcome: Outcome, runner: int = 0, machine: str = "") -> bool:
         """Take note of what happened on a runner; whether this outcome puts its task into quarantine."""
-        self._machines[runner] = machine
+        if machine:
+            self._machines[runner] = machine
         if outcome.kind is None:
             self._in_a_row.pop(outcome.task, None)
             return False
@@ -75,7 +77,7 @@ class Watchdog:
         seen = self._in_a_row.setdefault(outcome.task, [])
         seen.append((runner, machine))
         several = len(set(self._machines.values())) > 1
-        witnesses = {place if several else who for who, place in seen}
+        witnesses = {place if several and place else who for who, place in seen}
         if outcome.task in self.quarantined or len(seen) < self._limit or len(witnesses) < self._witnesses:
             return False
         self.quarantined[outcome.task] = (
@@ -83,6 +85,10 @@ class Watchdog:
             f"the last time because {outcome.reason}"
         )
         return True
+
+    def among(self, runners: Collection[int]) -> None:
+        """Forget where all others were: they are gone, and who comes in their place may be elsewhere."""
+        self._machines = {runner: machine for runner, machine in self._machines.items() if runner in runners}
 
     def adopt(self, quarantined: Mapping[int, str]) -> list[str]:
         """Leave out what somebody else has quarantined; why, for those that are new here."""

@@ -6,9 +6,9 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_type_hints
 
 from avavla_ray.errors import InputError
 
@@ -44,7 +44,7 @@ def run_job(
 
     job = Path(sys.argv[0]).stem
     try:
-        words = with_default_output(sys.argv[1:], job, settings_type, os.environ)
+        words = with_default_output(switch_values(sys.argv[1:], settings_type), job, settings_type, os.environ)
         about = description or (sys.modules["__main__"].__doc__ or "").strip()
         if any("://" in word for word in words):
             tyro.cli(settings_type, description=about, args=words)  # what is wrong is said before stores are asked
@@ -61,6 +61,21 @@ def run_job(
         raise SystemExit(1) from None
     sys.stdout.flush()
     raise SystemExit(0)
+
+
+def switch_values(words: Sequence[str], settings_type: type) -> list[str]:
+    """The same command line, in which --x and --no-x give a value to switches that may be left to something else: tyro
+    has these forms for switches that are on or off only."""
+    switches = {name for name, kind in get_type_hints(settings_type).items() if kind == bool | None}
+    named = {f"--{'no-' * off}{name}".replace("_", "-"): (name, off) for name in switches for off in (False, True)}
+    found: list[str] = []
+    for place, word in enumerate(words):
+        name, off = named.get(word.replace("_", "-"), ("", False))
+        if not name or (not off and words[place + 1 : place + 2] in (["True"], ["False"], ["None"])):
+            found.append(word)
+        else:
+            found += [f"--{name}".replace("_", "-"), str(not off)]
+    return found
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ def main(settings: Settings) -> None:
     identity = {
         "checkpoint": checkpoint.digest, "statistics": statistics.name, "suite": settings.suite, **data,
         "tasks": settings.tasks, "render": settings.render, "max_steps": settings.max_steps,
-        "exit_threshold": settings.exit_threshold, "seed": settings.seed,
+        "exit_threshold": settings.exit_threshold, "seed": settings.seed, "starts": "not those of demonstrations",
     }  # fmt: skip
     recipe = {**asdict(training), "post": settings.post, "episodes": settings.episodes}
     check_output(settings.output, identity, settings.resume)

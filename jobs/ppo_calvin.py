@@ -20,7 +20,7 @@ class Settings(ppo_job.Settings):
 
     suite: str = "calvin_d_chains"
     """calvin_a to calvin_d, each with _chains for chains, whose tasks 0 to 4 are their lengths 1 to 5."""
-    curriculum: bool = True
+    curriculum: bool | None = True
     """Play the tasks more often that sometimes succeed and sometimes fail."""
 
 

@@ -61,6 +61,11 @@ def space(names: Sequence[str], scheduler: str) -> dict[str, Any]:
     return {name: every[name] for name in names}
 
 
+def in_use(settings: PPOSettings) -> tuple[str, ...]:
+    """The parameters that these settings do not switch off."""
+    return tuple(name for name in domains() if getattr(settings, name))
+
+
 def defaults(names: Sequence[str], settings: PPOSettings) -> dict[str, Any]:
     """The point of the space that training has without a sweep: the first trial."""
     return {name: getattr(settings, name) for name in names}

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import tyro
 
+from avavla_ray.command_line import switch_values
+
 ROOT = Path(__file__).resolve().parents[2]
 RAYJOB = ROOT / "cluster/kuberay/job/rayjob.yaml"
 COMMAND = re.compile(r"python (?:/opt/avavla/)?jobs/(\w+)\.py\b([^\n`]*)")
@@ -48,7 +50,9 @@ def complaint(job: str, words: str) -> str | None:
     given = re.split(r" [|&;>] ?| && ", words)[0]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            tyro.cli(settings_of(job), args=[word for word in shlex.split(given, comments=True) if word != "..."])
+            settings = settings_of(job)
+            words = [word for word in shlex.split(given, comments=True) if word != "..."]
+            tyro.cli(settings, args=switch_values(words, settings))
         except SystemExit:
             return said.getvalue()
     return None

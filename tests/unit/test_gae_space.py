@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 from actors.settings import PPOSettings, recipe, save_recipe
 from actors.sweep_gae import last_rows, trials_table
 from avavla_ray.errors import InputError
-from tune_spaces.gae import LADDERS, METRIC, TIME, defaults, domains, scheduler, space
+from tune_spaces.gae import LADDERS, METRIC, TIME, defaults, domains, in_use, scheduler, space
 
 NAMES = tuple(domains())
 
@@ -35,6 +35,11 @@ def test_pbt_steps_along_ladders_that_hold_the_papers_values():
     for _ in range(200):
         point, _ = pbt._get_new_config(None, SimpleNamespace(config=point))
         assert all(point[name] in LADDERS[name] for name in NAMES)
+
+
+def test_what_a_recipe_switches_off_is_not_swept_unasked():
+    assert in_use(PPOSettings()) == NAMES
+    assert set(NAMES) - set(in_use(recipe("libero"))) == {"lambda_entropy", "lambda_delta"}
 
 
 def test_what_can_not_be_swept_is_refused():

@@ -19,6 +19,7 @@ from ray.autoscaler._private.kuberay.utils import parse_quantity
 
 from actors.ppo_job import Settings
 from actors.termination import check_source
+from avavla_ray.command_line import switch_values
 from avavla_ray.machines import LEARNERS_ON, SIMULATORS_ON, for_learners, for_simulators
 from tests.support.kubernetes_files import ENVIRONMENT, FOLDER, ROOT, groups, load, ray_cluster, ray_job, services
 
@@ -135,7 +136,7 @@ def settings() -> Settings:
     assert python == "python"
     assert (ROOT / Path(script).relative_to("/opt/avavla")).is_file()
     assert Path(script).name == "ppo_libero.py"
-    return tyro.cli(Settings, args=options)
+    return tyro.cli(Settings, args=switch_values(options, Settings))
 
 
 def test_an_attempt_that_follows_a_failed_one_goes_on_with_its_run() -> None:

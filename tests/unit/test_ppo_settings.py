@@ -5,14 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tyro
 
 from actors import ppo_job
 from actors.async_ppo_config import AsyncPPOConfig
 from actors.learner_group import check_trainable
 from actors.settings import RECIPES, PPOSettings, recipe
+from avavla_ray.command_line import switch_values
 from avavla_ray.errors import InputError
 from avavla_ray.policy.config import preset
 from tests.support.policies import tiny
+
+
+def test_switches_of_a_recipe_can_be_switched_off_from_the_command_line() -> None:
+    words = switch_values(
+        ["--no-train-actions", "--curriculum", "False", "--exit-actions", "--imitation-weight", "0", "--train_gate",
+         "--output", "x", "--no-isolate"],
+        ppo_job.Settings,
+    )  # fmt: skip
+    settings = tyro.cli(ppo_job.Settings, args=words)
+    assert (settings.train_actions, settings.curriculum, settings.exit_actions) == (False, False, True)
+    assert (settings.train_gate, settings.isolate, settings.learn_action_std) == (True, False, None)
+    chosen = ppo_job.choose(replace(settings, exit_actions=None))
+    assert (chosen.train_actions, chosen.curriculum, chosen.train_gate) == (False, False, True)
+    assert ppo_job.choose(ppo_job.Settings()).curriculum, "the recipe's own"
 
 
 def test_the_defaults_are_the_papers_recipe() -> None:

@@ -12,6 +12,7 @@ import tyro
 from actors.ppo_job import Settings as PPOJob
 from actors.ppo_job import choose, configure
 from actors.settings import PPOSettings, save_recipe
+from avavla_ray.command_line import switch_values
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.ppo_study import BASE, LAGS, PANELS, Way, chosen, lines, ways
 from avavla_ray.policy.checkpoint import save_checkpoint
@@ -61,7 +62,7 @@ def test_the_ppo_job_takes_the_flags_of_every_variant(base: Way, actions: dict[s
     save_recipe(own, without, base="some")
     for name, way in ways(base).items():
         words = way.flags(64, "runs/demos", more)
-        job = tyro.cli(PPOJob, args=[str(word) for word in ["--recipe", own, *words]])
+        job = tyro.cli(PPOJob, args=switch_values([str(word) for word in ["--recipe", own, *words]], PPOJob))
         ppo = choose(job)
         config = configure(job, ppo, SimulatorConfig(suite="tabletop"), demos=job.demos)
         config.validate()

@@ -61,6 +61,14 @@ def test_where_there_are_several_machines_two_of_them_have_to_have_seen_it() -> 
     assert watchdog.playable() == (1,)
 
 
+def test_machines_that_are_gone_or_not_known_yet_are_no_witnesses() -> None:
+    watchdog = Watchdog((0, 1), witnesses=2)
+    watchdog.saw(Outcome(1), runner=3, machine="gone")
+    watchdog.saw(replace(death(1), shared=True), runner=2)  # it never said where it was
+    watchdog.among((0, 1))
+    assert [watchdog.saw(death(0), runner, "there") for runner in (0, 0, 1)] == [False, False, True]
+
+
 def test_what_goes_down_with_others_is_counted_and_held_against_no_task() -> None:
     watchdog = Watchdog((0,))
     shared = replace(death(0), shared=True)

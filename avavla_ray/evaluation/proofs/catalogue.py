@@ -40,6 +40,7 @@ SWEEP_WORDS = ("--episodes", 10, "--recommend", "adaptive")
 MEMORY_DEMOS = 1000  # each has four decisions: of a hundred they are learned by heart, and no block is remembered
 MEMORY_RECIPE = "tabletop"
 # Noise on what the arm feels: it would tell one episode from another, and the lamp would never be looked at.
+MEMORY_PICTURES = ("--image-size", 32)  # as that preset sees them
 MEMORY_WORDS = ("--preset", "tabletop", "--steps", 2000, "--decisions", 4, "--streams", 32, "--proprio-noise", 0.2)
 
 # So few steps that success is not yet near 1, where all policies are alike.
@@ -161,14 +162,15 @@ def _early_exit(options: Options) -> Proof:
 
 
 def _belief(
-    name: str, suite: str, about: str, demonstrations: int, recipe: str, words: Sequence[Word]
+    name: str, suite: str, about: str, demonstrations: int, recipe: str, words: Sequence[Word],
+    pictures: Sequence[Word] = (),
 ) -> Callable[[Options], Proof]:  # fmt: skip
     def make(options: Options) -> Proof:
         return Proof(
             name,
             f"{about}: two policies cloned from the same demonstrations for as many steps, one of them without belief.",
             (
-                collect(suite, demonstrations, options),
+                collect(suite, demonstrations, options, pictures),
                 clone("bc", options, recipe=recipe, words=words),
                 clone("bc-without", options, recipe=recipe, words=("--without", "belief", *words),
                       title="cloning without belief"),
@@ -253,7 +255,7 @@ PROOFS: dict[str, Callable[[Options], Proof]] = {
     "early_exit": _early_exit,
     "memory_tabletop": _belief(
         "memory_tabletop", "tabletop_memory", "The belief carries what is no longer to be seen",
-        MEMORY_DEMOS, MEMORY_RECIPE, MEMORY_WORDS,
+        MEMORY_DEMOS, MEMORY_RECIPE, MEMORY_WORDS, MEMORY_PICTURES,
     ),
     "belief_object": _belief(
         "belief_object", "libero_object", "Whether the belief matters where all is to be seen",
