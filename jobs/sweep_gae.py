@@ -110,7 +110,7 @@ def main(settings: Settings) -> None:
 
     from actors.cluster import connect
     from actors.ppo_run import quiet
-    from actors.settings import save_recipe
+    from actors.settings import recipe, save_recipe
     from actors.sweep_gae import ROWS, TrialRuns, last_rows, processors, sweep, trials_table
     from avavla_ray.files import write_text
     from avavla_ray.storage.names import named
@@ -172,9 +172,10 @@ def main(settings: Settings) -> None:
         table = trials_table(ranked)
         best: dict[str, Any] = ranked[0]
         found = {name: value for name, value in best.items() if name not in ("config", "more")}
+        own = recipe(settings.recipe).curriculum
         save_recipe(
-            settings.output / "best_recipe.json", replace(ppo, **best["config"]), trained_from=start.digest,
-            suite=settings.suite, scheduler=settings.scheduler, **found,
+            settings.output / "best_recipe.json", replace(ppo, curriculum=own, **best["config"]),
+            trained_from=start.digest, suite=settings.suite, scheduler=settings.scheduler, **found,
         )  # fmt: skip
         write_text(settings.output / "trials.md", table)
         for name in ("best_recipe.json", "trials.md"):
