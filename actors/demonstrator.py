@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import ray
 
 from actors.watchdog import Outcome, Watchdog
@@ -16,10 +17,11 @@ from avavla_ray.demonstrations.schema import Episode, EpisodeInfo
 from avavla_ray.demonstrations.writer import DatasetWriter
 from avavla_ray.machines import for_simulators
 from avavla_ray.simulators.base import SimulatorConfig, SimulatorFailure
-from avavla_ray.simulators.experts.expert import NoExpert, make_expert
+from avavla_ray.simulators.experts.expert import NoExpert, after_another, make_expert
 from avavla_ray.simulators.registry import make_simulator
 
 ATTEMPTS = 3  # of one start, before it counts as lost
+LEAD_IN = 1  # makes the random number that decides on a lead-in another than those of its start
 WAKING_S = 600.0  # after which an actor that has no process yet is asked for anew
 
 
@@ -32,10 +34,15 @@ class Recorder(Protocol):
 
 
 class ExpertRecorder:
-    """A simulator and the scripted expert for its tasks."""
+    """A simulator and the scripted expert for its tasks.
 
-    def __init__(self, config: SimulatorConfig, noise: float, speed: float = 1.0) -> None:
-        self._config, self._noise, self._speed = config, noise, speed
+    Args:
+        noise: on the expert's motion. speed: share of its own speed that its hand moves at.
+        lead_in: share of the attempts that begin where another task has just ended.
+    """
+
+    def __init__(self, config: SimulatorConfig, noise: float, speed: float = 1.0, lead_in: float = 0.0) -> None:
+        self._config, self._noise, self._speed, self._lead_in = config, noise, speed, lead_in
         self._simulator: Any = None  # experts need more of it than the Simulator interface
 
     def _started(self) -> Any:
@@ -45,12 +52,14 @@ class ExpertRecorder:
 
     def record(self, task: int, seed: int) -> Recording:
         """Raises SimulatorFailure when the simulator broke; the next call starts a fresh one."""
-        simulator = self._started()
+        simulator, begin = self._started(), None
+        if np.random.default_rng([seed, LEAD_IN]).random() < self._lead_in:
+            begin = after_another(simulator, self._noise)
         try:
             return record(
                 simulator,
                 lambda chosen: make_expert(simulator, seed=chosen, noise=self._noise, speed=self._speed),
-                task=task, seed=seed,
+                task=task, seed=seed, begin=begin,
             )  # fmt: skip
         except SimulatorFailure:
             simulator.close()

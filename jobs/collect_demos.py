@@ -28,6 +28,8 @@ class Settings:
     """Standard deviation of what is added to the expert's motions, so that it shows how to recover."""
     speed: float = 1.0
     """Share of its own speed that the expert's hand moves at: a slow teacher, whom PPO can outdo."""
+    lead_in: float = 0.0
+    """Share of the demonstrations that begin where another task has just ended, as in a chain; CALVIN only."""
     assets: str = "bundled"
     """official, bundled, or a folder laid out like LIBERO's assets."""
     render: Literal["reference", "fast"] = "fast"
@@ -55,7 +57,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.progress import Progress
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.experts.cautious import check_speed
-    from avavla_ray.simulators.experts.expert import check_suite
+    from avavla_ray.simulators.experts.expert import check_lead_in, check_suite
     from avavla_ray.simulators.registry import identify, suite_spec
 
     config = SimulatorConfig(
@@ -65,6 +67,7 @@ def main(settings: Settings) -> None:
     data = identify(config)
     check_suite(settings.suite)
     check_speed(settings.speed)
+    check_lead_in(settings.suite, settings.lead_in)
     instructions = suite_spec(settings.suite).instructions
     tasks = tuple(dict.fromkeys(settings.tasks)) or tuple(range(len(instructions)))
     if settings.num_runners < 1:
@@ -74,6 +77,9 @@ def main(settings: Settings) -> None:
         "suite": settings.suite, **data, "render": settings.render,
         "image_size": settings.image_size, "noise": settings.noise, "speed": settings.speed, "seed": settings.seed,
     }  # fmt: skip
+    expert = {"noise": settings.noise, "speed": settings.speed}
+    if settings.lead_in:  # collections made before there was such a thing can still be continued
+        identity["lead_in"] = expert["lead_in"] = settings.lead_in
     if not settings.resume and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: leave --no-resume out to continue it, or give another --output")
     collection, writer = Collection(folder, identity, tasks, settings.episodes), DatasetWriter(folder)
@@ -91,14 +97,15 @@ def main(settings: Settings) -> None:
         connect(cpus=settings.num_runners)
         with Progress(total, f"collect {settings.suite}", "episodes", done=already) as progress:
             collect(
-                collection, writer, functools.partial(ExpertRecorder, config, settings.noise, settings.speed),
+                collection, writer, 
+                functools.partial(ExpertRecorder, config, settings.noise, settings.speed, settings.lead_in),
                 suite=settings.suite, seed=settings.seed, num_actors=settings.num_runners, timeout_s=settings.timeout,
                 all_tasks=bool(settings.tasks),
                 finished=lambda _, outcome: progress.advance(
                     int(outcome == KEPT), failed=collection.count(FAILED), lost=collection.count(LOST)
                 ),
                 describe=lambda simulator: provenance(
-                    seed=settings.seed, simulator=simulator, expert={"noise": settings.noise, "speed": settings.speed}
+                    seed=settings.seed, simulator=simulator, expert=expert
                 ),
             )  # fmt: skip
     kept = [attempt for task in tasks for attempt in collection.kept(task)]

@@ -50,7 +50,14 @@ def kept_steps(actions: np.ndarray) -> np.ndarray:
     return keep
 
 
-def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: int, seed: int) -> Recording:
+def record(
+    simulator: Simulator,
+    make_expert: Callable[[int], Expert],
+    *,
+    task: int,
+    seed: int,
+    begin: Callable[[int, int], Observation] | None = None,
+) -> Recording:
     """Play one episode from a start drawn with `seed`, never one of the published evaluation states.
 
     When the expert's episode holds no-ops it is played again without them, since what follows a pause depends on it;
@@ -58,16 +65,24 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
 
     Args:
         make_expert: builds the expert for the episode just begun in `simulator`, from a seed.
+        begin: starts the episode of a task, by a seed; `simulator.reset` when None.
 
     Raises:
         NoExpert: from `make_expert`. SimulatorFailure: the simulator broke, or what it sends is garbage.
     """
     config = first = simulator.config
+    reset = begin or (lambda task, seed: simulator.reset(task, seed=seed))
+
+    def started(config: SimulatorConfig) -> Observation:
+        observation = reset(task, seed)
+        _check(wrong_observation(observation, simulator.spec, config))
+        return observation
+
     unseen = None
     if config.render != "none" and isinstance(simulator, PlaysUnseen):
         unseen, first = simulator.unseen(), replace(config, render="none")
     with unseen or contextlib.nullcontext():
-        observation = _begin(simulator, first, task, seed)
+        observation = started(first)
         expert, intended = make_expert(seed), list[np.ndarray]()
 
         def act(_: Observation) -> np.ndarray:
@@ -81,7 +96,7 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
 
     def again(kept: np.ndarray) -> tuple[list[Observation], list[np.ndarray], bool]:
         script = iter(played[kept])
-        return _play(simulator, config, _begin(simulator, config, task, seed), lambda _: next(script, None))
+        return _play(simulator, config, started(config), lambda _: next(script, None))
 
     kept, moving = everything, kept_steps(played) if success else everything
     if not moving.all():
@@ -104,12 +119,6 @@ def record(simulator: Simulator, make_expert: Callable[[int], Expert], *, task: 
         steps,
         observation.instruction,
     )
-
-
-def _begin(simulator: Simulator, config: SimulatorConfig, task: int, seed: int) -> Observation:
-    observation = simulator.reset(task, seed=seed)
-    _check(wrong_observation(observation, simulator.spec, config))
-    return observation
 
 
 def _check(wrong: str | None) -> None:

@@ -31,6 +31,8 @@ class SuiteEntry:
     Attributes:
         simulator: a class with the methods of `Simulator`.
         expert: a function (simulator, *, seed, noise) -> Expert; None when nobody has written one.
+        after_another: a function (simulator, task, *, seed, noise) -> Observation that begins a task where the
+            expert has just done another; None where tasks do not follow on each other.
         preload: what is imported ("module") or called ("module:function") in the process that simulators' processes
             are forked from; it may start neither threads nor graphics.
         control_hz: environment steps in a second of the robot's time; None when it is not known.
@@ -38,6 +40,7 @@ class SuiteEntry:
 
     simulator: str
     expert: str | None = None
+    after_another: str | None = None
     preload: tuple[str, ...] = ()
     control_hz: int | None = None
 
@@ -55,6 +58,7 @@ _LIBERO = SuiteEntry(
 _CALVIN = SuiteEntry(
     "avavla_ray.simulators.calvin.adapter:CalvinSimulator",
     "avavla_ray.simulators.calvin.experts:make_calvin_expert",
+    after_another="avavla_ray.simulators.calvin.lead_in:begin_after_another",
     control_hz=30,
 )
 _CALVIN_CHAINS = SuiteEntry(

@@ -46,7 +46,8 @@ MEMORY_WORDS = ("--preset", "tabletop", "--steps", 2000, "--decisions", 4, "--st
 # So few steps that success is not yet near 1, where all policies are alike.
 BELIEF_RECIPE, BELIEF_WORDS = "libero", ("--steps", 3000)
 
-CALVIN_DEMOS = 40
+CALVIN_DEMOS = 50
+CALVIN_LEAD_IN = ("--lead-in", 0.5)  # four of a chain's five tasks begin where another has ended
 CALVIN_RECIPE, CALVIN_WORDS = "libero", ()
 CALVIN_PPO_RECIPE, CALVIN_PPO_WORDS = "libero", ("--simulators", 8, "--updates", 90, "--decay-updates", 90)
 CHAINS = 1000
@@ -192,7 +193,7 @@ def _calvin_d(options: Options) -> Proof:
         f"CALVIN, scene D: one policy cloned from {CALVIN_DEMOS} demonstrations of each of its 34 tasks does several "
         "tasks in a row, and PPO on chains makes that more.",
         (
-            collect(suite, CALVIN_DEMOS, options),
+            collect(suite, CALVIN_DEMOS, options, CALVIN_LEAD_IN),
             clone("bc", options, recipe=CALVIN_RECIPE, words=CALVIN_WORDS, job="bc_calvin"),
             play("evaluate-bc", "bc", chains, options, label="BC", words=some),
             reinforce("ppo", Inside("bc/checkpoint"), chains, options, recipe=CALVIN_PPO_RECIPE,

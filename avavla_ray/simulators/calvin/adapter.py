@@ -99,11 +99,11 @@ class CalvinSimulator:
     @contextlib.contextmanager
     def unseen(self) -> Iterator[None]:
         """See `PlaysUnseen`."""
-        self._unseen = True
+        before, self._unseen = self._unseen, True
         try:
             yield
         finally:
-            self._unseen = False
+            self._unseen = before
 
     def _build(self) -> None:
         scene = self.config.suite.removeprefix("calvin_")

@@ -9,8 +9,14 @@ CAMERAS = ("static", "gripper")
 
 
 def proprioception(robot_obs: np.ndarray) -> np.ndarray:
-    """(8,) float32 of robot_obs (15,): hand position 3, Euler angles 3, finger opening, gripper command."""
-    return np.concatenate([robot_obs[:7], robot_obs[-1:]]).astype(np.float32)
+    """(8,) float32 of robot_obs (15,): hand position 3, Euler angles 3, finger opening, gripper command.
+
+    The angle about x is in [0, 2 pi): CALVIN's is in (-pi, pi], and a hand that points down is at its ends, where the
+    sign jumps from step to step.
+    """
+    values = np.concatenate([robot_obs[:7], robot_obs[-1:]])
+    values[3] %= 2 * np.pi
+    return values.astype(np.float32)
 
 
 def resized(picture: np.ndarray, size: int) -> np.ndarray:

@@ -115,6 +115,19 @@ def _single_tasks(config: SimulatorConfig) -> SimulatorConfig:
     return replace(config, suite=config.suite.removesuffix(CHAINS), tasks=())
 
 
+def draw_before(task: str, random: np.random.Generator) -> tuple[Condition, str]:
+    """A condition of the scene, and a task that can begin in it and that `task` can follow in a chain."""
+    kind = KINDS[TASKS.index(task)]
+    others = [other for other, its in zip(TASKS, KINDS, strict=True) if its != kind]
+    for _ in range(DRAWS):
+        before = others[random.integers(len(others))]
+        condition = draw_condition(before, random)
+        made = outcomes(before, condition)
+        if len(made) == 1 and len(outcomes(task, made[0])) == 1:
+            return condition, before
+    raise RuntimeError(f"{task} follows no other task in {DRAWS} draws")
+
+
 def draw_chain(length: int, random: np.random.Generator) -> tuple[Condition, tuple[str, ...]]:
     """A chain of `length` tasks, and a condition of the scene in which it can begin.
 

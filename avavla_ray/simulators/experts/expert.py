@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
 from avavla_ray.errors import InputError
-from avavla_ray.simulators.base import Simulator
+from avavla_ray.simulators.base import Observation, Simulator
 from avavla_ray.simulators.experts.cautious import Cautious
 from avavla_ray.simulators.registry import entry_of, load, simulator_class
 
@@ -53,6 +54,22 @@ def make_expert(simulator: Simulator, *, seed: int = 0, noise: float = 0.0, spee
 def check_suite(suite: str) -> None:
     """Raise NoExpert, without starting anything, when nobody has written an expert for `suite`."""
     _place(suite, simulator_class(suite))
+
+
+def check_lead_in(suite: str, share: float) -> None:
+    """Raise InputError when `share` is none, or tasks of `suite` do not follow on each other."""
+    if not 0 <= share <= 1:
+        raise InputError(f"lead-in {share} is no share: give 0 to 1")
+    if share and entry_of(suite).after_another is None:
+        raise InputError(f"{suite}: no task begins where another has ended; leave --lead-in out")
+
+
+def after_another(simulator: Simulator, noise: float) -> Callable[[int, int], Observation]:
+    """What begins a task, by a seed, where the expert has just done another; the suite passes `check_lead_in`."""
+    place = entry_of(simulator.config.suite).after_another
+    assert place is not None
+    begin = load(place)
+    return lambda task, seed: begin(simulator, task, seed=seed, noise=noise)
 
 
 def _place(suite: str, simulator: type[Simulator]) -> str:

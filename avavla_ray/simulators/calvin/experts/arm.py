@@ -12,8 +12,16 @@ POSITION_UNIT, ROTATION_UNIT = 0.02, 0.05
 OPEN, CLOSE = 1.0, -1.0
 # Pose in which the hand points down and the fingers close along the world's x axis: Euler angles, radians.
 HOME_YAW = np.pi / 2
-# How close the commanded pose gets before only the arm's lag is left: no closer than noise lets it; metres, radians.
-COMMAND_REACHED, TURN_REACHED = 4e-3, 0.03
+# Share of what is left of the way that one step adds to the commanded pose. The arm follows within a step or so: with
+# more it would overshoot.
+GAIN = 0.3
+# How far the command may run ahead of an arm that is blocked or stretched out; metres.
+LEAD = 0.04
+# How far the hand may be from what it should be turned to; radians.
+TURN_REACHED = 0.05
+# This near its goal a motion is not disturbed: a disturbance is about as large there as what is left, and the hand
+# would hover until one happens to bring it home; metres.
+NEAR = 0.03
 # Speeds in action units: through free space, towards something, and pushing.
 FAST, CAREFUL, PUSHING = 0.7, 0.5, 0.35
 
@@ -66,15 +74,20 @@ def wrapped(angle: np.ndarray) -> np.ndarray:
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
+def _step(left: np.ndarray, fastest: float) -> np.ndarray:
+    """(3,) of what is `left` (3,), in action units: slower where it ends, and at most `fastest` in any of the three."""
+    return left * min(GAIN, fastest / max(float(np.abs(left).max()), 1e-9))
+
+
 class Arm:
     """Turns poses into actions.
 
-    CALVIN adds every action to a commanded pose that the arm follows with some lag, so actions are chosen to bring
-    the commanded pose to its goal, and a motion is over when the tip has followed.
+    CALVIN adds every action to a commanded pose that the arm follows with some lag. Pictures and proprioception show
+    the arm, not the command, so actions follow from where the arm is: who clones them sees all that decided them.
 
     Attributes:
         phase: what the arm is doing, in a word.
-        moving: whether the motion may be disturbed; not while the fingers open or close.
+        moving: whether the motion may be disturbed; not while the fingers open or close, nor just before its goal.
         gripper: OPEN or CLOSE.
     """
 
@@ -113,11 +126,12 @@ class Arm:
         """(7,) float32 in [-1, 1] towards a pose, in a straight line; None keeps what is commanded."""
         action = np.zeros(7, np.float32)
         if position is not None:
-            step = (position - self.commanded) / POSITION_UNIT
-            action[:3] = step * min(1.0, speed / max(float(np.abs(step).max()), 1e-9))
+            step = _step((position - self.tip) / POSITION_UNIT, speed)
+            ahead = self.commanded - self.tip
+            back, forth = np.minimum(0.0, -LEAD - ahead), np.maximum(0.0, LEAD - ahead)
+            action[:3] = np.clip(step, back / POSITION_UNIT, forth / POSITION_UNIT)
         if euler is not None:
-            turn = wrapped(euler - self.commanded_turn) / ROTATION_UNIT
-            action[3:6] = turn * min(1.0, 1.0 / max(float(np.abs(turn).max()), 1e-9))
+            action[3:6] = _step(wrapped(euler - euler_of(self.rotation)) / ROTATION_UNIT, 1.0)
         action[6] = self.gripper
         return action
 
@@ -131,23 +145,32 @@ class Arm:
         tolerance: float = 0.006,
         limit: int = 80,
         settle: int = 3,
+        delicate: bool = False,
     ) -> Motion:
         """Bring the tip to `position` (3,) and the hand to `euler` (3,).
 
         Args:
             tolerance: distance of the tip that is close enough, metres.
-            limit: steps after which to give up. settle: steps to wait for an arm that lags behind or is blocked.
+            limit: steps after which to give up.
+            settle: steps to go on when the command is where the arm should be and the arm is not: it is blocked.
+            delicate: a disturbance would spoil it.
         """
-        self.phase, self.moving = phase, True
-        waited = 0
+        self.phase = phase
+        blocked = 0
         for _ in range(limit):
+            self.moving = not delicate and bool(np.linalg.norm(position - self.tip) > NEAR)
             yield self.action(position, euler, speed)
-            arrived = np.abs(position - self.commanded).max() < COMMAND_REACHED
-            turned = euler is None or np.abs(wrapped(euler - self.commanded_turn)).max() < TURN_REACHED
+            left, turn_left = position - self.tip, np.zeros(3)
+            if euler is not None:
+                turn_left = wrapped(euler - euler_of(self.rotation))
+            arrived, turned = np.linalg.norm(left) < tolerance, np.abs(turn_left).max() < TURN_REACHED
             if arrived and turned:
-                waited += 1
-                if waited > settle or np.linalg.norm(self.tip - position) < tolerance:
-                    return
+                return
+            arrived |= left @ (position - self.commanded) <= 0
+            turned |= euler is not None and turn_left @ wrapped(euler - self.commanded_turn) <= 0
+            blocked += bool(arrived and turned)
+            if blocked > settle:
+                return
 
     def wait(self, phase: str, steps: int) -> Motion:
         """Keep the pose, for instance while the fingers move."""

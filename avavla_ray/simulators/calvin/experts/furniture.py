@@ -27,7 +27,9 @@ def slide(arm: Arm, table: PlayTable, direction: float, way: float = SLIDE) -> M
     yield from arm.go("reach", np.array([start[0], -0.12, OVER_CABINET]), down)
     yield from arm.go("reach", shifted(start, y=-0.05), down)
     yield from arm.go("reach", start, down, speed=CAREFUL)
-    yield from arm.go("slide", shifted(start, x=direction * way), down, speed=PUSHING, limit=90, settle=6)
+    yield from arm.go(
+        "slide", shifted(start, x=direction * way), down, speed=PUSHING, limit=90, settle=6, delicate=True
+    )
 
 
 def slide_left(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -61,7 +63,7 @@ def pull_drawer(arm: Arm, table: PlayTable) -> Motion:
     down = pointing_down()
     yield from arm.go("reach", np.array([hook[0], hook[1], OVER_DRAWER]), down)
     yield from arm.go("hook", hook, down, speed=CAREFUL)
-    yield from arm.go("pull", shifted(hook, y=-DRAW), down, speed=PUSHING, settle=6)
+    yield from arm.go("pull", shifted(hook, y=-DRAW), down, speed=PUSHING, settle=6, delicate=True)
 
 
 def open_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -77,7 +79,7 @@ def close_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     down = pointing_down()
     yield from arm.go("reach", np.array([start[0], start[1], OVER_DRAWER]), down)
     yield from arm.go("reach", start, down, speed=CAREFUL)
-    yield from arm.go("push", shifted(start, y=DRAW), down, speed=PUSHING, settle=6)
+    yield from arm.go("push", shifted(start, y=DRAW), down, speed=PUSHING, settle=6, delicate=True)
 
 
 def open_drawer_wide(arm: Arm, table: PlayTable, y: float) -> Motion:

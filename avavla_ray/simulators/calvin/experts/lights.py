@@ -18,7 +18,7 @@ def press_button(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     button, _ = table.link("button_link")
     down = pointing_down()
     yield from arm.go("reach", shifted(button, z=OVER_BUTTON), down)
-    yield from arm.go("press", shifted(button, z=PRESSED), down, speed=CAREFUL, settle=6, limit=25)
+    yield from arm.go("press", shifted(button, z=PRESSED), down, speed=CAREFUL, settle=6, limit=25, delicate=True)
     yield from arm.go("release", shifted(button, z=OVER_BUTTON), down, settle=4)
 
 
@@ -31,8 +31,8 @@ def switch_on(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     yield from arm.go("reach", shifted(bar, y=-0.15, z=0.05), tipped)
     yield from arm.go("reach", shifted(bar, y=-0.11, z=-0.05), tipped)
     yield from arm.go("under", shifted(bar, y=-0.01, z=-0.042), tipped, speed=CAREFUL)
-    yield from arm.go("push", shifted(bar, y=0.04, z=0.073), tipped, speed=PUSHING, limit=40, settle=6)
-    yield from arm.go("push", shifted(bar, y=0.05, z=0.118), tipped, speed=PUSHING, limit=20, settle=6)
+    yield from arm.go("push", shifted(bar, y=0.04, z=0.073), tipped, speed=PUSHING, limit=40, settle=6, delicate=True)
+    yield from arm.go("push", shifted(bar, y=0.05, z=0.118), tipped, speed=PUSHING, limit=20, settle=6, delicate=True)
 
 
 def switch_off(arm: Arm, table: PlayTable, attempt: int) -> Motion:
@@ -43,4 +43,6 @@ def switch_off(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     tipped = pointing_down(tip=TIP_ONTO)
     yield from arm.go("reach", shifted(bar, y=-0.07, z=0.10), tipped)
     yield from arm.go("over", shifted(bar, y=-0.005, z=0.053), tipped, speed=CAREFUL)
-    yield from arm.go("push", shifted(bar, y=-0.054, z=-0.062), tipped, speed=PUSHING, limit=40, settle=6)
+    yield from arm.go(
+        "push", shifted(bar, y=-0.054, z=-0.062), tipped, speed=PUSHING, limit=40, settle=6, delicate=True
+    )

@@ -47,15 +47,15 @@ def push_sideways(colour: str, direction: float) -> Callable[[Arm, PlayTable, in
         block = table.block(colour)
         way = np.array([direction, 0.0, 0.0])
         yield from get_behind(arm, table, block, way)
-        end = arm.commanded + 2 * PUSH * way
+        end = np.array([*(arm.tip + 2 * PUSH * way)[:2], LOW])
         for speed, until in ((PUSHING, SWING), (1.0, LET_GO)):
-            for action in arm.go("push", end, speed=speed):
+            for action in arm.go("push", end, speed=speed, delicate=True):
                 if (table.block(colour).position - block.position) @ way > until:
                     break
                 yield action
-        back = np.array([*(arm.tip - DRAW_BACK * way)[:2], arm.commanded[2]])
-        yield from arm.go("let go", back, speed=1.0)
-        yield from arm.go("push", back + (DRAW_BACK + PUSH / 2) * way, speed=PUSHING, settle=6)
+        back = np.array([*(arm.tip - DRAW_BACK * way)[:2], LOW])
+        yield from arm.go("let go", back, speed=1.0, delicate=True)
+        yield from arm.go("push", back + (DRAW_BACK + PUSH / 2) * way, speed=PUSHING, settle=6, delicate=True)
 
     return skill
 
@@ -82,6 +82,6 @@ def push_into_drawer(arm: Arm, table: PlayTable, attempt: int) -> Motion:
     way = goal - block.position
     yield from get_behind(arm, table, block, way / np.linalg.norm(way))
     end = np.array([*goal[:2], LOW])
-    yield from arm.go("push", end, speed=PUSHING, limit=80, settle=6)
+    yield from arm.go("push", end, speed=PUSHING, limit=80, settle=6, delicate=True)
     yield from arm.go("retreat", shifted(arm.tip, y=0.02, z=0.08), settle=2)
     yield from arm.wait("watch", 10)
