@@ -21,7 +21,9 @@ LEAD = 0.04
 TURN_REACHED = 0.05
 # This near its goal a motion is not disturbed: a disturbance is about as large there as what is left, and the hand
 # would hover until one happens to bring it home; metres.
-NEAR = 0.03
+NEAR = 0.05
+# A cone over a narrow place: its height by its radius, and how far beside the axis counts as on it, metres.
+CONE, STRAIGHT = 4.0, 0.005
 # Speeds in action units: through free space, towards something, and pushing.
 FAST, CAREFUL, PUSHING = 0.7, 0.5, 0.35
 
@@ -146,6 +148,7 @@ class Arm:
         limit: int = 80,
         settle: int = 3,
         delicate: bool = False,
+        out: np.ndarray | None = None,
     ) -> Motion:
         """Bring the tip to `position` (3,) and the hand to `euler` (3,).
 
@@ -154,12 +157,14 @@ class Arm:
             limit: steps after which to give up.
             settle: steps to go on when the command is where the arm should be and the arm is not: it is blocked.
             delicate: a disturbance would spoil it.
+            out: (3,) unit vector out of a place that is narrow: the tip goes in no deeper than its cone lets it, which
+                widens along this vector.
         """
         self.phase = phase
         blocked = 0
         for _ in range(limit):
             self.moving = not delicate and bool(np.linalg.norm(position - self.tip) > NEAR)
-            yield self.action(position, euler, speed)
+            yield self.action(position if out is None else self._above(position, out), euler, speed)
             left, turn_left = position - self.tip, np.zeros(3)
             if euler is not None:
                 turn_left = wrapped(euler - euler_of(self.rotation))
@@ -171,6 +176,12 @@ class Arm:
             blocked += bool(arrived and turned)
             if blocked > settle:
                 return
+
+    def _above(self, place: np.ndarray, out: np.ndarray) -> np.ndarray:
+        """(3,) the deepest point on the axis of a cone that the tip may go for, from as far beside it as it is."""
+        way = self.tip - place
+        beside = np.linalg.norm(way - (way @ out) * out)
+        return place + max(0.0, CONE * (beside - STRAIGHT)) * out
 
     def wait(self, phase: str, steps: int) -> Motion:
         """Keep the pose, for instance while the fingers move."""

@@ -30,9 +30,9 @@ def grasp_block(arm: Arm, grasp: Grasp, tip: float = 0.0) -> Motion:
     """Come down over a hold and close the fingers; `tip` leans the palm out of the cabinet, radians."""
     arm.gripper = OPEN
     euler = pointing_down(grasp.turn, tip)
-    hover = grasp.position + HOVER * out_of_palm(tip)
-    yield from arm.go("reach", hover, euler, tolerance=0.01)
-    yield from arm.go("descend", grasp.position, euler, speed=CAREFUL, tolerance=0.004, settle=5)
+    out = out_of_palm(tip)
+    yield from arm.go("reach", grasp.position + HOVER * out, euler, tolerance=0.01)
+    yield from arm.go("descend", grasp.position, euler, speed=CAREFUL, tolerance=0.004, settle=5, out=out)
     yield from arm.close()
 
 
