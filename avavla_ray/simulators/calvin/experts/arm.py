@@ -19,6 +19,8 @@ GAIN = 0.3
 LEAD = 0.04
 # How far the hand may be from what it should be turned to; radians.
 TURN_REACHED = 0.05
+# An arm that moves no further than this in a step stands still; metres, radians.
+STILL, STILL_TURN = 5e-4, 5e-3
 # This near its goal a motion is not disturbed: a disturbance is about as large there as what is left, and the hand
 # would hover until one happens to bring it home; metres.
 NEAR = 0.05
@@ -155,26 +157,24 @@ class Arm:
         Args:
             tolerance: distance of the tip that is close enough, metres.
             limit: steps after which to give up.
-            settle: steps to go on when the command is where the arm should be and the arm is not: it is blocked.
+            settle: steps that an arm may stand still, which is blocked then.
             delicate: a disturbance would spoil it.
             out: (3,) unit vector out of a place that is narrow: the tip goes in no deeper than its cone lets it, which
                 widens along this vector.
         """
         self.phase = phase
-        blocked = 0
+        still = 0
         for _ in range(limit):
+            before, turned = self.tip, euler_of(self.rotation)
             self.moving = not delicate and bool(np.linalg.norm(position - self.tip) > NEAR)
             yield self.action(position if out is None else self._above(position, out), euler, speed)
-            left, turn_left = position - self.tip, np.zeros(3)
-            if euler is not None:
-                turn_left = wrapped(euler - euler_of(self.rotation))
-            arrived, turned = np.linalg.norm(left) < tolerance, np.abs(turn_left).max() < TURN_REACHED
-            if arrived and turned:
+            tip, turn = self.tip, euler_of(self.rotation)
+            there = np.linalg.norm(position - tip) < tolerance
+            if there and (euler is None or np.abs(wrapped(euler - turn)).max() < TURN_REACHED):
                 return
-            arrived |= left @ (position - self.commanded) <= 0
-            turned |= euler is not None and turn_left @ wrapped(euler - self.commanded_turn) <= 0
-            blocked += bool(arrived and turned)
-            if blocked > settle:
+            moved = np.linalg.norm(tip - before) > STILL or np.abs(wrapped(turn - turned)).max() > STILL_TURN
+            still = 0 if moved else still + 1
+            if still > settle:
                 return
 
     def _above(self, place: np.ndarray, out: np.ndarray) -> np.ndarray:
