@@ -15,6 +15,9 @@ from avavla_ray.simulators.isolated.garbage import wrong_observation, wrong_resu
 
 NO_MOTION = 1e-4
 
+Actor = Callable[[Observation], np.ndarray | None]  # None ends the episode
+Take = tuple[list[Observation], list[np.ndarray], bool]  # what was seen before each action, the actions, the success
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -61,7 +64,8 @@ def record(
     """Play one episode from a start drawn with `seed`, never one of the published evaluation states.
 
     When the expert's episode holds no-ops it is played again without them, since what follows a pause depends on it;
-    the demonstration is what came of that. Where they were needed, for a thing to come to rest, it keeps them.
+    the demonstration is what came of that. Where they were needed, for a thing to come to rest, it keeps them. Where
+    pictures are costly (`PlaysUnseen`), all this goes unseen, and what is kept is looked at when it is played again.
 
     Args:
         make_expert: builds the expert for the episode just begun in `simulator`, from a seed.
@@ -70,45 +74,51 @@ def record(
     Raises:
         NoExpert: from `make_expert`. SimulatorFailure: the simulator broke, or what it sends is garbage.
     """
-    config = first = simulator.config
+    config = simulator.config
     reset = begin or (lambda task, seed: simulator.reset(task, seed=seed))
+    unseen = simulator.unseen if config.render != "none" and isinstance(simulator, PlaysUnseen) else None
+    steps, intended = 0, list[np.ndarray]()
 
-    def started(config: SimulatorConfig) -> Observation:
-        observation = reset(task, seed)
-        _check(wrong_observation(observation, simulator.spec, config))
-        return observation
+    def play(make_actor: Callable[[], Actor], *, last: bool = False) -> Take:
+        """From the start; pictures that are costly are made `last` only."""
+        nonlocal steps
+        shown = config if last or unseen is None else replace(config, render="none")
+        with contextlib.nullcontext() if last or unseen is None else unseen():
+            observation = reset(task, seed)
+            _check(wrong_observation(observation, simulator.spec, shown))
+            take = _play(simulator, shown, observation, make_actor())
+        steps += len(take[1])
+        return take
 
-    unseen = None
-    if config.render != "none" and isinstance(simulator, PlaysUnseen):
-        unseen, first = simulator.unseen(), replace(config, render="none")
-    with unseen or contextlib.nullcontext():
-        observation = started(first)
-        expert, intended = make_expert(seed), list[np.ndarray]()
+    def expert() -> Actor:
+        own = make_expert(seed)
 
         def act(_: Observation) -> np.ndarray:
-            action = np.clip(expert.act(), -1, 1)
-            intended.append(np.clip(expert.intended, -1, 1))
+            action = np.clip(own.act(), -1, 1)
+            intended.append(np.clip(own.intended, -1, 1))
             return action
 
-        frames, actions, success = _play(simulator, first, observation, act)
-    steps = len(actions)
-    played, everything = np.array(actions), np.ones(len(actions), bool)
+        return act
 
-    def again(kept: np.ndarray) -> tuple[list[Observation], list[np.ndarray], bool]:
-        script = iter(played[kept])
-        return _play(simulator, config, started(config), lambda _: next(script, None))
+    frames, actions, success = play(expert)
+    played, kept, instruction = np.array(actions), np.ones(len(actions), bool), frames[0].instruction
 
-    kept, moving = everything, kept_steps(played) if success else everything
+    def script() -> Actor:
+        rest = iter(played[kept])
+        return lambda _: next(rest, None)
+
+    moving = kept_steps(played) if success else kept
     if not moving.all():
-        shorter = again(moving)
-        steps += len(shorter[1])
+        everything, kept = kept, moving
+        shorter = play(script)
         if shorter[2]:
-            kept, (frames, actions, success) = moving, shorter
-    if success and kept is everything and unseen is not None:
-        frames, actions, success = again(everything)
-        steps += len(actions)
+            frames, actions, success = shorter
+        else:
+            kept = everything
+    if success and unseen is not None:
+        frames, actions, success = play(script, last=True)
     if not success:
-        return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), 0, steps, observation.instruction)
+        return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), 0, steps, instruction)
     return Recording(
         True,
         [[encode_image(picture) for picture in frame.images] for frame in frames],
@@ -117,7 +127,7 @@ def record(
         np.array(intended, np.float32)[kept][: len(actions)],
         int((~kept).sum()),
         steps,
-        observation.instruction,
+        instruction,
     )
 
 
@@ -131,8 +141,8 @@ def _play(
     simulator: Simulator,
     config: SimulatorConfig,
     observation: Observation,
-    act: Callable[[Observation], np.ndarray | None],
-) -> tuple[list[Observation], list[np.ndarray], bool]:
+    act: Actor,
+) -> Take:
     """Act until the episode or the actions end: what was seen before each action, the actions, and the success."""
     frames, actions = [], []
     while (action := act(observation)) is not None:

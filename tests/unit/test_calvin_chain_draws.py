@@ -9,7 +9,7 @@ from avavla_ray.errors import InputError
 from avavla_ray.simulators.calvin.rules import outcomes
 from avavla_ray.simulators.calvin.sequences import KINDS
 from avavla_ray.simulators.calvin.tasks import TASKS
-from avavla_ray.simulators.calvin.training_chains import draw_chain
+from avavla_ray.simulators.calvin.training_chains import draw_before, draw_chain
 from avavla_ray.simulators.registry import CALVIN_CHAIN_SUITES, suite_spec
 
 
@@ -28,6 +28,20 @@ def test_every_task_of_a_chain_is_possible_where_the_ones_before_it_left_the_sce
         assert len(set(kinds)) == length
         firsts.add(chain[0])
     assert len(firsts) > 30  # of 34: none is left out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_can_follow_another(task: str) -> None:
+    random = np.random.default_rng(TASKS.index(task))
+    befores = set()
+    for _ in range(40):
+        condition, before = draw_before(task, random)
+        made = outcomes(before, condition)
+        assert len(made) == 1
+        assert len(outcomes(task, made[0])) == 1
+        assert KINDS[TASKS.index(before)] != KINDS[TASKS.index(task)]
+        befores.add(before)
+    assert len(befores) >= (1 if task == "unstack_block" else 2)
 
 
 def test_a_seed_is_a_chain() -> None:

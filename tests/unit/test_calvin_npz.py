@@ -34,7 +34,8 @@ def test_spans_come_out_as_our_simulator_gives_them(tmp_path):
     for row, step in enumerate(steps[5:]):
         np.testing.assert_array_equal(second.actions[row], step["rel_actions"].astype(np.float32))
         robot = step["robot_obs"].astype(np.float32)
-        np.testing.assert_array_equal(second.proprio[row], [*robot[:7], robot[14]])
+        expected = [*robot[:3], step["robot_obs"][3] % (2 * np.pi), *robot[4:7], robot[14]]
+        np.testing.assert_array_equal(second.proprio[row], np.array(expected, np.float32))
         for camera, name in enumerate(("rgb_static", "rgb_gripper")):
             small = Image.fromarray(step[name]).resize((64, 64), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(decode_image(second.images[row][camera]), np.asarray(small))

@@ -70,6 +70,10 @@ class MustSettle(PointSimulator):
         return ChunkResult(there.observation, float(success), success, truncated, there.duration)
 
 
+class SettlingCostly(MustSettle, CostlyPictures):
+    """Both."""
+
+
 def play(seed: int = 3, make: type[PointSimulator] = PointSimulator, **habits) -> tuple:
     simulator = make(SimulatorConfig(image_size=32))
     first = simulator.reset(1, seed=seed)
@@ -103,6 +107,22 @@ def test_an_episode_with_pauses_is_played_again_without_them():
     np.testing.assert_allclose(recording.actions, straight.actions, atol=1e-6)
 
 
+def test_an_episode_may_begin_otherwise_than_by_a_reset():
+    """Each time that it is played: seen first, and again without its pauses."""
+    simulator = PointSimulator(SimulatorConfig(image_size=32))
+
+    def begin(task: int, seed: int) -> Observation:
+        simulator.reset(task, seed=seed)
+        return simulator.run_chunk(np.repeat(act(0.0, 1.0)[None], 3, axis=0)).observation
+
+    elsewhere = begin(1, 3)
+    recording = record(simulator, lambda _: Straight(simulator, pause=3), task=1, seed=3, begin=begin)
+    assert recording.success
+    assert recording.dropped > 0
+    np.testing.assert_array_equal(recording.proprio[0], elsewhere.proprio)
+    assert np.abs(recording.proprio[0] - play()[0].proprio[0]).max() > 0.01
+
+
 @pytest.mark.parametrize(("nan", "message"), [(False, "in a single colour"), (True, "not finite")])
 def test_what_no_working_simulator_sends_ends_the_attempt(nan, message):
     simulator = BlankSimulator(SimulatorConfig(image_size=32), nan=nan)
@@ -119,8 +139,16 @@ def test_costly_pictures_are_made_of_what_is_kept_alone(pause: int):
     np.testing.assert_array_equal(recording.actions, plain.actions)
     np.testing.assert_array_equal(recording.proprio, plain.proprio)
     assert recording.dropped == plain.dropped
-    assert recording.steps == 2 * len(recording.actions) + recording.dropped
+    assert recording.steps == (3 if pause else 2) * len(recording.actions) + recording.dropped
     # Of `play` itself one, one before each action, and one after the last.
+    assert simulator.pictures == 1 + len(recording.actions) + 1
+
+
+def test_pauses_that_were_needed_cost_no_pictures():
+    """What fails without them is not looked at."""
+    recording, _, simulator = play(make=SettlingCostly, pause=3)
+    assert recording.success
+    assert recording.dropped == 0
     assert simulator.pictures == 1 + len(recording.actions) + 1
 
 
