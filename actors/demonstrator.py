@@ -54,7 +54,7 @@ class ExpertRecorder:
         """Raises SimulatorFailure when the simulator broke; the next call starts a fresh one."""
         simulator, begin = self._started(), None
         if np.random.default_rng([seed, LEAD_IN]).random() < self._lead_in:
-            begin = after_another(simulator, self._noise)
+            begin = after_another(simulator, self._noise, self._speed)
         try:
             return record(
                 simulator,

@@ -39,6 +39,7 @@ class Rules:
         cost: what is to be small: latent steps or milliseconds. budget: at most so much of it; None for the front.
         depth: K. longest: decisions that an episode can have.
         error_rate: of ending a setting early for being worse or too dear.
+        no_rivals: labels of settings that others are not held against, since they are no choice.
     """
 
     planned: tuple[Key, ...]
@@ -47,6 +48,7 @@ class Rules:
     depth: int
     longest: int
     error_rate: float
+    no_rivals: frozenset[str] = frozenset()
 
     def judge(self, rivals: Sequence[Rival]) -> Judge:
         """Of the next setting, against those that have been played to the end."""
@@ -206,7 +208,7 @@ class Arena:
             by_label.setdefault(label, {})[tuple(key)] = record  # type: ignore[index]
         points = []
         for label, records in by_label.items():
-            if label == other_than or any(key not in records for key in rules.planned):
+            if label == other_than or label in rules.no_rivals or any(key not in records for key in rules.planned):
                 continue
             whole = {key: records[key] for key in rules.planned if records[key].error is None}
             cost = mean_cost(whole.values(), rules.cost)

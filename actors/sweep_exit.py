@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from actors.sweep_arena import COMPLETE, EPISODES, Rules, Standing, asked, start_arena
+from actors.sweep_arena import COMPLETE, EPISODES, UNFINISHED, Rules, Standing, asked, start_arena
 from actors.sweep_report import Report, against, search_table
 from actors.sweep_search import TRIALS, Trials, reported, search
 from actors.sweep_subject import Subject
@@ -91,8 +91,8 @@ class Sweep:
         ray.kill(self._arena)
 
     def records(self) -> list[EpisodeRecord]:
-        """All episodes that have been played."""
-        return asked(self._arena.records.remote())
+        """All episodes of this sweep's tasks that have been played, by whatever sweep the folder has seen."""
+        return [each for each in asked(self._arena.records.remote()) if each.task in self.subject.tasks]
 
     def play(self, settings: Iterable[ExitSetting]) -> None:
         """Play these to the end.
@@ -128,7 +128,11 @@ class Sweep:
         instructions = [subject.spec.instructions[task] for task in subject.tasks]
         space = ExitSpace.of(settings.by, subject.depth, instructions)
         cost = STEPS if budget is None else budget.cost
-        rules = Rules(subject.planned, cost, budget, subject.depth, subject.longest, settings.error_rate)
+        depths = [label for label, each in self._listed.items() if each.fixed_depth is not None]
+        rules = Rules(
+            subject.planned, cost, budget, subject.depth, subject.longest, settings.error_rate,
+            frozenset(depths if settings.recommend == "adaptive" else ()),
+        )  # fmt: skip
         trials = Trials(self.folder / TRIALS, _searched(subject, settings, budget), settings.resume)
         self._complete(trials, space, rules)
         first = self._first(space, budget)
@@ -163,6 +167,8 @@ class Sweep:
     def confirm(self, setting: ExitSetting) -> list[str]:
         """Play it, and full depth, from initial states that nothing was chosen on; what came of it, for people."""
         subject = self.subject
+        if not subject.further and self._settings.confirm == 0:
+            return ["Not confirmed on further initial states: --confirm 0."]
         if not subject.further:
             return [
                 f"Not confirmed: {subject.suite} has no initial states left beyond the {subject.states} a task that "
@@ -196,8 +202,8 @@ class Sweep:
 
     @property
     def ended_early(self) -> int:
-        """Settings that were."""
-        return sum(standing.verdict != COMPLETE for standing in self._standings.values())
+        """Settings that a test has ended; of one that the budget of episodes cut off, nothing was decided."""
+        return sum(standing.verdict not in (COMPLETE, UNFINISHED) for standing in self._standings.values())
 
     def _write(
         self, setting: ExitSetting, records: Sequence[EpisodeRecord], kind: str = "evaluation",
@@ -267,6 +273,7 @@ def _searched(subject: Subject, settings: Any, budget: Budget | None) -> dict[st
     return {
         **subject.identity, "by": settings.by, "budget": str(budget), "episodes": subject.states,
         "tasks": list(subject.tasks), "error_rate": settings.error_rate,
+        **({"recommend": settings.recommend} if settings.recommend != "any" else {}),
     }  # fmt: skip
 
 

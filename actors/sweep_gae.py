@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import tune
 
@@ -87,17 +87,27 @@ class TrialRuns(tune.Callback):
         swept: names of the parameters. tags: of each run.
     """
 
+    latest: ClassVar[TrialRuns | None] = None  # made in this process
+
     def __init__(
         self, output: Path, uri: str, parent: str, key: str, swept: Sequence[str], tags: Mapping[str, Any]
     ) -> None:
         self._output, self._uri, self._parent, self._key = output, uri, parent, key
+        TrialRuns.latest = self
         self._swept, self._tags = tuple(swept), dict(tags)
         self._open: dict[str, tuple[ExitStack, Run]] = {}
         self._again_at = -math.inf  # when to ask a store that was away again
 
     def __getstate__(self) -> dict[str, Any]:
-        # A run that is open belongs to this process, as does its clock.
-        return {**self.__dict__, "_open": {}, "_again_at": -math.inf}
+        # Tune keeps this in a file. A run that is open belongs to this process, as does its clock; the address of the
+        # store may hold a password.
+        return {**self.__dict__, "_open": {}, "_again_at": -math.inf, "_uri": ""}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Tune goes on with what is in that file, though folder and store may have moved.
+        self.__dict__.update(state)
+        if TrialRuns.latest is not None:
+            self._output, self._uri = TrialRuns.latest._output, TrialRuns.latest._uri
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Row, **info: Any) -> None:
         point = {name: trial.config[name] for name in self._swept}
@@ -117,6 +127,9 @@ class TrialRuns(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._close(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._close(trial.trial_id, RuntimeError(f"trial {trial.trial_id} failed"))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         for trial in list(self._open):
@@ -161,9 +174,9 @@ class TrialRuns(tune.Callback):
     def _folder(self, trial: str) -> Path:
         return self._output / "mlflow" / trial
 
-    def _close(self, trial: str) -> None:
+    def _close(self, trial: str, error: Exception | None = None) -> None:
         if trial in self._open:
-            self._open.pop(trial)[0].close()
+            self._open.pop(trial)[0].__exit__(None if error is None else type(error), error, None)
 
 
 def processors(config: AsyncPPOConfig) -> float:
@@ -192,6 +205,7 @@ def sweep(
 
     cut_torn_line(output / ROWS)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes are printed at verbosity 0, too
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own ends the trials as if they were done
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
     folder, system = _tune_folder(output)
     noted = f"{folder}/{EXPERIMENT}"

@@ -144,6 +144,7 @@ class Report:
         """
         lines = [f"# Recommended exit setting: {'none' if best is None else best.title}", "", f"Rule: {rule}.", ""]
         if best is None or best.mean is None or setting is None:
+            (self._output / PRESET).unlink(missing_ok=True)  # of another rule, by an earlier call
             lines += ["No setting that was played to the end keeps to it: allow more, or play more settings.", ""]
         else:
             known = {

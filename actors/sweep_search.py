@@ -19,8 +19,10 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from actors.sweep_arena import UNFINISHED, Rules, Standing, asked
+from avavla_ray.errors import InputError
 from avavla_ray.evaluation.ledger import RecordLedger
 from avavla_ray.files import write_json
+from avavla_ray.storage.freeze import APART
 from tune_spaces.exit_thresholds import ExitSpace, sampler
 
 TRIALS, PLAYING = "trials.jsonl", "playing.json"
@@ -185,13 +187,17 @@ def search(
     One trial at a time: it has all simulators, and each proposal knows everything before it.
 
     Raises:
-        RuntimeError: a trial failed.
+        InputError: what the arena refused, a full disk for instance. RuntimeError: a trial failed.
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its boxes are printed at verbosity 0, too
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune's own ends the trials as if they were done
     algorithm = SettingSearch(space, searcher, seed, rules, arena, trials, count, first, folder)
     trainable: Any = tune.with_resources(
         tune.with_parameters(play_trial, arena=arena, space=space, rules=rules), {"cpu": 0.01}
     )
+    own = folder.absolute() / "tune"
+    own.mkdir(parents=True, exist_ok=True)
+    (own / APART).touch()  # nothing in it matters to a run that is resumed elsewhere
     results = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -203,5 +209,7 @@ def search(
         ),
     ).fit()  # fmt: skip
     for result in results:
+        if isinstance(refused := getattr(result.error, "cause", None), InputError):
+            raise refused from None
         if result.error is not None:
             raise RuntimeError(f"a trial of the search failed: {result.error}")

@@ -102,7 +102,7 @@ def subject_of(
 
     Args:
         states: initial states a task; LIBERO's 50, or as many as there are, when None. confirm: further ones; as many
-            again when None; fewer where the suite has no more. on_gpu: where decisions are made, which rounds other
+            again when None, or as the suite has. on_gpu: where decisions are made, which rounds other
             than a CPU: what one has played, the other does not go on with.
 
     Raises:
@@ -118,6 +118,11 @@ def subject_of(
     count = spec.states_a_task(states)
     if confirm is not None and confirm < 0:
         raise InputError(f"--confirm {confirm}: give 0 or more")
+    if confirm is not None and confirm > spec.num_initial_states - count:
+        raise InputError(
+            f"--confirm {confirm}: beyond the {count} initial states a task that settings are compared on, {suite} has "
+            f"{spec.num_initial_states - count}; give fewer, or fewer --episodes"
+        )
     identity = {
         "suite": suite, "checkpoint": checkpoint.digest, "statistics": statistics.name, **data, "render": render,
         "max_steps": max_steps or spec.max_steps, "seed": seed, **({"decided_on": "gpu"} if on_gpu else {}),
@@ -125,7 +130,7 @@ def subject_of(
     return Subject(
         path=path, checkpoint=checkpoint, unnorm_key=unnorm_key, label=label or checkpoint.stage, suite=suite,
         spec=spec, tasks=tasks or tuple(range(len(spec.instructions))), states=count,
-        further=min(count if confirm is None else confirm, spec.num_initial_states - count),
+        further=min(count, spec.num_initial_states - count) if confirm is None else confirm,
         config=config, identity=identity, deviations=tuple(episode_deviations(spec, config, data, count)), seed=seed,
     )  # fmt: skip
 

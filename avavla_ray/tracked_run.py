@@ -122,12 +122,9 @@ class Run:
             self.perform([entry])
 
     def _deliver(self, entries: list[Entry]) -> None:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             self.perform(entries)
-        except (MlflowException, SQLAlchemyError, OSError) as error:  # those of the HTTP library are OSErrors
+        except Exception as error:  # MLflow's, its database's, or of whatever holds the artifacts: the rest waits
             self._client = None
             raise NotTaken((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 

@@ -144,11 +144,34 @@ def _again(output: Path, uri: str) -> Run | None:
     noted = noted_run(output)
     if noted is None:
         return None
-    if noted["uri"] != without_password(uri):
-        raise InputError(f"the run in {output} logs to MLflow at {noted['uri']}: resume it with that --tracking-uri")
+    check_moved(noted, uri, f"the run in {output} logs")
     run = Run(noted["run"], noted["experiment"], uri, output / PENDING)
     run.set_status("RUNNING")
     return run
+
+
+def check_moved(noted: Mapping[str, str], uri: str, what: str) -> None:
+    """Accept a store at another address than the noted one when it has the noted run: a new cluster restores the store
+    of the one before it at its own address.
+
+    Args:
+        noted: by `noted_run`. what: logs there, for the message.
+
+    Raises:
+        InputError: it does not have that run, or does not answer.
+    """
+    shown = without_password(uri)
+    if noted["uri"] == shown:
+        return
+    try:
+        client_of(uri).get_run(noted["run"])
+    except Exception as error:  # whatever the store, its database or the way there has to say
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{what} to MLflow at {noted['uri']}, and {shown} does not show that run ({reason}): resume it with that "
+            "--tracking-uri, or where its store has been restored"
+        ) from error
+    print(f"MLflow's store has moved from {noted['uri']} to {shown}: it has the run {noted['run']}", flush=True)
 
 
 def find_runs(

@@ -194,13 +194,14 @@ def _save(backups: Backups) -> bool:
     return True
 
 
-def wait(port: int, seconds: float) -> bool:
-    """Whether a server answers at the port within so many seconds."""
+def wait(host: str, port: int, seconds: float) -> bool:
+    """Whether a server that listens at `host` answers at the port within so many seconds."""
+    host = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
-            with opener.open(f"http://127.0.0.1:{port}/health", timeout=5):
+            with opener.open(f"http://{host}:{port}/health", timeout=5):
                 return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
@@ -217,7 +218,7 @@ def main() -> int:
     parser.add_argument("--wait", type=float, metavar="SECONDS", help="only wait for one that runs")
     given = parser.parse_args()
     if given.wait is not None:
-        return 0 if wait(given.port, given.wait) else 1
+        return 0 if wait(given.host, given.port, given.wait) else 1
     if given.store is None or given.folder is None:
         parser.error("give --store and --folder")
     return serve(given.store, given.folder.expanduser().absolute(), given.host, given.port, given.address)

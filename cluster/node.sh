@@ -136,7 +136,7 @@ serve_mlflow() {
     # In a session of its own, or it would end with this one. It ends by itself when another one already runs.
     setsid nohup "$venv/bin/python" "$here/mlflow_server.py" --store "$AVAVLA_STORE" --folder "$folder" \
         --host "${MLFLOW_HOST:-0.0.0.0}" --port "$mlflow_port" --address "$1" </dev/null >>"$folder/server.log" 2>&1 &
-    "$venv/bin/python" "$here/mlflow_server.py" --wait 300 --port "$mlflow_port" ||
+    "$venv/bin/python" "$here/mlflow_server.py" --wait 300 --host "${MLFLOW_HOST:-0.0.0.0}" --port "$mlflow_port" ||
         fail "MLflow does not answer at port $mlflow_port: $folder/server.log says why"
 }
 

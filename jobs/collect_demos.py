@@ -29,7 +29,7 @@ class Settings:
     speed: float = 1.0
     """Share of its own speed that the expert's hand moves at: a slow teacher, whom PPO can outdo."""
     lead_in: float = 0.0
-    """Share of the demonstrations that begin where another task has just ended, as in a chain; CALVIN only."""
+    """Share of the attempts that begin where another task has just ended, as in a chain; CALVIN only."""
     assets: str = "bundled"
     """official, bundled, or a folder laid out like LIBERO's assets."""
     render: Literal["reference", "fast"] = "fast"

@@ -7,6 +7,7 @@ and leaves a picture for each question and one table. Runs the other jobs one af
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.evaluation.study_files import publish_study, write_study
     from avavla_ray.evaluation.study_report import Run
     from avavla_ray.hardware import describe_machine
+    from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.provenance import git_commit
     from avavla_ray.storage.recorded import recorded
     from avavla_ray.tracking import check_store, default_uri, track
@@ -97,7 +99,10 @@ def main(settings: Settings) -> None:
     check_store(uri)
     base, family = check(settings)
     identity = {name: recorded(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    if settings.checkpoint is not None:
+        identity["checkpoint_digest"] = load_checkpoint(settings.checkpoint).digest
     check_output(settings.output, identity, settings.resume)
+    check_longer(settings)
     key, ppo, own = settings.run_id or settings.output.name, recipe(settings.recipe), settings.output / "recipe.json"
     without, actions = apart(ppo)
     save_recipe(own, without, base=settings.recipe)
@@ -195,6 +200,20 @@ def check(settings: Settings) -> tuple[Way, dict[str, Way]]:
     )  # fmt: skip
     check_unused(settings.output, settings.resume)
     return base, family
+
+
+def check_longer(settings: Settings) -> None:
+    """Refuse a smaller budget than the folder's runs have gone to: they are that long already, and would be shown
+    beside evaluations of policies that they no longer are."""
+    from avavla_ray.errors import InputError
+
+    known = settings.output / "study.json"
+    before = json.loads(known.read_text(encoding="utf-8"))["settings"]["env_steps"] if known.is_file() else 0
+    if settings.env_steps < before:
+        raise InputError(
+            f"--env-steps {settings.env_steps}: the runs in {settings.output} have gone to {before}; give at least so "
+            "many, or another --output"
+        )
 
 
 def start(settings: Settings, chain: Chain) -> tuple[Path, str | None]:

@@ -205,6 +205,8 @@ def _listed(settings: Settings, subject: Subject) -> tuple[ExitSetting, ...]:
         raise InputError("--recommend adaptive: no threshold would be played: give --thresholds, or leave it out")
     if settings.proposed < 0:
         raise InputError(f"--proposed {settings.proposed}: give 0 or more")
+    if settings.proposed and len(set(settings.suite)) > 1:
+        raise InputError("--proposed takes one --suite: a replay of another one would propose other thresholds")
     if settings.proposed and not thinks:
         raise InputError("--proposed: this policy has no latent loop, and so no gate to replay: leave it out")
     return exit_settings(thresholds, depths, policy)

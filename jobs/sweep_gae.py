@@ -80,10 +80,17 @@ def main(settings: Settings) -> None:
     from avavla_ray.policy.checkpoint import load_checkpoint
     from avavla_ray.simulators.base import SimulatorConfig
     from avavla_ray.simulators.registry import identify
+    from avavla_ray.storage.sharing import holds_keys
     from avavla_ray.tracking import absolute_uri, check_store, default_uri, track
     from avavla_ray.training.output import check_output
 
     # Everything that can be wrong is looked at before anything slow starts.
+    for name in ("checkpoint", "demos", "output"):
+        if (given := getattr(settings, name)) is not None and holds_keys(given):
+            raise InputError(
+                f"--{name} has keys in its address, and Ray Tune writes down what trials are given: set them in the "
+                "environment instead (docs/storage.md)"
+            )
     for name in ("trials", "env_steps", "save_updates"):
         if getattr(settings, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: give at least 1")
@@ -116,7 +123,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.storage.names import named
     from avavla_ray.storage.recorded import recorded
     from avavla_ray.storage.sharing import portable
-    from avavla_ray.training.devices import learners_gpus, ppo_gpus_each
+    from avavla_ray.training.devices import cluster_cpus, learners_gpus, ppo_gpus_each
     from avavla_ray.training.run_lock import RunLock
     from tune_spaces.gae import METRIC, defaults, in_use, scheduler, space
 
@@ -134,7 +141,7 @@ def main(settings: Settings) -> None:
     }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
     need = processors(config)
-    offered = connect(cpus=int(need))["cpus"]
+    offered = max(connect(cpus=int(need))["cpus"], cluster_cpus())
     there = learners_gpus()
     gpus = ppo_gpus_each(None, settings.learners, there)
     config.learners(num_gpus_per_learner=gpus)

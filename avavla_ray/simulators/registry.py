@@ -31,8 +31,8 @@ class SuiteEntry:
     Attributes:
         simulator: a class with the methods of `Simulator`.
         expert: a function (simulator, *, seed, noise) -> Expert; None when nobody has written one.
-        after_another: a function (simulator, task, *, seed, noise) -> Observation that begins a task where the
-            expert has just done another; None where tasks do not follow on each other.
+        after_another: a function (simulator, task, *, seed, noise, speed) -> Observation that begins a task where
+            the expert has just done another; None where tasks do not follow on each other.
         preload: what is imported ("module") or called ("module:function") in the process that simulators' processes
             are forked from; it may start neither threads nor graphics.
         control_hz: environment steps in a second of the robot's time; None when it is not known.

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from avavla_ray.storage.names import address_of
-from avavla_ray.storage.stores import scheme_of
+from avavla_ray.storage.stores import scheme_of, without_secrets
 
 
 def portable(path: str | Path) -> str:
     """How a process of another machine finds what this one reads at `path`, for `here`: by its address, where it is a
     copy of what lies in a store, since other machines have no such copy; else on a file system that all share."""
     return address_of(path) or str(Path(path).absolute())
+
+
+def holds_keys(given: str | Path) -> bool:
+    """Whether the address that was given, or whose copy lies at the local path, has a password or keys in it."""
+    address = address_of(given) or str(given)
+    return scheme_of(address) is not None and without_secrets(address) != address
 
 
 def here(where: str | Path) -> Path:

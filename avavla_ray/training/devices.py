@@ -1,9 +1,11 @@
-"""GPUs of those that learn: how many there are or could be, how many each gets, and keeping to the CPU without one."""
+"""What a cluster has or could start: GPUs of those that learn, how many each gets, keeping to the CPU without one; and
+processors."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 from avavla_ray.errors import InputError
 from avavla_ray.machines import for_learners
@@ -12,12 +14,21 @@ from avavla_ray.machines import for_learners
 def learners_gpus() -> float:
     """GPUs of machines where learners may run: of those that are there, or of those that an autoscaler could start,
     whichever are more. A group of machines for learners is empty until somebody asks for it."""
+    return _reachable("GPU", for_learners())
+
+
+def cluster_cpus() -> float:
+    """Processors of all machines that are there or, if more, that an autoscaler could start."""
+    return _reachable("CPU", {})
+
+
+def _reachable(resource: str, wanted: Mapping[str, float]) -> float:
+    """Of a resource, on machines that offer all that is `wanted`."""
     import ray
     from ray._private.state import state
 
-    wanted = for_learners()
     here = sum(
-        node["Resources"].get("GPU", 0)
+        node["Resources"].get(resource, 0)
         for node in ray.nodes()
         if node["Alive"] and all(node["Resources"].get(name) for name in wanted)
     )
@@ -28,7 +39,7 @@ def learners_gpus() -> float:
     for group in config.node_group_configs:
         if all(group.resources.get(name, 0) for name in wanted):
             most = sys.maxsize if group.max_count < 0 else group.max_count  # -1: as many as are asked for
-            could += most * group.resources.get("GPU", 0)
+            could += most * group.resources.get(resource, 0)
     return float(max(here, could))
 
 

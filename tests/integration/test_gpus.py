@@ -31,6 +31,7 @@ def found() -> dict[str, Any]:
 def test_machines_that_an_autoscaler_could_start_are_counted(found: dict[str, Any]) -> None:
     assert found["head alone"] == 0
     assert (found["could"], found["cloning"]) == (2, 1)  # and neither the simulators' machines nor the head
+    assert found["processors"] == 4 * 32 + 2 * 8
     assert found["without limit"]
     assert found["here"] == 2
 

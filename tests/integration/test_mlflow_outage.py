@@ -16,7 +16,7 @@ import pytest
 
 from avavla_ray.errors import InputError
 from avavla_ray.send_metrics import send_pending
-from avavla_ray.tracking import NOTE, PENDING, find_runs, track
+from avavla_ray.tracking import NOTE, PENDING, find_runs, noted_run, track
 from tests.support.ports import free_port
 
 BIN = Path(sys.executable).parent
@@ -157,3 +157,21 @@ def test_another_store_is_refused_on_resume(tmp_path: Path) -> None:
         track("run", kind="ppo", uri=f"sqlite:///{tmp_path}/b.db", output=tmp_path / "run", resume=True),
     ):
         pass
+
+
+def test_a_store_that_was_restored_elsewhere_is_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by a new cluster's head, whose address is another."""
+    with track("run", kind="ppo", uri=f"sqlite:///{tmp_path}/a.db", output=tmp_path / "run") as first:
+        first.log_metrics({"loss": 1.0}, step=1)
+    (tmp_path / "a.db").rename(tmp_path / "b.db")
+    moved = f"sqlite:///{tmp_path}/b.db"
+    for _ in range(2):
+        with track("run", kind="ppo", uri=moved, output=tmp_path / "run", resume=True) as again:
+            again.log_metrics({"loss": 2.0}, step=2)
+            assert again.run_id == first.run_id
+    assert capsys.readouterr().out.count("MLflow's store has moved") == 1
+    assert noted_run(tmp_path / "run")["uri"] == moved
+    (found,) = find_runs(uri=moved, kind="ppo")
+    assert (found.info.run_id, found.data.metrics["loss"], found.info.status) == (first.run_id, 2.0, "FINISHED")

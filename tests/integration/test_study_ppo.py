@@ -15,6 +15,7 @@ import pytest
 
 from actors.settings import PPOSettings, save_recipe
 from avavla_ray.command_line import run_job
+from avavla_ray.errors import InputError
 from avavla_ray.policy.checkpoint import save_checkpoint
 from avavla_ray.policy.config import preset
 from avavla_ray.policy.policy import AvaVlaPolicy
@@ -103,3 +104,8 @@ def test_a_study_goes_on_where_it_was_stopped(ray_cluster: object, settings: Set
         "start", "base-3-400", "base-3-800", "synchronous-3-400", "synchronous-3-800",
     }  # fmt: skip
     assert jobs.begun.count("PPO: base-3") == 3
+    with pytest.raises(InputError, match="--env-steps 400: the runs in .* have gone to 800"):
+        main(again)
+    save_checkpoint(settings.checkpoint, AvaVlaPolicy(preset("tiny")), some_statistics(), stage="bc", provenance={})
+    with pytest.raises(InputError, match="checkpoint_digest"):
+        main(replace(again, env_steps=800))

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from actors.evaluation_pool import EvaluationPool
 from actors.sweep_arena import COMPLETE, UNFINISHED, Arena, Rules
+from actors.sweep_search import Trials, search
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.budget import STEPS, Budget, episode_order
 from avavla_ray.evaluation.exit_setting import ExitSetting
 from avavla_ray.policy.agent import Agent
 from avavla_ray.simulators.base import SimulatorConfig
+from avavla_ray.storage.freeze import scan
 from tests.support.failing_simulators import always_breaks
+from tests.support.full_arena import FullArena
 from tests.support.point_simulator import make_point_simulator, point_statistics
 from tests.support.policies import stirred_policy, tiny
+from tune_spaces.exit_thresholds import ExitSpace
 
 PLANNED = tuple(episode_order((0, 1), range(5), seed=0))
 DEAR, CHEAP = ExitSetting(fixed_depth=5), ExitSetting(fixed_depth=1)
@@ -98,4 +104,25 @@ def test_episodes_that_all_break_end_a_setting_without_a_rate(
     here = arena(agent, tmp_path, 1, factory=always_breaks)
     standing = here.compete(CHEAP, rules())
     assert (standing.verdict, standing.episodes, standing.success, standing.cost) == (COMPLETE, 0, None, None)
+    here.close()
+
+
+def test_what_the_arena_refuses_ends_a_search_with_its_own_words(ray_cluster: object, tmp_path: Path) -> None:
+    space = ExitSpace.of("global", 5, ["reach"])
+    trials = Trials(tmp_path / "trials.jsonl", {"suite": "point"}, resume=False)
+    with pytest.raises(InputError, match="^no space left in runs/sweep$"):
+        search(
+            space, "tpe", seed=0, rules=rules(), arena=ray.remote(num_cpus=0)(FullArena).remote(), trials=trials,
+            count=3, first=[], folder=tmp_path,
+        )  # fmt: skip
+    assert not list(scan(tmp_path / "tune")), "Tune's own folder is not published"
+
+
+def test_fixed_depths_are_no_rivals_where_only_gates_are_recommended(
+    ray_cluster: object, agent: Agent, tmp_path: Path
+) -> None:
+    here = arena(agent, tmp_path, 1)
+    here.play([CHEAP], PLANNED, "listed")
+    assert [point.cost for point in here._points(rules(), other_than="")] == [1]
+    assert here._points(replace(rules(), no_rivals=frozenset({CHEAP.label})), other_than="") == []
     here.close()

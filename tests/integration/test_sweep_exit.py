@@ -112,6 +112,8 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
         ({"max_ms": 0.0}, "more than 0"),
         ({"episodes": 9}, "has 1 to 5 a task"),
         ({"confirm": -1}, "--confirm -1"),
+        ({"confirm": 3}, "--confirm 3: beyond the 3 initial states .* has 2; give fewer"),
+        ({"proposed": 1, "suite": (SUITE, "tabletop"), "episodes": 1}, "--proposed takes one --suite"),
         ({"thresholds": (0.555,)}, "multiple of 0.01"),
         ({"depths": (7,)}, "7"),
         ({"search": "tpe", "suite": (SUITE, "tabletop")}, "takes one --suite"),

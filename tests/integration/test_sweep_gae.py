@@ -82,6 +82,7 @@ def test_what_can_not_be_is_refused_before_anything_starts(settings: Settings) -
         ({"recipe": "absent.json"}, "can't be read"),
         ({"suite": "libero_objekt"}, "did you mean 'libero_object'"),
         ({"resume": True}, "holds no run to resume"),
+        ({"demos": "s3://key:secret@lab/demos"}, "--demos has keys in its address"),
     ):
         with pytest.raises(InputError, match=message):
             main(dataclasses.replace(settings, **changes))

@@ -16,7 +16,7 @@ from actors.async_ppo_config import AsyncPPOConfig
 from actors.rooms import learner_room
 from avavla_ray.machines import LEARNERS_ON
 from avavla_ray.training.behaviour_cloning import gpus_each
-from avavla_ray.training.devices import keep_to_given_gpus, learners_gpus
+from avavla_ray.training.devices import cluster_cpus, keep_to_given_gpus, learners_gpus
 from avavla_ray.training.settings import CloningSettings
 
 
@@ -60,7 +60,7 @@ def main() -> None:
     found: dict[str, Any] = {"head alone": learners_gpus()}  # whose GPU is not for learners
     settings = CloningSettings(steps=1, workers=2)
     report((4, {"CPU": 32, "simulator": 32, "GPU": 1}), (2, {"CPU": 8, "GPU": 1, "learner": 1}))
-    found["could"], found["cloning"] = learners_gpus(), gpus_each(settings)
+    found["could"], found["cloning"], found["processors"] = learners_gpus(), gpus_each(settings), cluster_cpus()
     report((-1, {"GPU": 1, "learner": 1}))
     found["without limit"] = learners_gpus() > 1000
     report()

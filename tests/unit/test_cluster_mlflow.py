@@ -168,4 +168,4 @@ def test_a_store_that_does_not_answer_is_said_and_not_the_end(server, tmp_path, 
 def test_waiting_ends_without_a_server(server):
     from tests.support.ports import free_port
 
-    assert server.wait(free_port(), 0.1) is False
+    assert server.wait("0.0.0.0", free_port(), 0.1) is False

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.proofs import private
 from avavla_ray.evaluation.proofs.catalogue import PROOFS
 from avavla_ray.evaluation.proofs.private import check_public, cleaned
-from avavla_ray.evaluation.proofs.publish import check_place, merged, publish
-from avavla_ray.evaluation.proofs.result import write_result
-from avavla_ray.evaluation.proofs.table import BEGIN, END, NOT_RUN, all_tables, read_rows, split_readme, write_tables
+from avavla_ray.evaluation.proofs.publish import check_place, publish, published
+from avavla_ray.evaluation.proofs.result import ROWS, write_result
+from avavla_ray.evaluation.proofs.table import (
+    BEGIN,
+    END,
+    NOT_RUN,
+    SUMMARY,
+    all_tables,
+    read_rows,
+    split_readme,
+    write_tables,
+)
+from avavla_ray.files import write_json
 from tests.support.proofs import ASKED, COMMAND, PROOF, finished, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +35,9 @@ def test_publishing_replaces_the_rows_of_its_proof_and_seed_only(tmp_path: Path)
     (results / "README.md").write_text(f"# Ours\n\n{BEGIN}\nyesterday\n{END}\n\nThe end.\n")
     old = {**rows_of(tmp_path / "old")["PPO"], "success_rate": 0.111, "wall_minutes": 777.0}
     others = [{**old, "proof": "bc_object", "name": "bc_object/BC"}, {**old, "seed": 2}, old]
-    (results / "summary.json").write_text(json.dumps(others))
+    write_json(results / SUMMARY, others)
+    write_json(results / f"bc_object-3/{ROWS}", others[:1])
+    write_json(results / f"gain-2/{ROWS}", others[1:2])
     result = write_result(PROOF, finished(tmp_path / "gain-3"), command=COMMAND, asked=ASKED)
     assert publish(result, results) == results / "gain-3"
     rows = read_rows(results / "summary.json")
@@ -46,18 +55,16 @@ def test_publishing_replaces_the_rows_of_its_proof_and_seed_only(tmp_path: Path)
     assert (read_rows(results / "summary.json"), (results / "README.md").read_text()) == (rows, text)
 
 
-keys = st.tuples(st.sampled_from("abc"), st.integers(0, 2))
-
-
-@given(st.lists(keys), keys, st.integers(1, 3))
-def test_no_row_of_another_proof_or_seed_is_lost(before: list[tuple[str, int]], mine: tuple[str, int], n: int) -> None:
-    old = [{"proof": proof, "seed": seed, "number": i} for i, (proof, seed) in enumerate(before)]
-    new = [{"proof": mine[0], "seed": mine[1], "number": -i} for i in range(1, n + 1)]
-    rows = merged(old, new)
-    assert [row for row in rows if (row["proof"], row["seed"]) == mine] == new
-    others = [row for row in old if (row["proof"], row["seed"]) != mine]
-    assert [row for row in rows if row not in new] == sorted(others, key=lambda row: (row["proof"], row["seed"]))
-    assert merged(rows, new) == rows
+def test_rows_that_the_summary_has_lost_come_back_from_their_folders(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    made = rows_of(tmp_path).values()
+    for seed in (3, 4):
+        rows = [{**row, "seed": seed} for row in made]
+        write_json(results / f"gain-{seed}/{ROWS}", rows)
+    write_json(results / SUMMARY, read_rows(results / f"gain-4/{ROWS}"))
+    found = published(results)
+    assert [row["seed"] for row in found] == [3, 3, 4, 4]
+    assert [row for row in found if row["seed"] == 4] == read_rows(results / SUMMARY)
 
 
 def test_a_proof_that_nobody_has_run_says_so_and_a_missed_target_is_not_hidden(tmp_path: Path) -> None:
@@ -71,6 +78,7 @@ def test_the_tables_of_the_repository_are_those_of_its_summary() -> None:
     """Otherwise: python -m avavla_ray.evaluation.proofs.table results"""
     results = ROOT / "results"
     head, tail = split_readme(results / "README.md")
+    assert read_rows(results / "summary.json") == published(results)
     tables = all_tables(read_rows(results / "summary.json"), results)
     assert (results / "README.md").read_text() == f"{head}{BEGIN}\n\n{tables}\n{END}{tail}"
 

@@ -16,7 +16,7 @@ from avavla_ray.storage.arguments import mirrored
 from avavla_ray.storage.copies import local_copy
 from avavla_ray.storage.manifest import read_manifest
 from avavla_ray.storage.place import Place
-from avavla_ray.storage.sharing import here, portable, shared
+from avavla_ray.storage.sharing import here, holds_keys, portable, shared
 from avavla_ray.training.output import CHECKPOINTS
 from avavla_ray.training.run_checkpoints import RunCheckpoints, StoredCheckpoint
 from avavla_ray.training.shared_output import SharedOutput
@@ -41,6 +41,15 @@ def machine(tmp_path, monkeypatch):
 @pytest.fixture
 def uri(tmp_path):
     return f"file://{tmp_path}/store/run"
+
+
+def test_addresses_with_keys_are_told_from_others(tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    monkeypatch.setattr(names, "_addresses", {str(copy): ("s3://lab/run", "s3://key:secret@lab/run")})
+    assert holds_keys(copy / "checkpoint")
+    assert holds_keys("s3://lab/demos?secret_key=abc")
+    for plain in ("s3://lab/demos?region=eu", "runs/demos", tmp_path):
+        assert not holds_keys(plain)
 
 
 def test_a_folder_of_a_run_is_read_by_others_while_the_run_goes_on(uri, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -112,3 +113,24 @@ def test_trials_that_tune_has_forgotten_are_left_out(tmp_path: Path) -> None:
     assert [row["trial"] for row in last_rows(tmp_path / ROWS, {"known"})] == ["known"]
     assert [row["trial"] for row in last_rows(tmp_path / ROWS)] == ["ghost", "known"]
     assert last_rows(tmp_path / "absent", {"known"}) == []
+
+
+def test_what_tune_keeps_holds_no_password_and_is_gone_on_with_where_folder_and_store_are_now(tmp_path: Path) -> None:
+    kept = pickle.dumps(TrialRuns(tmp_path / "then", "http://user:secret@host", "parent", "key", ("gamma",), {}))
+    assert b"secret" not in kept
+    TrialRuns(tmp_path / "now", "http://user:other@host", "parent", "key", ("gamma",), {})
+    again = pickle.loads(kept)
+    assert (again._output, again._uri) == (tmp_path / "now", "http://user:other@host")
+
+
+def test_the_run_of_a_trial_that_fails_is_a_failed_one(tmp_path: Path, store: Store) -> None:
+    store.answer()
+    told = TrialRuns(tmp_path, store.uri, "parent", "key", ("gamma",), {})
+    trials = [SimpleNamespace(trial_id=name, config={"gamma": 0.9}) for name in ("good", "bad")]
+    for trial in trials:
+        told.on_trial_result(1, trials, trial, result(10))
+    told.on_trial_complete(1, trials, trials[0])
+    told.on_trial_error(1, trials, trials[1])
+    told.on_experiment_end(trials)
+    status = {run.info.run_name: run.info.status for run in children_of("parent", uri=store.uri)}
+    assert status == {"trial good": "FINISHED", "trial bad": "FAILED"}

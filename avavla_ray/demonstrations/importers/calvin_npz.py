@@ -15,7 +15,7 @@ from avavla_ray.demonstrations.importers.restricted_pickle import DAMAGE, load_n
 from avavla_ray.demonstrations.importers.source import UNKNOWN_SEED, Member, Skipped, check_actions, check_array
 from avavla_ray.demonstrations.schema import Episode, EpisodeInfo, encode_image
 from avavla_ray.errors import InputError
-from avavla_ray.simulators.calvin.observation import CAMERAS, proprioception, resized
+from avavla_ray.simulators.calvin.observation import CAMERAS, PROPRIOCEPTION, proprioception, resized
 from avavla_ray.simulators.calvin.tasks import TASKS
 from avavla_ray.simulators.registry import CALVIN_SUITES, entry_of
 
@@ -137,7 +137,7 @@ class CalvinNpz:
             "format": "CALVIN npz", "image_size": self._size, "cameras": list(CAMERAS),
             "fps": entry_of(CALVIN_SUITES[0]).control_hz,
             "units": {
-                "proprio": "position 3 (m), Euler angles 3 (rad), finger opening (m), gripper command",
+                "proprio": PROPRIOCEPTION,
                 "action": "position x 0.02 m, Euler angles x 0.05 rad, 6 in [-1, 1]; gripper +1 open, -1 close",
             },
             "pictures": "as recorded, resized bilinearly with antialiasing",

@@ -16,7 +16,7 @@ from avavla_ray.files import atomic_path, write_json
 def publish(result: Path, results: Path) -> Path:
     """Copy a proof's result into the folder of all, and bring summary and tables up to date.
 
-    Rows of the same proof and seed are replaced, all others stay as they are.
+    The folders are what counts: rows of others that the summary lacks come back.
 
     Args:
         result: as `write_result` left it.
@@ -33,13 +33,18 @@ def publish(result: Path, results: Path) -> Path:
     for path in files_of(result):
         check_public(path)
     proof, seed = str(rows[0]["proof"]), int(rows[0]["seed"])
-    before = read_rows(results / SUMMARY) if (results / SUMMARY).is_file() else []
     target = results / f"{proof}-{seed}"
     with atomic_path(target) as temporary:
         shutil.copytree(result, temporary)
-    write_json(results / SUMMARY, merged(before, rows))
+    write_json(results / SUMMARY, published(results))
     write_tables(results)
     return target
+
+
+def published(results: Path) -> list[dict[str, Any]]:
+    """The rows of all folders in `results`, by proof and seed; within them in their own order."""
+    rows = [row for path in results.glob(f"*/{ROWS}") for row in read_rows(path)]
+    return sorted(rows, key=lambda row: (row["proof"], row["seed"]))
 
 
 def check_place(results: Path) -> None:
@@ -51,10 +56,3 @@ def check_place(results: Path) -> None:
     if (results / SUMMARY).is_file():
         read_rows(results / SUMMARY)
     split_readme(results / README)
-
-
-def merged(before: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """All rows, by proof and seed; within them in their own order. `rows` are of one proof and seed."""
-    mine = (rows[0]["proof"], rows[0]["seed"])
-    others = [row for row in before if (row["proof"], row["seed"]) != mine]
-    return sorted([*others, *rows], key=lambda row: (row["proof"], row["seed"]))

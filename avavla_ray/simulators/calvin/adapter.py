@@ -14,7 +14,7 @@ from avavla_ray.simulators.base import ChunkResult, Observation, SimulatorConfig
 from avavla_ray.simulators.calvin.environment import behaves_like, build_environment, close_environment, look
 from avavla_ray.simulators.calvin.installation import installation
 from avavla_ray.simulators.calvin.layout import layout_of
-from avavla_ray.simulators.calvin.observation import CAMERAS, proprioception, resized
+from avavla_ray.simulators.calvin.observation import CAMERAS, PROPRIOCEPTION, proprioception, resized
 from avavla_ray.simulators.calvin.oracle import Oracle
 from avavla_ray.simulators.calvin.robot_meshes import LAYOUT, reduced_robot
 from avavla_ray.simulators.calvin.rules import Condition
@@ -38,7 +38,7 @@ class CalvinSimulator:
 
     Actions (C, 7) in [-1, 1]: position x 0.02 m, Euler angles x 0.05 rad, both relative to the last commanded pose and
     in the world frame; gripper 0 or more opens, less closes (LIBERO's sign is the opposite). 30 steps a second.
-    Proprioception (8,): hand position 3, Euler angles 3, finger opening, gripper command.
+    Proprioception (8,): hand position 3, Euler angles 3 (the first in [0, 2 pi)), finger opening, gripper command.
     Images: the benchmark's static (200 x 200) and gripper (84 x 84) cameras, resized to image_size bilinearly with
     antialiasing; "fast" draws none of them larger than image_size in the first place. CALVIN has no settling steps:
     `settle_steps` is not used.
@@ -82,10 +82,11 @@ class CalvinSimulator:
 
     @classmethod
     def identify(cls, config: SimulatorConfig) -> dict[str, Any]:
-        """See `Simulator.identify`: which calvin_env."""
+        """See `Simulator.identify`: which calvin_env, and which numbers are made of what it says."""
         found = installation()
         told: dict[str, Any] = {
             "calvin_env_commit": found.commit, "calvin_env_version": found.version, "calvin_env_digest": found.digest,
+            "proprioception": PROPRIOCEPTION,
         }  # fmt: skip
         if config.render == "fast":
             reduction_versions()  # absent packages are told here, not by every actor

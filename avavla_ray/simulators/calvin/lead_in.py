@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 ATTEMPTS = 10
 
 
-def begin_after_another(simulator: CalvinSimulator, task: int, *, seed: int, noise: float) -> Observation:
+def begin_after_another(simulator: CalvinSimulator, task: int, *, seed: int, noise: float, speed: float) -> Observation:
     """Begin `task` where the expert has just done another one, which is not rendered.
 
     Args:
-        seed: of the other task, its start and its expert. noise: on that expert's motion (experts/noise.py).
+        seed: of the other task, its start and its expert. noise, speed: of that expert (`make_expert`).
 
     Raises:
         SimulatorFailure: the physics broke, or the expert failed in many draws.
@@ -35,7 +35,7 @@ def begin_after_another(simulator: CalvinSimulator, task: int, *, seed: int, noi
         condition, before = draw_before(TASKS[task], random)
         with simulator.unseen():
             simulator.begin_chain(condition, (before, TASKS[task]), seed, random)
-            expert = make_expert(simulator, seed=int(random.integers(2**31)), noise=noise)
+            expert = make_expert(simulator, seed=int(random.integers(2**31)), noise=noise, speed=speed)
             while not (result := simulator.run_chunk(expert.act()[None])).done:
                 pass
         if result.success:

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 CAMERAS = ("static", "gripper")
+PROPRIOCEPTION = "position 3 (m), Euler angles 3 (rad, the first in [0, 2 pi)), finger opening (m), gripper command"
 
 
 def proprioception(robot_obs: np.ndarray) -> np.ndarray:

@@ -64,12 +64,12 @@ def check_lead_in(suite: str, share: float) -> None:
         raise InputError(f"{suite}: no task begins where another has ended; leave --lead-in out")
 
 
-def after_another(simulator: Simulator, noise: float) -> Callable[[int, int], Observation]:
+def after_another(simulator: Simulator, noise: float, speed: float) -> Callable[[int, int], Observation]:
     """What begins a task, by a seed, where the expert has just done another; the suite passes `check_lead_in`."""
     place = entry_of(simulator.config.suite).after_another
     assert place is not None
     begin = load(place)
-    return lambda task, seed: begin(simulator, task, seed=seed, noise=noise)
+    return lambda task, seed: begin(simulator, task, seed=seed, noise=noise, speed=speed)
 
 
 def _place(suite: str, simulator: type[Simulator]) -> str:

@@ -87,7 +87,8 @@ class Arm:
     """Turns poses into actions.
 
     CALVIN adds every action to a commanded pose that the arm follows with some lag. Pictures and proprioception show
-    the arm, not the command, so actions follow from where the arm is: who clones them sees all that decided them.
+    the arm, not the command, so actions follow from where the arm is: who clones them sees what decided them. Only how
+    hard a blocked arm still presses follows from the command.
 
     Attributes:
         phase: what the arm is doing, in a word.
