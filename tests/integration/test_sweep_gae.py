@@ -136,7 +136,8 @@ def rows_of(settings: Settings) -> list[dict]:
 
 @pytest.mark.long
 @pytest.mark.timeout(800)
-def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Settings) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_was_stopped_goes_on_where_its_trials_were(settings: Settings, how: signal.Signals) -> None:
     first = job(settings, "--trials", "2", "--env-steps", "2000")
     end = time.monotonic() + 250
     while not (rows := rows_of(settings)) or rows[-1]["env_steps"] < 1000:
@@ -144,8 +145,10 @@ def test_a_sweep_that_was_killed_goes_on_where_its_trials_were(settings: Setting
         assert time.monotonic() < end
         time.sleep(0.1)
     time.sleep(6)  # Tune notes the state of the sweep every 5 seconds
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.send_signal(how)
+    said = ended(first, 60)
+    assert first.returncode != 0, said
+    assert not (settings.output / "best_recipe.json").exists(), "it has not ended"
     before = rows_of(settings)
 
     second = job(settings, "--trials", "2", "--env-steps", "2000", "--resume")
