@@ -9,7 +9,7 @@ from typing import Any
 
 from avavla_ray.errors import InputError
 from avavla_ray.evaluation.exit_setting import ExitSetting
-from avavla_ray.tracking import check_moved, noted_run, track
+from avavla_ray.tracking import goes_on_in, noted_run, track
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class EvaluationLog:
         for setting in exits if self.resume else ():
             noted = noted_run(self._folder(setting))
             if noted is not None:
-                check_moved(noted, self.uri, f"{self.output} was logged")
+                goes_on_in(noted, self.uri, f"{self.output} was logged")
 
     def log(self, written: Sequence[Written]) -> str | None:
         """Log them all, in order, as long as their runs can be opened; why that is not all, None where it is."""

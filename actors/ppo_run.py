@@ -103,7 +103,8 @@ def train(
         SystemExit: it was told to end (SIGTERM), and has saved what it had.
     """
     quiet()
-    _tidy(output / CHECKPOINTS)
+    remove_temporaries(output / CHECKPOINTS)  # engine states of many gigabytes, maybe
+    remove_temporaries(output)
     algorithm = config.training(ledger=str(output.absolute() / EPISODES)).build_algo()
     try:
         points: list[Point] = []
@@ -259,17 +260,6 @@ def _save(algorithm: AsyncPPO, output: Path, point: Point) -> None:
         (folder / POSITION).write_text(json.dumps(point), encoding="utf-8")
     for old in sorted((output / CHECKPOINTS).glob("update_*"))[:-KEEP]:
         shutil.rmtree(old)
-
-
-def _tidy(folder: Path) -> None:
-    """Clear away what `_save` left when its process was killed: engine states of many gigabytes, maybe."""
-    remove_temporaries(folder)
-    for old in folder.glob(".*.old"):  # what it was about to replace
-        whole = folder / old.name.removeprefix(".").rsplit(".", 2)[0]
-        if whole.exists():
-            shutil.rmtree(old)
-        else:
-            old.rename(whole)
 
 
 def _restore(algorithm: AsyncPPO, output: Path) -> list[Point]:

@@ -128,7 +128,7 @@ class Sweep:
         instructions = [subject.spec.instructions[task] for task in subject.tasks]
         space = ExitSpace.of(settings.by, subject.depth, instructions)
         cost = STEPS if budget is None else budget.cost
-        depths = [label for label, each in self._listed.items() if each.fixed_depth is not None]
+        depths = [ExitSetting(fixed_depth=steps).label for steps in range(subject.depth + 1)]
         rules = Rules(
             subject.planned, cost, budget, subject.depth, subject.longest, settings.error_rate,
             frozenset(depths if settings.recommend == "adaptive" else ()),

@@ -97,17 +97,19 @@ class TrialRuns(tune.Callback):
         self._swept, self._tags = tuple(swept), dict(tags)
         self._open: dict[str, tuple[ExitStack, Run]] = {}
         self._again_at = -math.inf  # when to ask a store that was away again
+        self._missed: dict[str, list[Row]] = {}  # rows of trials whose run was open before, and is not now
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune keeps this in a file. A run that is open belongs to this process, as does its clock; the address of the
         # store may hold a password.
-        return {**self.__dict__, "_open": {}, "_again_at": -math.inf, "_uri": ""}
+        return {**self.__dict__, "_open": {}, "_again_at": -math.inf, "_missed": {}, "_uri": ""}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Tune goes on with what is in that file, though folder and store may have moved.
         self.__dict__.update(state)
         if TrialRuns.latest is not None:
             self._output, self._uri = TrialRuns.latest._output, TrialRuns.latest._uri
+        TrialRuns.latest = self
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Row, **info: Any) -> None:
         point = {name: trial.config[name] for name in self._swept}
@@ -117,8 +119,11 @@ class TrialRuns(tune.Callback):
         append_line(self._output / ROWS, json.dumps(row))
         if trial.trial_id in self._open:
             self._log(trial.trial_id, [row])
-        elif noted_run(self._folder(trial.trial_id)) is not None or time.monotonic() >= self._again_at:
-            self._begin(trial.trial_id, row)
+        else:
+            if noted_run(self._folder(trial.trial_id)) is not None:
+                self._missed.setdefault(trial.trial_id, []).append(row)
+            if time.monotonic() >= self._again_at:
+                self._begin(trial.trial_id)
         print(
             f"trial {trial.trial_id}: {row[TIME]} environment steps, success {row[METRIC]:.2f} over the last "
             f"{row['window']} episodes, {row['mean_latent_steps']:.2f} latent steps",
@@ -136,32 +141,40 @@ class TrialRuns(tune.Callback):
             self._close(trial)
         known = {trial.trial_id for trial in trials}
         for row in last_rows(self._output / ROWS, known):
-            if noted_run(self._folder(row["trial"])) is None and not self._begin(row["trial"], row):
+            waits = row["trial"] in self._missed or noted_run(self._folder(row["trial"])) is None
+            if waits and not self._begin(row["trial"]):
                 print("MLflow lacks trials of this sweep: they are logged with --resume when it answers", flush=True)
                 break
             self._close(row["trial"])
 
-    def _begin(self, trial: str, row: Row) -> bool:
-        """Open a trial's run and log the row to it; all its rows, where it never was open. False where the store is
+    def abandon(self, error: BaseException) -> None:
+        """The process ends: what is open ends with it."""
+        for trial in list(self._open):
+            self._close(trial, error)
+
+    def _begin(self, trial: str) -> bool:
+        """Open a trial's run and log the rows that it misses: all, where it never was open. False where the store is
         away."""
         fresh = noted_run(self._folder(trial)) is None
-        rows = [each for each in read_ledger(self._output / ROWS) if each["trial"] == trial] if fresh else [row]
+        every = [each for each in read_ledger(self._output / ROWS) if each["trial"] == trial]
+        rows = every if fresh else self._missed.get(trial, [])
         stack = ExitStack()
         try:
             run = stack.enter_context(
                 track(
                     f"trial {trial}", kind="ppo_trial", uri=self._uri, parent=self._parent,
-                    run_key=f"{self._key}/{trial}", resume=True, params=rows[0]["config"], tags=self._tags,
+                    run_key=f"{self._key}/{trial}", resume=True, params=every[0]["config"], tags=self._tags,
                     output=self._folder(trial),
                 )
             )  # fmt: skip
         except InputError as error:
-            if isinstance(error, DiskFull) or not fresh:
+            if isinstance(error, DiskFull):
                 raise
             self._again_at = time.monotonic() + PATIENCE
             print(f"trial {trial} is in {self._output / ROWS} and logged to MLflow later: {error}", flush=True)
             return False
         self._open[trial] = stack, run
+        self._missed.pop(trial, None)
         self._log(trial, rows)
         return True
 
@@ -174,7 +187,7 @@ class TrialRuns(tune.Callback):
     def _folder(self, trial: str) -> Path:
         return self._output / "mlflow" / trial
 
-    def _close(self, trial: str, error: Exception | None = None) -> None:
+    def _close(self, trial: str, error: BaseException | None = None) -> None:
         if trial in self._open:
             self._open.pop(trial)[0].__exit__(None if error is None else type(error), error, None)
 
@@ -226,7 +239,12 @@ def sweep(
                 else tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=save_updates, checkpoint_at_end=True),
             ),
         )  # fmt: skip
-    results = list(tuner.fit())
+    try:
+        results = list(tuner.fit())
+    except BaseException as error:  # Ctrl-C, too, of which Tune tells its callbacks nothing
+        if TrialRuns.latest is not None:
+            TrialRuns.latest.abandon(error)
+        raise
     whole = [result.metrics for result in results if result.error is None and result.metrics]
     failed = [str(result.error) for result in results if result.error is not None]
     return {metrics["trial_id"] for metrics in whole if "trial_id" in metrics}, failed

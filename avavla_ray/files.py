@@ -43,7 +43,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it is flushed and renamed to `path`.
 
     The caller creates a file or a folder there. On an exception the temporary is removed and `path` keeps what it
-    held. A folder replaces an existing folder.
+    held. A folder replaces an existing folder; a process that is killed just then may leave the old one under a hidden
+    name only, from which `remove_temporaries` brings it back.
 
     Raises:
         InputError: the place cannot be written, or the disk is full.
@@ -58,7 +59,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if temporary.is_dir() and path.is_dir():
             retired = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
             os.rename(path, retired)
-            os.rename(temporary, path)
+            try:
+                os.rename(temporary, path)
+            except OSError:
+                os.rename(retired, path)
+                raise
             shutil.rmtree(retired)
         else:
             os.replace(temporary, path)
@@ -73,12 +78,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: str | Path) -> None:
-    """Remove what `atomic_path` left in `folder` when its process was killed."""
+    """Remove what `atomic_path` left in `folder` when its process was killed; a folder that it was about to replace
+    then comes back."""
     for path in Path(folder).glob(".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+    for retired in Path(folder).glob(".*.old"):
+        whole = retired.with_name(retired.name.removeprefix(".").rsplit(".", 2)[0])
+        if whole.exists():
+            shutil.rmtree(retired)
+        else:
+            retired.rename(whole)
 
 
 def check_space(path: str | Path, needed: int) -> None:

@@ -144,34 +144,40 @@ def _again(output: Path, uri: str) -> Run | None:
     noted = noted_run(output)
     if noted is None:
         return None
-    check_moved(noted, uri, f"the run in {output} logs")
+    if not goes_on_in(noted, uri, f"the run in {output} logs"):
+        return None
     run = Run(noted["run"], noted["experiment"], uri, output / PENDING)
     run.set_status("RUNNING")
     return run
 
 
-def check_moved(noted: Mapping[str, str], uri: str, what: str) -> None:
-    """Accept a store at another address than the noted one when it has the noted run: a new cluster restores the store
-    of the one before it at its own address.
+def goes_on_in(noted: Mapping[str, str], uri: str, what: str) -> bool:
+    """Whether the noted run goes on in a store: in the noted one, or where that has been restored, as a new cluster's
+    head does at an address of its own. False where a server's store lacks the run, as a backup does that is older: it
+    is to be opened anew there.
 
     Args:
         noted: by `noted_run`. what: logs there, for the message.
 
     Raises:
-        InputError: it does not have that run, or does not answer.
+        InputError: another store does not answer, or is a file without that run.
     """
     shown = without_password(uri)
     if noted["uri"] == shown:
-        return
+        return True
+    advice = f"{what} to MLflow at {noted['uri']}: resume it with that --tracking-uri, or where its store is now"
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():  # asking would make it
+        raise InputError(f"{advice}; {shown} is not there")
     try:
         client_of(uri).get_run(noted["run"])
     except Exception as error:  # whatever the store, its database or the way there has to say
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST" and not uri.startswith("sqlite"):
+            print(f"MLflow's store at {shown} lacks the run that {noted['uri']} had: another one is opened", flush=True)
+            return False
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{what} to MLflow at {noted['uri']}, and {shown} does not show that run ({reason}): resume it with that "
-            "--tracking-uri, or where its store has been restored"
-        ) from error
+        raise InputError(f"{advice}; {shown} does not show that run ({reason})") from error
     print(f"MLflow's store has moved from {noted['uri']} to {shown}: it has the run {noted['run']}", flush=True)
+    return True
 
 
 def find_runs(

@@ -14,8 +14,8 @@ extras=${EXTRAS:-libero,cluster,dev}
 
 fail() { echo "setup: $*" >&2; exit 2; }
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    fail "Python 3.11 or newer is needed ($python is not): set PYTHON=/path/to/python3.11"
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null ||
+    fail "Python 3.11 to 3.13 is needed ($python is not): set PYTHON=/path/to/python3.11"
 "$python" -c 'import ensurepip' 2>/dev/null ||
     fail "$python has no venv support: install it with 'apt-get install python3-venv'"
 command -v c++ >/dev/null || fail "no C++ compiler: install one with 'apt-get install g++'"
@@ -44,6 +44,10 @@ if ! has_gl; then
     fi
 fi
 
+# --- virtual environment ----------------------------------------------------------------------------------
+stamp=$venv/.setup-$(cat pyproject.toml constraints.txt cluster/libero-packages.txt cluster/setup.sh | sha256sum | cut -c1-16)-$extras
+[ -e "$stamp" ] && exit 0
+
 # --- a browser, for the test that opens MLflow's compare page; the test says so where there is none ------------
 if [ -z "${NO_BROWSER:-}" ] && ! command -v chromium >/dev/null; then
     if [ "$(id -u)" = 0 ] && grep -qs '^ID=debian' /etc/os-release; then
@@ -56,9 +60,7 @@ if [ -z "${NO_BROWSER:-}" ] && ! command -v chromium >/dev/null; then
     fi
 fi
 
-# --- virtual environment ----------------------------------------------------------------------------------
-stamp=$venv/.setup-$(cat pyproject.toml constraints.txt cluster/libero-packages.txt cluster/setup.sh | sha256sum | cut -c1-16)-$extras
-[ -e "$stamp" ] && exit 0
+# --- what goes into it ----------------------------------------------------------------------------------------
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip="$venv/bin/python -m pip --disable-pip-version-check"
 echo "setup: installing into $venv (about five minutes, 3.5 GB)"

@@ -62,6 +62,7 @@ def main(settings: Settings) -> None:
     common = [*simulator, "--render", settings.render, "--num-runners", settings.num_runners, "--seed", settings.seed]
     tracked = ["--tracking-uri", uri]
     cloning = [] if settings.bc_minutes is None else ["--minutes", settings.bc_minutes]
+    played = [f"{out.name}/evaluate-bc", f"{out.name}/evaluate-ppo"]  # another demo's are of another policy
     exits = ["--thresholds", *settings.thresholds, "--depths", *settings.depths, "--episodes", settings.episodes]
 
     stages = [
@@ -75,12 +76,12 @@ def main(settings: Settings) -> None:
           "--recipe", "demo", "--minutes", settings.ppo_minutes, "--output", out / "ppo", *tracked]),
         ("4/5 evaluation: BC", "evaluate",
          [*common, *exits, "--checkpoint", out / "bc/checkpoint", "--label", "BC",
-          "--output", out / "evaluate-bc", *tracked]),
+          "--output", out / "evaluate-bc", "--run-id", played[0], *tracked]),
         ("4/5 evaluation: PPO", "evaluate",
          [*common, *exits, "--checkpoint", out / "ppo/checkpoint", "--label", "PPO",
-          "--output", out / "evaluate-ppo", *tracked]),
+          "--output", out / "evaluate-ppo", "--run-id", played[1], *tracked]),
         ("5/5 comparison", "compare",
-         ["--suite", settings.suite, "--run-ids", "evaluate-bc", "evaluate-ppo",
+         ["--suite", settings.suite, "--run-ids", *played,
           "--output", out / "compare", *tracked]),
     ]  # fmt: skip
     for title, job, words in stages:

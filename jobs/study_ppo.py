@@ -80,6 +80,7 @@ class Settings:
 
 
 # From one --resume to the next. All else is what makes runs comparable.
+LENGTH = "env_steps.json"  # the largest budget that the folder's runs were started with
 MAY_CHANGE = ("panels", "env_steps", "seeds", "episodes", "output", "run_id", "resume", "publish", "tracking_uri")
 
 
@@ -100,7 +101,7 @@ def main(settings: Settings) -> None:
     base, family = check(settings)
     identity = {name: recorded(value) for name, value in asdict(settings).items() if name not in MAY_CHANGE}
     if settings.checkpoint is not None:
-        identity["checkpoint_digest"] = load_checkpoint(settings.checkpoint).digest
+        identity["checkpoint_digest"] = load_checkpoint(settings.checkpoint).digest  # its path may hold another one
     check_output(settings.output, identity, settings.resume)
     check_longer(settings)
     key, ppo, own = settings.run_id or settings.output.name, recipe(settings.recipe), settings.output / "recipe.json"
@@ -203,17 +204,19 @@ def check(settings: Settings) -> tuple[Way, dict[str, Way]]:
 
 
 def check_longer(settings: Settings) -> None:
-    """Refuse a smaller budget than the folder's runs have gone to: they are that long already, and would be shown
-    beside evaluations of policies that they no longer are."""
+    """Note how long the folder's runs are to be, and refuse less than was noted: they may be that long already, and
+    would be shown beside evaluations of policies that they no longer are."""
     from avavla_ray.errors import InputError
+    from avavla_ray.files import write_json
 
-    known = settings.output / "study.json"
-    before = json.loads(known.read_text(encoding="utf-8"))["settings"]["env_steps"] if known.is_file() else 0
+    known = settings.output / LENGTH
+    before = json.loads(known.read_text(encoding="utf-8"))["env_steps"] if known.is_file() else 0
     if settings.env_steps < before:
         raise InputError(
-            f"--env-steps {settings.env_steps}: the runs in {settings.output} have gone to {before}; give at least so "
-            "many, or another --output"
+            f"--env-steps {settings.env_steps}: the runs in {settings.output} are of {before}; give at least so many, "
+            "or another --output"
         )
+    write_json(known, {"env_steps": settings.env_steps})
 
 
 def start(settings: Settings, chain: Chain) -> tuple[Path, str | None]:

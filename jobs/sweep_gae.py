@@ -85,7 +85,7 @@ def main(settings: Settings) -> None:
     from avavla_ray.training.output import check_output
 
     # Everything that can be wrong is looked at before anything slow starts.
-    for name in ("checkpoint", "demos", "output"):
+    for name in ("checkpoint", "demos"):
         if (given := getattr(settings, name)) is not None and holds_keys(given):
             raise InputError(
                 f"--{name} has keys in its address, and Ray Tune writes down what trials are given: set them in the "

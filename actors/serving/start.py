@@ -44,6 +44,10 @@ class ServingPlan:
     unnorm_key: str | None = None
 
 
+BACKLOG = 2048  # connections that wait to be taken, as uvicorn has it
+GRACE_SECONDS = 10
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A socket at that address, before anything slow starts; port 0 takes a free one.
 
@@ -56,6 +60,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # A port is taken when somebody listens there, not before; who connects until requests are answered waits.
+        listener.listen(BACKLOG)
     except OSError as error:
         raise InputError(f"--host {host} --port {port}: {error.strerror or error}: give another one") from error
     except OverflowError as error:
@@ -79,7 +85,7 @@ async def listen(
     ready: Callable[[], None],
     end: asyncio.Event,
 ) -> None:
-    """Answer until `end` is set; requests under way are answered before it returns.
+    """Answer until `end` is set; requests under way have GRACE_SECONDS to be answered before it returns.
 
     Args:
         decide: one forward pass for a batch. ready: called when requests are answered.
@@ -89,14 +95,15 @@ async def listen(
     server = _Server(
         uvicorn.Config(
             gateway.app, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=60,
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
-        ready()
+        if server.started:
+            ready()
         ending = asyncio.create_task(end.wait())
         await asyncio.wait([serving, ending], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True

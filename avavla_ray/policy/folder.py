@@ -94,7 +94,8 @@ def write_folder(
     extra: dict[str, Any] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write a checkpoint, one file of weights in memory at a time; `folder` holds the old or the new one throughout.
+    """Write a checkpoint, one file of weights in memory at a time; `folder` holds the old or the new one
+    (`atomic_path`).
 
     Args:
         tensors: by name, in the dtype to be kept. config, statistics: JSON-ready.

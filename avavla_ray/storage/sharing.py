@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from avavla_ray.storage.names import address_of
 from avavla_ray.storage.stores import scheme_of, without_secrets
@@ -17,7 +18,11 @@ def portable(path: str | Path) -> str:
 def holds_keys(given: str | Path) -> bool:
     """Whether the address that was given, or whose copy lies at the local path, has a password or keys in it."""
     address = address_of(given) or str(given)
-    return scheme_of(address) is not None and without_secrets(address) != address
+    if scheme_of(address) is None:
+        return False
+    whole, shown = urlsplit(address), urlsplit(without_secrets(address))
+    names = [{name for name, _ in parse_qsl(each.query)} for each in (whole, shown)]
+    return whole.netloc != shown.netloc or names[0] != names[1]
 
 
 def here(where: str | Path) -> Path:

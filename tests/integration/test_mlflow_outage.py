@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from avavla_ray.errors import InputError
+from avavla_ray.files import write_json
 from avavla_ray.send_metrics import send_pending
-from avavla_ray.tracking import NOTE, PENDING, find_runs, noted_run, track
+from avavla_ray.tracking import NOTE, PENDING, find_runs, goes_on_in, noted_run, track
 from tests.support.ports import free_port
 
 BIN = Path(sys.executable).parent
@@ -175,3 +176,15 @@ def test_a_store_that_was_restored_elsewhere_is_gone_on_with(
     assert noted_run(tmp_path / "run")["uri"] == moved
     (found,) = find_runs(uri=moved, kind="ppo")
     assert (found.info.run_id, found.data.metrics["loss"], found.info.status) == (first.run_id, 2.0, "FINISHED")
+
+
+def test_a_server_restored_from_an_older_backup_gets_another_run(tmp_path: Path, server: Server) -> None:
+    noted = {"uri": "http://192.0.2.9:5000", "run": "0" * 32, "experiment": "1"}
+    write_json(tmp_path / "run" / NOTE, noted)
+    with track("run", kind="ppo", uri=server.uri, output=tmp_path / "run", resume=True) as run:
+        assert run.run_id != noted["run"]
+    assert noted_run(tmp_path / "run")["run"] == run.run_id
+    absent = f"sqlite:///{tmp_path}/typo.db"
+    with pytest.raises(InputError, match="typo.db is not there"):
+        goes_on_in(noted, absent, "the run logs")
+    assert not (tmp_path / "typo.db").exists()

@@ -18,10 +18,13 @@ from actors.env_runner import SimulatorEnvRunner
 from actors.orders import Order
 from actors.termination import waiting
 from actors.weights import WeightHandle
+from avavla_ray.errors import InputError
 from avavla_ray.policy.weights import flatten
+from avavla_ray.simulators.base import SimulatorFailure
 from avavla_ray.simulators.isolated.limits import Limits
-from avavla_ray.simulators.isolated.side_by_side import wait_for
+from avavla_ray.simulators.isolated.side_by_side import is_stuck, wait_for
 from avavla_ray.simulators.isolated.simulator import IsolatedSimulator
+from tests.support.dying_starters import make_dying_starter
 from tests.support.fragments import POINT, order, point_rollout
 from tests.support.point_simulator import make_point_simulator, point_statistics
 from tests.support.policies import stirred_policy, tiny
@@ -132,3 +135,33 @@ def test_a_runner_that_is_told_to_leave_hands_in_what_it_has(ray_cluster: dict, 
         assert waiting(notice) == []
     finally:
         ray.kill(runner)
+
+
+@pytest.mark.parametrize(("said", "error", "message"), [
+    ("die", SimulatorFailure, "status 9"), ("complain", InputError, "no such assets any more"),
+])  # fmt: skip
+def test_what_is_lost_while_it_starts_is_told_once_and_harms_nobody_who_looks(
+    tmp_path: Path, said: str, error: type[Exception], message: str
+) -> None:
+    """A runner looks at all its simulators again and again while those of another buffer keep it busy."""
+    order_file = tmp_path / "order"
+    simulator = IsolatedSimulator(functools.partial(make_dying_starter, order_file), POINT)
+    try:
+        os.kill(simulator.pid, signal.SIGKILL)
+        simulator.begin_reset(0)
+        with pytest.raises(SimulatorFailure):
+            simulator.finish_reset()
+        order_file.write_text(said)
+        simulator.begin_reset(0)
+        end = time.monotonic() + 30
+        while not wait_for([simulator], None, 0.1):
+            assert time.monotonic() < end
+        for _ in range(3):
+            assert wait_for([simulator], None, 0.0) == {id(simulator)}
+            assert not is_stuck(simulator)
+        with pytest.raises(error, match=message):
+            simulator.finish_reset()
+        order_file.unlink()
+        assert simulator.reset(0).instruction
+    finally:
+        simulator.close()

@@ -104,7 +104,7 @@ def test_a_study_goes_on_where_it_was_stopped(ray_cluster: object, settings: Set
         "start", "base-3-400", "base-3-800", "synchronous-3-400", "synchronous-3-800",
     }  # fmt: skip
     assert jobs.begun.count("PPO: base-3") == 3
-    with pytest.raises(InputError, match="--env-steps 400: the runs in .* have gone to 800"):
+    with pytest.raises(InputError, match="--env-steps 400: the runs in .* are of 800"):
         main(again)
     save_checkpoint(settings.checkpoint, AvaVlaPolicy(preset("tiny")), some_statistics(), stage="bc", provenance={})
     with pytest.raises(InputError, match="checkpoint_digest"):

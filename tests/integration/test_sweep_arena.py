@@ -115,7 +115,7 @@ def test_what_the_arena_refuses_ends_a_search_with_its_own_words(ray_cluster: ob
             space, "tpe", seed=0, rules=rules(), arena=ray.remote(num_cpus=0)(FullArena).remote(), trials=trials,
             count=3, first=[], folder=tmp_path,
         )  # fmt: skip
-    assert not list(scan(tmp_path / "tune")), "Tune's own folder is not published"
+    assert not [name for name in scan(tmp_path) if name.startswith("tune/")], "Tune's own folder is not published"
 
 
 def test_fixed_depths_are_no_rivals_where_only_gates_are_recommended(

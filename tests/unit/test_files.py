@@ -3,11 +3,12 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from avavla_ray.errors import InputError
-from avavla_ray.files import atomic_path, sha256, write_json, write_text
+from avavla_ray.files import atomic_path, remove_temporaries, sha256, write_json, write_text
 from tests.support.small_disks import NAMESPACE, REFUSED, can_mount
 
 
@@ -82,3 +83,31 @@ finally:
     message = f"no space left on the disk that holds {tmp_path}/disk/copy: free some and repeat"
     assert done.stderr.splitlines()[-1] == f"avavla_ray.errors.DiskFull: {message}"
     assert done.stdout == "[]\n"
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_no_whole_folder_is(tmp_path: Path) -> None:
+    for name in ("update_000001", ".update_000002.0a1b2c3d.tmp", ".update_000001.0a1b2c3d.old",
+                 ".update_000003.0a1b2c3d.old"):  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(name)
+    remove_temporaries(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["update_000001", "update_000003"]
+    assert (tmp_path / "update_000001" / "name").read_text() == "update_000001"
+    remove_temporaries(tmp_path / "absent")  # which is not there yet
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "name").write_text("old")
+    rename = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(InputError), atomic_path(tmp_path / "checkpoint") as temporary:
+        temporary.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    assert (tmp_path / "checkpoint" / "name").read_text() == "old"

@@ -16,7 +16,7 @@ from actors.async_ppo_config import AsyncPPOConfig
 from actors.batch import deal
 from actors.metrics import EPISODE_WINDOW, TASK_WINDOW, RolloutWindow, flat, log_rollout, log_update
 from actors.ppo_job import Settings, check_thresholds, choose, configure
-from actors.ppo_run import CHECKPOINTS, CURVE, Budget, _restore, _run, _tidy
+from actors.ppo_run import CURVE, Budget, _restore, _run
 from actors.report import Report
 from actors.stopping import Stopped, Stopping
 from avavla_ray.errors import InputError
@@ -190,17 +190,6 @@ def test_lag_is_drawn_from_incomplete_points(tmp_path: Path) -> None:
     for number, given in enumerate((points, [])):
         plot_lag(tmp_path / f"{number}.png", given, "a title")
         assert (tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_what_a_killed_save_left_is_cleared_away_and_no_whole_checkpoint_is(tmp_path: Path) -> None:
-    for name in ("update_000001", ".update_000002.0a1b2c3d.tmp", ".update_000001.0a1b2c3d.old",
-                 ".update_000003.0a1b2c3d.old"):  # fmt: skip
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "name").write_text(name)
-    _tidy(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["update_000001", "update_000003"]
-    assert (tmp_path / "update_000001" / "name").read_text() == "update_000001"
-    _tidy(tmp_path / CHECKPOINTS)  # which is not there yet
 
 
 def test_a_run_without_a_checkpoint_begins_its_curve_anew(tmp_path: Path) -> None:

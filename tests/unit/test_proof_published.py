@@ -62,6 +62,7 @@ def test_rows_that_the_summary_has_lost_come_back_from_their_folders(tmp_path: P
         rows = [{**row, "seed": seed} for row in made]
         write_json(results / f"gain-{seed}/{ROWS}", rows)
     write_json(results / SUMMARY, read_rows(results / f"gain-4/{ROWS}"))
+    write_json(results / f".gain-3.0a1b2c3d.old/{ROWS}", rows)  # a publication was killed here
     found = published(results)
     assert [row["seed"] for row in found] == [3, 3, 4, 4]
     assert [row for row in found if row["seed"] == 4] == read_rows(results / SUMMARY)
@@ -94,7 +95,8 @@ def test_results_without_a_place_for_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lacks the lines <!-- proofs -->"):
         check_place(tmp_path)
     (tmp_path / "README.md").unlink()
-    (tmp_path / "summary.json").write_text('{"proof": 1}')
+    (tmp_path / "gain-3").mkdir()
+    (tmp_path / "gain-3" / ROWS).write_text('{"proof": 1}')
     with pytest.raises(InputError, match="no list of rows"):
         check_place(tmp_path)
     (tmp_path / "summary.json").write_text("[")

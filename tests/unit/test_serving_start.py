@@ -128,7 +128,6 @@ def test_precision_is_the_backbones(checkpoint):
 
 def test_a_taken_port_is_refused_and_a_free_one_found():
     with bind("127.0.0.1", 0) as first:
-        first.listen()
         port = first.getsockname()[1]
         assert port > 0
         with pytest.raises(InputError, match=f"--port {port}: Address already in use"):

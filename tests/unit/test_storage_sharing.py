@@ -48,7 +48,10 @@ def test_addresses_with_keys_are_told_from_others(tmp_path, monkeypatch):
     monkeypatch.setattr(names, "_addresses", {str(copy): ("s3://lab/run", "s3://key:secret@lab/run")})
     assert holds_keys(copy / "checkpoint")
     assert holds_keys("s3://lab/demos?secret_key=abc")
-    for plain in ("s3://lab/demos?region=eu", "runs/demos", tmp_path):
+    for plain in (
+        "s3://lab/demos?region=eu", "s3://lab/demos?endpoint_override=minio%3A9000&scheme=http", "S3://lab/demos",
+        "abfs://container@account.dfs/x", "runs/demos", tmp_path,
+    ):  # fmt: skip
         assert not holds_keys(plain)
 
 

@@ -134,3 +134,26 @@ def test_the_run_of_a_trial_that_fails_is_a_failed_one(tmp_path: Path, store: St
     told.on_experiment_end(trials)
     status = {run.info.run_name: run.info.status for run in children_of("parent", uri=store.uri)}
     assert status == {"trial good": "FINISHED", "trial bad": "FAILED"}
+
+
+def test_rows_that_a_moved_store_missed_while_it_was_away_are_logged_once(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.answer()
+    trial = SimpleNamespace(trial_id="one", config={"gamma": 0.9})
+    before = TrialRuns(tmp_path, store.uri, "parent", "key", ("gamma",), {})
+    before.on_trial_result(1, [trial], trial, result(10))
+    before.on_experiment_end([trial])
+
+    moved = store.path.rename(tmp_path / "moved.db")
+    later = TrialRuns(tmp_path, f"sqlite:///{moved}", "parent", "key", ("gamma",), {})
+    aside = moved.rename(tmp_path / "away.db")
+    for steps in (20, 30):
+        later.on_trial_result(2, [trial], trial, result(steps))
+    aside.rename(moved)
+    monkeypatch.setattr(later, "_again_at", 0.0)
+    later.on_trial_result(3, [trial], trial, result(40))
+    later.on_experiment_end([trial])
+    (run,) = children_of("parent", uri=f"sqlite:///{moved}")
+    history = client_of(f"sqlite:///{moved}").get_metric_history(run.info.run_id, "success_rate")
+    assert sorted(point.step for point in history) == [10, 20, 30, 40]

@@ -43,7 +43,9 @@ def publish(result: Path, results: Path) -> Path:
 
 def published(results: Path) -> list[dict[str, Any]]:
     """The rows of all folders in `results`, by proof and seed; within them in their own order."""
-    rows = [row for path in results.glob(f"*/{ROWS}") for row in read_rows(path)]
+    # Hidden folders are what a process left that was killed as it published.
+    paths = [path for path in results.glob(f"*/{ROWS}") if not path.parent.name.startswith(".")]
+    rows = [row for path in paths for row in read_rows(path)]
     return sorted(rows, key=lambda row: (row["proof"], row["seed"]))
 
 
@@ -51,8 +53,7 @@ def check_place(results: Path) -> None:
     """Refuse a folder that can't be published to, before anything is run.
 
     Raises:
-        InputError: its summary is not readable, or its README.md has no place for the tables.
+        InputError: the rows of a folder in it are not readable, or its README.md has no place for the tables.
     """
-    if (results / SUMMARY).is_file():
-        read_rows(results / SUMMARY)
+    published(results)
     split_readme(results / README)

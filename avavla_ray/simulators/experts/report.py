@@ -41,7 +41,7 @@ class ReportSettings:
     @property
     def simulator(self) -> SimulatorConfig:
         """What is tried in; nobody looks."""
-        return SimulatorConfig(suite=self.suite, assets=self.assets, render="none")
+        return SimulatorConfig(suite=self.suite, tasks=self.tasks, assets=self.assets, render="none")
 
 
 @dataclass

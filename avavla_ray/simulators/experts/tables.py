@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avavla_ray.files import write_text
+
 if TYPE_CHECKING:
     from avavla_ray.simulators.experts.report import TaskReport
 
@@ -38,7 +40,7 @@ def replace_section(path: Path, suite: str, text: str) -> None:
     before = path.read_text() if path.exists() else ""
     old = _pattern(suite)
     after = old.sub(lambda _: text, before) if old.search(before) else f"{before.rstrip()}\n\n{text}\n".lstrip()
-    path.write_text(after)
+    write_text(path, after)
 
 
 def _pattern(suite: str) -> re.Pattern[str]:

@@ -36,6 +36,8 @@ class Ending:
             return "its process ended and could not be waited for"
         if self.status >= 0:
             return f"its process ended with status {self.status}"
+        if -self.status not in set(signal.Signals):  # real-time signals have no names
+            return f"its process died of signal {-self.status}"
         number = signal.Signals(-self.status)
         return f"its process died of {number.name} ({(signal.strsignal(number) or 'signal').lower()})"
 

@@ -273,7 +273,10 @@ class IsolatedSimulator:
         try:
             self._construction(process)
         except Exception as error:  # noqa: BLE001 - whoever fetches the result is told
-            self._lost = error
+            # Its line is closed, or will say what nobody has asked: it is not to be looked at again.
+            pending = self._pending
+            self._end()
+            self._pending, self._lost = pending, error
             return False
         return not process.line.poll(0)
 

@@ -111,6 +111,8 @@ class LiberoSimulator:
             self._context = SharedContext(self.config.image_size)
         try:
             return LiberoEnvironment(task.bddl, self.assets.path, self.config.image_size, mixin, self._context)
+        except InputError:  # a ValueError, too, but one that says what is wrong and what to do
+            raise
         except (FileNotFoundError, ValueError) as error:
             # An object's XML that is absent, or a mesh or texture in it that MuJoCo cannot read.
             raise InputError(
