@@ -97,16 +97,14 @@ def main(settings: Settings) -> None:
         connect(cpus=settings.num_runners)
         with Progress(total, f"collect {settings.suite}", "episodes", done=already) as progress:
             collect(
-                collection, writer, 
+                collection, writer,
                 functools.partial(ExpertRecorder, config, settings.noise, settings.speed, settings.lead_in),
                 suite=settings.suite, seed=settings.seed, num_actors=settings.num_runners, timeout_s=settings.timeout,
                 all_tasks=bool(settings.tasks),
                 finished=lambda _, outcome: progress.advance(
                     int(outcome == KEPT), failed=collection.count(FAILED), lost=collection.count(LOST)
                 ),
-                describe=lambda simulator: provenance(
-                    seed=settings.seed, simulator=simulator, expert=expert
-                ),
+                describe=lambda simulator: provenance(seed=settings.seed, simulator=simulator, expert=expert),
             )  # fmt: skip
     kept = [attempt for task in tasks for attempt in collection.kept(task)]
     statistics = writer.finish(

@@ -79,8 +79,8 @@ class Settings:
     """MLflow store; an SQLite file under runs/ when left out."""
 
 
-# From one --resume to the next. All else is what makes runs comparable.
 LENGTH = "env_steps.json"  # the largest budget that the folder's runs were started with
+# From one --resume to the next. All else is what makes runs comparable.
 MAY_CHANGE = ("panels", "env_steps", "seeds", "episodes", "output", "run_id", "resume", "publish", "tracking_uri")
 
 

@@ -141,8 +141,8 @@ def main(settings: Settings) -> None:
     }  # fmt: skip
     check_output(settings.output, {**identity, **asdict(ppo)}, settings.resume)
     need = processors(config)
-    offered = max(connect(cpus=int(need))["cpus"], cluster_cpus())
-    there = learners_gpus()
+    connect(cpus=int(need))
+    offered, there = cluster_cpus(), learners_gpus()
     gpus = ppo_gpus_each(None, settings.learners, there)
     config.learners(num_gpus_per_learner=gpus)
     room = min(offered // need, there // (gpus * settings.learners) if gpus else settings.trials)

@@ -103,20 +103,15 @@ def record(
     frames, actions, success = play(expert)
     played, kept, instruction = np.array(actions), np.ones(len(actions), bool), frames[0].instruction
 
-    def script() -> Actor:
-        rest = iter(played[kept])
-        return lambda _: next(rest, None)
+    def script(steps: np.ndarray) -> Callable[[], Actor]:
+        rest = iter(played[steps])
+        return lambda: lambda _: next(rest, None)
 
     moving = kept_steps(played) if success else kept
-    if not moving.all():
-        everything, kept = kept, moving
-        shorter = play(script)
-        if shorter[2]:
-            frames, actions, success = shorter
-        else:
-            kept = everything
+    if not moving.all() and (shorter := play(script(moving)))[2]:
+        kept, (frames, actions, success) = moving, shorter
     if success and unseen is not None:
-        frames, actions, success = play(script, last=True)
+        frames, actions, success = play(script(kept), last=True)
     if not success:
         return Recording(False, [], np.zeros((0, 0)), np.zeros((0, 0)), 0, steps, instruction)
     return Recording(

@@ -39,8 +39,8 @@ SWEEP_WORDS = ("--episodes", 10, "--recommend", "adaptive")
 
 MEMORY_DEMOS = 1000  # each has four decisions: of a hundred they are learned by heart, and no block is remembered
 MEMORY_RECIPE = "tabletop"
-# Noise on what the arm feels: it would tell one episode from another, and the lamp would never be looked at.
 MEMORY_PICTURES = ("--image-size", 32)  # as that preset sees them
+# Noise on what the arm feels: it would tell one episode from another, and the lamp would never be looked at.
 MEMORY_WORDS = ("--preset", "tabletop", "--steps", 2000, "--decisions", 4, "--streams", 32, "--proprio-noise", 0.2)
 
 # So few steps that success is not yet near 1, where all policies are alike.

@@ -164,11 +164,11 @@ class Arm:
                 widens along this vector.
         """
         self.phase = phase
-        still = 0
+        still, tip, turn = 0, self.tip, euler_of(self.rotation)
         for _ in range(limit):
-            before, turned = self.tip, euler_of(self.rotation)
-            self.moving = not delicate and bool(np.linalg.norm(position - self.tip) > NEAR)
+            self.moving = not delicate and bool(np.linalg.norm(position - tip) > NEAR)
             yield self.action(position if out is None else self._above(position, out), euler, speed)
+            before, turned = tip, turn
             tip, turn = self.tip, euler_of(self.rotation)
             there = np.linalg.norm(position - tip) < tolerance
             if there and (euler is None or np.abs(wrapped(euler - turn)).max() < TURN_REACHED):
