@@ -21,8 +21,9 @@ def to_json(config: PolicyConfig) -> dict[str, Any]:
     del value["tokenizer"]
     if not config.latent.gate_maps:
         del value["latent"]["gate_maps"]
-    if value["backbone"].get("keypoints_from_text") is False:
-        del value["backbone"]["keypoints_from_text"]
+    for later in ("keypoints_from_text", "fine_keypoints"):
+        if value["backbone"].get(later) is False:
+            del value["backbone"][later]
     if value["backbone"].get("pool") == 1:
         del value["backbone"]["pool"]
     return value

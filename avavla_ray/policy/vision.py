@@ -1,7 +1,8 @@
 """Vision encoder of the small presets: a convolutional stem makes a grid of visual tokens for each camera.
 
 Beside the tokens it reads keypoints off each camera's feature map by spatial softmax: where a feature is, in image
-coordinates, which is what a few dozen demonstrations suffice to learn from.
+coordinates, which is what a few dozen demonstrations suffice to learn from. What is no wider than a cell of that map
+is found much sooner on the map before it (`fine_keypoints`): features that see little around them say little else.
 
 What the detectors look for depends on the instruction. Where places and words meet in the observation encoding only,
 whose parts are added up, "reach the red block" and "reach the green block" stay the same for a long time: the product
@@ -64,14 +65,15 @@ class VisionEncoder(nn.Module):
         grid = config.grid
         self.positions = nn.Parameter(0.2 * sincos_2d(grid, config.width))
         self.camera = nn.Parameter(0.02 * torch.randn(config.num_cameras, 1, config.width))
+        searched = config.stem_channels[-2 if config.fine_keypoints else -1]
         # No bias: a softmax over places would not feel it.
-        self.keypoints = nn.Linear(channels_in, config.num_cameras * config.keypoints, bias=False)
+        self.keypoints = nn.Linear(searched, config.num_cameras * config.keypoints, bias=False)
         with torch.no_grad():  # a linear layer's deviation is 1 / sqrt(3 inputs)
-            self.keypoints.weight.mul_(KEYPOINT_SPREAD * math.sqrt(3 * channels_in))
+            self.keypoints.weight.mul_(KEYPOINT_SPREAD * math.sqrt(3 * searched))
         # What the instruction adds to them, in all cameras the same; at first nothing.
-        asked = torch.zeros(config.keypoints * channels_in, config.width)
+        asked = torch.zeros(config.keypoints * searched, config.width)
         self.asked = nn.Parameter(asked) if config.keypoints_from_text else None
-        cells = config.feature_grid
+        cells = config.keypoint_grid
         axis = (torch.arange(cells, dtype=torch.float32) + 0.5) / cells * 2 - 1
         places = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(cells * cells, 2)
         self.register_buffer("places", places, persistent=False)
@@ -90,15 +92,18 @@ class VisionEncoder(nn.Module):
         x = x.mul_(1 / 127.5).sub_(1.0)
         if height != size or width != size:
             x = F.interpolate(x, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        maps = self.stem(x)
+        before, maps = x, self.stem[0](x)
+        for stage in self.stem[1:]:
+            before, maps = maps, stage(maps)
         features = self._cells(maps, V)
+        searched = self._cells(before, V) if self.config.fine_keypoints else features
         tiles = features if self.config.pool == 1 else self._cells(F.avg_pool2d(maps, self.config.pool), V)
         tokens = self.project(tiles) + self.positions + self.camera
         # Every camera has keypoint detectors of its own: column block v of the shared projection.
-        detectors = self.keypoints.weight.view(1, V, -1, features.shape[-1])
+        detectors = self.keypoints.weight.view(1, V, -1, searched.shape[-1])
         if self.asked is not None:
             detectors = detectors + F.linear(words, self.asked).view(B, 1, *detectors.shape[2:])
-        scores = detectors @ features.transpose(2, 3)
+        scores = detectors @ searched.transpose(2, 3)
         points = (scores.softmax(dim=-1) @ self.places).flatten(2)
         pooled = torch.cat([features.mean(dim=2), points], dim=-1)
         return VisualFeatures(tokens.flatten(1, 2), pooled)

@@ -48,7 +48,8 @@ BELIEF_RECIPE, BELIEF_WORDS = "libero", ("--steps", 3000)
 
 CALVIN_DEMOS = 50
 CALVIN_LEAD_IN = ("--lead-in", 0.5)  # four of a chain's five tasks begin where another has ended
-CALVIN_RECIPE, CALVIN_WORDS = "libero", ()
+# `small`'s own keypoints do not find blocks that are one cell of its last map wide.
+CALVIN_RECIPE, CALVIN_WORDS = "libero", ("--preset", "small_fine")
 CALVIN_PPO_RECIPE, CALVIN_PPO_WORDS = "libero", ("--simulators", 8, "--updates", 90, "--decay-updates", 90)
 CHAINS = 1000
 LENGTH = 1.5
@@ -190,8 +191,8 @@ def _calvin_d(options: Options) -> Proof:
     some = ("--episodes", CHAINS)
     return Proof(
         "calvin_d",
-        f"CALVIN, scene D: one policy cloned from {CALVIN_DEMOS} demonstrations of each of its 34 tasks does several "
-        "tasks in a row, and PPO on chains makes that more.",
+        f"CALVIN, scene D: one policy of the preset `small_fine`, cloned from {CALVIN_DEMOS} demonstrations of each of its "
+        "34 tasks, does several tasks in a row, and PPO on chains makes that more.",
         (
             collect(suite, CALVIN_DEMOS, options, CALVIN_LEAD_IN),
             clone("bc", options, recipe=CALVIN_RECIPE, words=CALVIN_WORDS, job="bc_calvin"),
