@@ -33,10 +33,11 @@ def test_keypoints_move_with_the_words_and_mean_features_do_not():
         assert (moved > 0.05).all(), "in every camera"
 
 
-def test_detectors_are_the_own_ones_and_what_the_words_add():
+@pytest.mark.parametrize("fine", [False, True])
+def test_detectors_are_the_own_ones_and_what_the_words_add(fine):
     """Against a loop over rows, cameras and keypoints."""
     torch.manual_seed(0)
-    policy = AvaVlaPolicy(tiny())
+    policy = AvaVlaPolicy(tiny(backbone__fine_keypoints=fine))
     vision, config = policy.backbone.vision, policy.config.backbone
     torch.nn.init.normal_(vision.asked)
     inputs, words = random_inputs(policy.config, 2), torch.randn(2, config.width)
@@ -44,7 +45,7 @@ def test_detectors_are_the_own_ones_and_what_the_words_add():
         found = vision(inputs.images, words).pooled[..., config.stem_channels[-1] :].unflatten(-1, (-1, 2))
         for row in range(2):
             x = inputs.images[row].permute(0, 3, 1, 2).float() / 127.5 - 1
-            features = vision.stem(x).flatten(2)  # (V, C, places)
+            features = (vision.stem[:-1] if fine else vision.stem)(x).flatten(2)  # (V, C, places)
             for camera in range(config.num_cameras):
                 for point in range(config.keypoints):
                     own = vision.keypoints.weight.view(config.num_cameras, config.keypoints, -1)[camera, point]
@@ -53,7 +54,7 @@ def test_detectors_are_the_own_ones_and_what_the_words_add():
                     torch.testing.assert_close(found[row, camera, point], share @ vision.places, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["small", "tiny"])
+@pytest.mark.parametrize("name", ["small", "small_fine", "tiny"])
 def test_a_checkpoint_of_before_has_its_configuration_its_weights_and_its_digest(name):
     today = changed(preset(name), backbone__pool=1)
     old = to_json(today)

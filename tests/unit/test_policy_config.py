@@ -20,7 +20,7 @@ def test_unknown_preset_suggests_the_spelling():
         preset("smal")
 
 
-@pytest.mark.parametrize("name", ["small", "tiny"])
+@pytest.mark.parametrize("name", ["small", "small_fine", "tiny"])
 def test_presets_survive_json(name):
     config = preset(name)
     check_config(config)

@@ -35,6 +35,31 @@ def test_a_policy_of_pooled_tokens_weighs_so_many() -> None:
     assert decision.visual_weights.shape == (2, 8)
 
 
+def test_fine_keypoints_say_where_a_spot_smaller_than_a_coarse_cell_is() -> None:
+    """Its place moves by less than one cell of the last map; a detector of the map before follows it exactly."""
+    config = tiny(backbone__image_size=64, backbone__fine_keypoints=True).backbone
+    assert (config.feature_grid, config.keypoint_grid) == (4, 8)
+    encoder = VisionEncoder(config)
+    spot = torch.zeros(config.stem_channels[-2])
+    spot[0] = 100.0
+    encoder.keypoints.weight.data[:] = spot
+    places = []
+    for place in (0, 1):
+        seen = torch.zeros(1, config.stem_channels[-2], 8, 8)
+        seen[:, 0, 3, 2 + place] = 1.0
+        encoder.stem[-2].register_forward_hook(lambda *_, seen=seen: seen.expand(config.num_cameras, -1, -1, -1))
+        images = torch.zeros(1, config.num_cameras, 64, 64, 3, dtype=torch.uint8)
+        pooled = encoder(images, torch.zeros(1, config.width)).pooled
+        places.append(pooled[0, :, -2:])
+    for row, found in enumerate(places):
+        torch.testing.assert_close(found, torch.tensor([[-0.125, -0.375 + 0.25 * row]]).expand(2, -1))
+
+
+def test_fine_keypoints_need_a_map_before_the_last() -> None:
+    with pytest.raises(InputError, match=r"backbone\.fine_keypoints: a stem of one stage"):
+        check_config(tiny(backbone__image_size=64, backbone__stem_channels=(8,), backbone__fine_keypoints=True))
+
+
 @pytest.mark.parametrize("pool", [0, 3])
 def test_a_map_is_pooled_without_remainder(pool: int) -> None:
     with pytest.raises(InputError, match=f"backbone.pool {pool} does not divide the 4 cells"):

@@ -191,8 +191,8 @@ def _calvin_d(options: Options) -> Proof:
     some = ("--episodes", CHAINS)
     return Proof(
         "calvin_d",
-        f"CALVIN, scene D: one policy of the preset `small_fine`, cloned from {CALVIN_DEMOS} demonstrations of each of its "
-        "34 tasks, does several tasks in a row, and PPO on chains makes that more.",
+        f"CALVIN, scene D: one policy of the preset `small_fine`, cloned from {CALVIN_DEMOS} demonstrations of each of "
+        "its 34 tasks, does several tasks in a row, and PPO on chains makes that more.",
         (
             collect(suite, CALVIN_DEMOS, options, CALVIN_LEAD_IN),
             clone("bc", options, recipe=CALVIN_RECIPE, words=CALVIN_WORDS, job="bc_calvin"),
