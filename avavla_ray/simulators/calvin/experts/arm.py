@@ -21,9 +21,10 @@ LEAD = 0.04
 TURN_REACHED = 0.05
 # An arm that moves no further than this in a step stands still; metres, radians.
 STILL, STILL_TURN = 5e-4, 5e-3
-# This near its goal a motion is not disturbed: a disturbance is about as large there as what is left, and the hand
-# would hover until one happens to bring it home; metres.
-NEAR = 0.05
+# This near its goal a motion is disturbed for a few steps only: a disturbance is about as large there as what is left,
+# and the hand would hover until one happens to bring it home. Without any, a clone that arrives a centimetre beside has
+# never seen how to come back; metres, steps.
+NEAR, MISSES = 0.05, 6
 # A cone over a narrow place: its height by its radius, and how far beside the axis counts as on it, metres.
 CONE, STRAIGHT = 4.0, 0.005
 # Speeds in action units: through free space, towards something, and pushing.
@@ -92,7 +93,7 @@ class Arm:
 
     Attributes:
         phase: what the arm is doing, in a word.
-        moving: whether the motion may be disturbed; not while the fingers open or close, nor just before its goal.
+        moving: whether the motion may be disturbed; not while the fingers open or close, nor when it should arrive.
         gripper: OPEN or CLOSE.
     """
 
@@ -164,9 +165,10 @@ class Arm:
                 widens along this vector.
         """
         self.phase = phase
-        still, tip, turn = 0, self.tip, euler_of(self.rotation)
+        still, near, tip, turn = 0, 0, self.tip, euler_of(self.rotation)
         for _ in range(limit):
-            self.moving = not delicate and bool(np.linalg.norm(position - tip) > NEAR)
+            near += bool(np.linalg.norm(position - tip) < NEAR)
+            self.moving = not delicate and near <= MISSES
             yield self.action(position if out is None else self._above(position, out), euler, speed)
             before, turned = tip, turn
             tip, turn = self.tip, euler_of(self.rotation)

@@ -32,7 +32,7 @@ def grasp_block(arm: Arm, grasp: Grasp, tip: float = 0.0) -> Motion:
     euler = pointing_down(grasp.turn, tip)
     out = out_of_palm(tip)
     yield from arm.go("reach", grasp.position + HOVER * out, euler, tolerance=0.01)
-    yield from arm.go("descend", grasp.position, euler, speed=CAREFUL, tolerance=0.004, settle=5, out=out)
+    yield from arm.go("descend", grasp.position, euler, speed=CAREFUL, settle=5, out=out)
     yield from arm.close()
 
 
